@@ -1,0 +1,26 @@
+"""Average pooling, the token mixing of PoolFormer (Yu et al., 2022, arXiv 2111.11418, section 3.2, algorithm 1)."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from explore.architecture.catalog import Grid
+from explore.architecture.layers import TokenMixing
+from explore.architecture.token_mixing.convolution import as_image, as_tokens, odd
+
+
+class Pooling(TokenMixing):
+    """The mean over the neighbouring patches minus the patch itself, which the residual around it adds again.
+
+    `kernel`: side of the window in patches, odd. Patches outside the image do not count. No parameters.
+    """
+
+    def __init__(self, grid: Grid, width: int, *, kernel: int = 3) -> None:
+        super().__init__()
+        self.grid = grid
+        self.kernel = odd(kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Batch × tokens × channels."""
+        image = as_image(x, self.grid)
+        mean = F.avg_pool2d(image, self.kernel, stride=1, padding=self.kernel // 2, count_include_pad=False)
+        return as_tokens(mean) - x

@@ -1,0 +1,206 @@
+"""Candidate → Evaluation: the one place where network, data, training and cost meet."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from explore.architecture.catalog import Mixing
+from explore.architecture.network import Network, check
+from explore.architecture.spec import Architecture, Model, architecture
+from explore.cost.device import resolve_device, resolve_precision
+from explore.cost.measure import measure_cost
+from explore.cost.options import Measuring
+from explore.cost.record import Cost
+from explore.cost.throughput import measure_throughput
+from explore.data.dataset import Dataset, Split, load
+from explore.data.loader import Batches
+from explore.data.options import Augmentation, Data
+from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, Epoch, Evaluation, Report
+from explore.training.fit import accuracy, fit
+from explore.training.module import Diverged
+from explore.training.options import Training
+
+_COST = "cost.json"
+
+
+@dataclass(kw_only=True)
+class Limits:
+    """Schema of the config group `limits`: candidates beyond them are refused before training; null = no limit."""
+
+    params: int | None = None  # at most
+    macs: int | None = None  # at most, multiply-adds per image
+    throughput: float | None = None  # at least, images per second
+
+    def excess(self, cost: Cost) -> dict[str, float]:
+        """How far a cost is beyond each limit that is set and known, as a fraction of it; zero or less is within."""
+        found = {}
+        for name in ("params", "macs"):
+            if limit := getattr(self, name):
+                found[name] = getattr(cost, name) / limit - 1
+        if self.throughput and cost.throughput:
+            found["throughput"] = self.throughput / cost.throughput.images_per_second - 1
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A point of the search space: an architecture on given data, and the recipe to train it."""
+
+    model: Model
+    token_mixing: Mixing
+    channel_mixing: Mixing
+    data: Data
+    training: Training
+    cost: Measuring
+    limits: Limits
+
+    def architecture(self, dataset: Dataset) -> Architecture:
+        """The architecture for images and classes of a data set; raises ValueError for one that breaks a rule."""
+        return architecture(
+            self.model,
+            self.token_mixing,
+            self.channel_mixing,
+            image_size=dataset.image_size,
+            channels=dataset.channels,
+            classes=len(dataset.classes),
+        )
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise ValueError for anything that would stop this candidate later; costs milliseconds."""
+        self.training.check()
+        resolve_precision(self.training.precision, resolve_device(self.cost.device))
+        check(self.architecture(dataset))
+
+
+def build(candidate: Candidate, dataset: Dataset) -> Network:
+    """The network, its weights drawn by the training seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(candidate.training.seed)
+        return Network(candidate.architecture(dataset))
+
+
+def evaluate(candidate: Candidate, folder: Path, report: Report) -> Evaluation:
+    """Count, measure, compare with the limits, train; keeps checkpoint and cost in `folder` and goes on from them.
+
+    Ends as complete, refused, diverged, or failed where memory ran out; other exceptions are the caller's.
+    """
+    clock = _Clock()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(candidate.training.threads or os.cpu_count() or 1)
+    cost: Cost | None = None
+    curve: list[Epoch] = []
+
+    def report_epoch(record: Mapping[str, float]) -> None:
+        curve.append(Epoch(**record))  # type: ignore[arg-type]
+        report(curve[-1])
+
+    def ended(status: str, reason: str = "") -> Evaluation:
+        excess = candidate.limits.excess(cost) if cost else {}
+        return Evaluation(
+            status=status, reason=reason, cost=cost, curve=tuple(curve), seconds=clock.seconds, constraints=excess
+        )
+
+    try:
+        with clock.part("build"):
+            dataset = load(candidate.data)
+            network = build(candidate, dataset)
+        with clock.part("cost"):
+            cost = _cost(candidate, network, dataset, folder)
+            report(cost)
+        if beyond := {name: by for name, by in candidate.limits.excess(cost).items() if by > 0}:
+            return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
+        with clock.part("train"):
+            train, validation = _training_batches(candidate, dataset)
+            fit(network, train, validation, _resolved(candidate.training), folder, report_epoch)
+    except Diverged as error:
+        return ended(DIVERGED, str(error))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return ended(FAILED, f"out of memory: {str(error).splitlines()[0] if str(error) else 'no room left'}")
+    return ended(COMPLETE)
+
+
+def test_accuracy(candidate: Candidate, folder: Path) -> float:
+    """Accuracy of a trained candidate on the test images, as a fraction; for members of the final front only."""
+    dataset = load(candidate.data)
+    network = build(candidate, dataset)
+    return accuracy(network, _batches(candidate, dataset, dataset.test), _resolved(candidate.training), folder)
+
+
+def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, folder: Path) -> Cost:
+    """The cost, cheapest parts first, so that what exceeds a limit is never timed; read back where it was measured."""
+    kept = folder / _COST
+    if kept.exists():
+        return Cost.from_dict(json.loads(kept.read_text()))
+    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    cost = measure_cost(network, shape, candidate.cost, timed=False)
+    if all(by <= 0 for by in candidate.limits.excess(cost).values()):
+        cost = replace(cost, throughput=measure_throughput(network, shape, candidate.cost))
+        partial = kept.with_suffix(".partial")
+        partial.write_text(json.dumps(cost.to_dict()))
+        os.replace(partial, kept)
+    return cost
+
+
+def _training_batches(candidate: Candidate, dataset: Dataset) -> tuple[Batches, Batches]:
+    train = _batches(candidate, dataset, dataset.train, candidate.data.augmentation)
+    return train, _batches(candidate, dataset, dataset.validation)
+
+
+def _batches(
+    candidate: Candidate, dataset: Dataset, split: Split, augmentation: Augmentation | None = None
+) -> Batches:
+    training = augmentation is not None
+    return Batches(
+        split,
+        candidate.training.batch_size,
+        device=_training_device(candidate.training),
+        mean=dataset.mean,
+        std=dataset.std,
+        classes=len(dataset.classes),
+        augmentation=augmentation,
+        seed=candidate.training.seed,
+        shuffle=training,
+        drop_last=training,
+    )
+
+
+def _training_device(recipe: Training) -> torch.device:
+    gpu = recipe.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+    return resolve_device("cuda" if gpu else "cpu")
+
+
+def _resolved(recipe: Training) -> Training:
+    return replace(recipe, precision=resolve_precision(recipe.precision, _training_device(recipe)))
+
+
+def _beyond(limits: Limits, cost: Cost, beyond: Mapping[str, float]) -> str:
+    def words(name: str) -> str:
+        if name == "throughput":
+            assert cost.throughput
+            return f"throughput {cost.throughput.images_per_second:,.0f} images/s is below {limits.throughput:,.0f}"
+        return f"{name} {getattr(cost, name):,} is above {getattr(limits, name):,}"
+
+    return "; ".join(words(name) for name in beyond)
+
+
+class _Clock:
+    """Adds up the seconds of named parts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -1,0 +1,244 @@
+"""The configuration: one schema from the dataclasses beside their owners, composed by Hydra.
+
+Hydra ends here: what `compose` returns are plain dataclasses.
+"""
+
+import difflib
+import importlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from explore.architecture.catalog import Mixing, hyperparameters, schema
+from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
+from explore.architecture.published import PUBLISHED
+from explore.architecture.spec import Model
+from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
+from explore.candidate import Candidate, Limits
+from explore.cost.options import Measuring
+from explore.data.options import SOURCES
+from explore.tracking import Tracking
+from explore.training.options import Training
+
+CATALOGS: Mapping[str, Mapping[str, type]] = {"token_mixing": TOKEN_MIXINGS, "channel_mixing": CHANNEL_MIXINGS}
+FORMATS = ("text", "json")
+# What may change between two runs of the same study, because it leaves the trials comparable.
+OPERATION = ("study", "outputs", "trials", "workers", "sampler", "format", "storage", "tracking", "throughput")
+_INSTALLED, _REPOSITORY = Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf"
+CONF = _INSTALLED if _INSTALLED.is_dir() else _REPOSITORY
+
+
+@dataclass(kw_only=True)
+class Storage:
+    """Schema of the config group `storage`: where the study is kept."""
+
+    url: str | None = None  # SQLAlchemy URL; null = a SQLite file in the study's output folder
+
+
+@dataclass(kw_only=True)
+class Search:
+    """Schema of the config group `search`."""
+
+    seed: int = 0  # of the sampler
+    startup: int = 10  # trials drawn at random before the sampler has a model; population size of nsga2 and nsga3
+
+
+@dataclass(kw_only=True)
+class Config:
+    """The whole configuration; every command reads the part that concerns it."""
+
+    study: str | None = None  # name of the study; a sweep brings its own
+    outputs: str = "outputs"  # folder of all results
+    trials: int = 24  # finished trials of the whole study, however often it is restarted
+    workers: int | None = None  # processes that evaluate trials; null = one per GPU, or per core without one
+    sampler: str = "tpe"
+    format: str = "text"  # text for people, json for machines
+    throughput: bool = True  # measure speed; off = count only
+    token_mixing: Any = None
+    channel_mixing: Any = None
+    data: Any = None
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+    cost: Measuring = field(default_factory=Measuring)
+    limits: Limits = field(default_factory=Limits)
+    search: Search = field(default_factory=Search)
+    storage: Storage = field(default_factory=Storage)
+    tracking: Tracking = field(default_factory=Tracking)
+    space: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate that this configuration describes."""
+        return Candidate(
+            model=self.model,
+            token_mixing=_mixing(self.token_mixing),
+            channel_mixing=_mixing(self.channel_mixing),
+            data=self.data,
+            training=self.training,
+            cost=self.cost,
+            limits=self.limits,
+        )
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """Compose the configuration from `conf/` and overrides in Hydra's grammar.
+
+    `imports=[my_mixings]` among the overrides imports modules first, which may add their own entries to the catalogs.
+    Raises ValueError for an unknown key or option and for a value of the wrong type, with what there is instead.
+    """
+    composed = _composed(tuple(overrides))
+    with _errors_for_people():
+        config: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    if config.format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {config.format!r}")
+    return config
+
+
+def definition(overrides: Sequence[str]) -> dict[str, Any]:
+    """What makes trials of a study comparable, as JSON types: the configuration without what only operates the search."""
+    container = OmegaConf.to_container(_composed(tuple(overrides)), resolve=True)
+    assert isinstance(container, dict)
+    kept = {str(key): value for key, value in container.items() if key not in OPERATION}
+    del kept["training"]["threads"], kept["data"]["cache"]
+    return kept
+
+
+def without_operation(overrides: Sequence[str]) -> list[str]:
+    """The overrides that describe candidates, for the command line of a single one."""
+    return [one for one in overrides if re.split(r"[.=]", one.lstrip("+~"))[0] not in OPERATION]
+
+
+def has_option(key: str, values: Mapping[str, Any], base: Config) -> bool:
+    """Whether a dimension exists, given the variants chosen: `token_mixing.heads` is an option of `attention` only."""
+    group, _, option = key.partition(".")
+    if group not in CATALOGS or not option:
+        return True
+    name = values.get(group, _mixing(getattr(base, group)).name)
+    return name not in CATALOGS[group] or option in hyperparameters(CATALOGS[group][name])
+
+
+def register() -> None:
+    """Tell Hydra the schema and every option of the catalogs."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(group="model", name="isotropic", node=Model)
+    for group, catalog in CATALOGS.items():
+        for name, mixing in catalog.items():
+            store.store(group=group, name=name, node=schema(name, mixing))
+    for name, source in SOURCES.items():
+        store.store(group="data", name=name, node=source)
+    for name, row in PUBLISHED.items():
+        mixings = [{"override /token_mixing": row.token_mixing}, {"override /channel_mixing": row.channel_mixing}]
+        node = {"defaults": [*mixings, "_self_"], "model": dict(row.model)}
+        store.store(group="model", name=name, node=node, package="_global_")
+
+
+@lru_cache(maxsize=8)
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    remaining = _import_extensions(overrides)
+    if not GlobalHydra.instance().is_initialized():
+        hydra.initialize_config_dir(str(CONF), version_base="1.3")
+    with _errors_for_people():
+        config = hydra.compose("config", remaining)
+    _refuse_unknown_keys(config)
+    return config
+
+
+@contextmanager
+def _errors_for_people() -> Iterator[None]:
+    try:
+        yield
+    except MissingConfigException as error:
+        raise ValueError(_unknown_option(error)) from error
+    except MissingMandatoryValue as error:
+        raise ValueError(f"{error.full_key} must be given, got nothing; add {error.full_key}=VALUE") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_explained(error)) from error
+
+
+def _import_extensions(overrides: Sequence[str]) -> list[str]:
+    remaining = []
+    for override in overrides:
+        if not override.startswith("imports="):
+            remaining.append(override)
+            continue
+        for module in override.removeprefix("imports=").strip("[]").split(","):
+            try:
+                importlib.import_module(module.strip())
+            except ImportError as error:
+                raise ValueError(f"imports must name modules that Python finds, got {module.strip()}: {error}") from error
+    register()
+    return remaining
+
+
+def _mixing(node: Any) -> Mixing:
+    options = {item.name: getattr(node, item.name) for item in fields(node) if item.name != "name"}
+    return Mixing(name=node.name, options=options)
+
+
+def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
+    """Refuse what `+` has slipped past the schema."""
+    kind = OmegaConf.get_type(node)
+    if not is_dataclass(kind):
+        return
+    known = [item.name for item in fields(kind)]
+    for key in node:
+        if key not in known:
+            raise ValueError(_unknown_key(f"{path}{key}", path, known))
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            _refuse_unknown_keys(child, f"{path}{key}.")
+
+
+def _explained(error: BaseException) -> str:
+    """The cause in one sentence, without Hydra's advice for developers."""
+    for cause in _causes(error):
+        key = getattr(cause, "full_key", None)
+        parent = getattr(cause, "parent_node", None)
+        if key and isinstance(parent, DictConfig) and is_dataclass(OmegaConf.get_type(parent)):
+            known = [item.name for item in fields(OmegaConf.get_type(parent))]  # type: ignore[arg-type]
+            if key.rpartition(".")[2] not in known:
+                return _unknown_key(key, key.rpartition(".")[0], known)
+            return f"{key}: {str(cause).splitlines()[0]}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} must be written KEY=VALUE, got {error.message.splitlines()[0]}"
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("full_key", "object_type", "reference")))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unknown_key(key: str, where: str, known: Sequence[str]) -> str:
+    word = key.rpartition(".")[2]
+    near = difflib.get_close_matches(word, known, n=1) or [
+        f"{item.name}.{match}"
+        for item in fields(Config)
+        if is_dataclass(item.type)
+        for match in difflib.get_close_matches(word, [inner.name for inner in fields(item.type)], n=1)
+    ]
+    hint = f"; did you mean {near[0]}?" if near else ""
+    place = where.strip(".") or "the configuration"
+    return f"unknown key {key}; {place} has {', '.join(known)}{hint}"
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    options = sorted(error.options or [])
+    near = difflib.get_close_matches(name, options, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{group or 'config'} must be one of {', '.join(options)}, got {name!r}{hint}"

@@ -1,0 +1,18 @@
+"""A copy of a network without its weights, for what depends on shapes alone."""
+
+import copy
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+def hollow(network: nn.Module, stand_in: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of the network in which `stand_in(tensor)` takes the place of every parameter and buffer.
+
+    The weights themselves are never copied, so the copy costs no memory when the stand-ins do not. The network may
+    be on any device, the meta device included, and is not changed.
+    """
+    replaced: dict[int, object] = {id(buffer): stand_in(buffer) for buffer in network.buffers()}
+    for parameter in network.parameters():
+        replaced[id(parameter)] = nn.Parameter(stand_in(parameter.detach()), requires_grad=parameter.requires_grad)
+    return copy.deepcopy(network, replaced)

@@ -1,0 +1,36 @@
+"""The whole cost of a network, cheapest part first."""
+
+from torch import nn
+
+from explore.cost.device import resolve_device, resolve_precision
+from explore.cost.flops import count_macs
+from explore.cost.memory import peak_memory
+from explore.cost.options import Measuring
+from explore.cost.record import Cost
+from explore.cost.throughput import measure_throughput
+
+
+def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options: Measuring, *, timed: bool) -> Cost:
+    """Parameters, multiply-adds and memory; throughput too when `timed`, which needs a network with weights.
+
+    Args:
+        network: takes float `batch × channels × height × width`; may lie on the meta device when not timed.
+        image_shape: channels, height and width of one image, in pixels.
+        options: batch size, precision and device; the protocol of the timing.
+        timed: whether to measure throughput and latency.
+
+    Raises:
+        ValueError: an operator nobody counts, or a device or precision that does not exist here.
+    """
+    precision = resolve_precision(options.precision, resolve_device(options.device))
+    return Cost(
+        params=count_params(network),
+        macs=count_macs(network, image_shape).total,
+        memory_bytes=peak_memory(network, image_shape, options.batch_size, precision=precision),
+        throughput=measure_throughput(network, image_shape, options) if timed else None,
+    )
+
+
+def count_params(network: nn.Module) -> int:
+    """Elements of all parameters, shared ones once; also on the meta device."""
+    return sum(parameter.numel() for parameter in network.parameters())

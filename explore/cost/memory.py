@@ -1,0 +1,79 @@
+"""Peak memory of a pass, worked out from shapes: nothing is computed and nothing is allocated."""
+
+import weakref
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from explore.cost.device import autocast
+from explore.cost.hollow import hollow
+
+
+def peak_memory(
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    batch_size: int,
+    *,
+    precision: str = "32-true",
+    training: bool = False,
+) -> int:
+    """Largest number of bytes that live at one time in the tensors of one pass.
+
+    Included: parameters, buffers, the batch of images, activations, the copies that autocast makes of weights and,
+    when `training`, everything kept for the backward pass and the gradients. Not included: the state of the optimizer,
+    scratch space inside an operator (convolution, matrix product), and what an allocator holds beyond the tensors.
+    Operators are those torch chooses on the processor: attention is fused and keeps no tokens × tokens matrix.
+
+    Args:
+        network: takes float `batch × channels × height × width`; on any device, the meta device included; not changed.
+        image_shape: channels, height and width of one image, in pixels.
+        batch_size: images in the pass.
+        precision: `32-true` or `bf16-mixed`.
+        training: forward in training mode and backward, instead of inference.
+    """
+    device = torch.device("cpu")
+    # Constants that a network keeps outside its buffers are real tensors.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        copy = hollow(network, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
+        images = torch.empty(batch_size, *image_shape, device=device)
+        live = _LiveStorages([images, *copy.parameters(), *copy.buffers()])
+        with nullcontext() if training else torch.inference_mode(), autocast(device, precision), live:
+            output = copy.train(training)(images)
+            if training:
+                output.sum().backward()
+    return live.peak
+
+
+class _LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows every storage from the operator that makes it until the last tensor on it is gone."""
+
+    def __init__(self, resident: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: dict[int, int] = {}
+        self.bytes = 0
+        self.peak = 0
+        self._follow(resident)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._follow([leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])
+        return result
+
+    def _follow(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if key not in self.live:
+                self.live[key] = storage.nbytes()
+                self.bytes += self.live[key]
+                weakref.finalize(storage, self._release, key)
+        self.peak = max(self.peak, self.bytes)
+
+    def _release(self, key: int) -> None:
+        self.bytes -= self.live.pop(key)

@@ -1,0 +1,65 @@
+"""What is known about a network's cost, as records that go into a study; needs no torch to be read."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Speed of inference, with the protocol it was measured by.
+
+    Args:
+        images_per_second: median over the timed blocks, at `batch_size`.
+        low: lower quartile of images per second over the blocks; equal to the median when there was one block.
+        high: upper quartile.
+        latency_ms: median milliseconds of a pass with one image.
+        batch_size: images in one pass.
+        precision: `32-true` or `bf16-mixed`, as Lightning names them.
+        device: name of the processor or GPU.
+        threads: threads that torch computes with on the processor.
+        blocks: timed blocks behind `images_per_second`.
+        torch_version: version of torch.
+        dispatch: how operators are launched; `eager` is one by one, not compiled.
+        memory_bytes: measured peak of the pass on a GPU, as `Cost.memory_bytes` counts it; None on the processor.
+    """
+
+    images_per_second: float
+    low: float
+    high: float
+    latency_ms: float
+    batch_size: int
+    precision: str
+    device: str
+    threads: int
+    blocks: int
+    torch_version: str
+    dispatch: str = "eager"
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a network costs, known without training.
+
+    Args:
+        params: parameters, trainable or not; buffers are not parameters.
+        macs: multiply-adds of one image; FLOPs in the sense of two operations are twice as many.
+        memory_bytes: peak of the live tensors of one inference pass at the measuring batch size and precision.
+        throughput: None when timing was switched off.
+    """
+
+    params: int
+    macs: int
+    memory_bytes: int
+    throughput: Throughput | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and dictionaries, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Cost":
+        """The inverse of `to_dict`."""
+        timed = record["throughput"]
+        return cls(**{**record, "throughput": None if timed is None else Throughput(**timed)})

@@ -1,0 +1,78 @@
+"""What is known of a candidate: its learning curve, its cost and how its evaluation ended.
+
+Plain records without torch, so that the search, the report and the dashboards can read them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from explore.cost.record import Cost
+
+COMPLETE = "complete"  # trained to its last epoch
+REFUSED = "refused"  # a limit was exceeded; never trained
+DIVERGED = "diverged"  # the loss became infinite or not a number
+FAILED = "failed"  # an exception, out of memory or a killed process; `reason` says which
+RUNNING = "running"
+INTERRUPTED = "interrupted"  # stopped from outside; its successor goes on from its last rung
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One epoch of training: losses in nats, accuracy as a fraction of 1, learning rate at its end, seconds."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The end of an evaluation: `status` is one of the words above, `reason` tells people why.
+
+    `seconds` names the parts of the time spent (build, cost, train, ...); together they are the whole.
+    `constraints` says how far the candidate is beyond each limit, as a fraction of it; zero or less is within.
+    """
+
+    status: str
+    reason: str = ""
+    cost: Cost | None = None
+    curve: Sequence[Epoch] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    constraints: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Validation accuracy after the last epoch, as a fraction; None before the first.
+
+        The last, not the best: picking the best epoch on the validation set would flatter noisy candidates.
+        """
+        return self.curve[-1].val_accuracy if self.curve else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write as JSON types."""
+        return asdict(self) | {"cost": self.cost.to_dict() if self.cost else None}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Evaluation":
+        """Read what `to_dict` wrote."""
+        cost = Cost.from_dict(record["cost"]) if record["cost"] else None
+        curve = tuple(Epoch(**epoch) for epoch in record["curve"])
+        return cls(**{**record, "cost": cost, "curve": curve})
+
+
+Report = Callable[[Cost | Epoch], None]
+
+
+class Evaluator(Protocol):
+    """Evaluates overrides, keeps its files in `folder`, and reports the cost and each epoch as soon as it is known.
+
+    Called again with the same folder it goes on from the last rung found there. May be real training or a table.
+    """
+
+    def __call__(self, overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+        """Return how it ended; an exception is an end too, and the caller records it."""

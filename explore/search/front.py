@@ -1,0 +1,66 @@
+"""Pareto fronts of two objectives: pure functions of arrays, lower is better.
+
+Accuracy and throughput are turned into losses once, in `losses`; nothing else in the project knows the direction.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Losses = NDArray[np.float64]
+
+
+def losses(accuracy: Sequence[float], throughput: Sequence[float]) -> Losses:
+    """Turn both objectives into losses: `points × 2`, the error rate and minus the logarithm of images/s.
+
+    Throughput counts on a log scale, because people think of speed in factors.
+    """
+    values = np.column_stack([1 - np.asarray(accuracy, float), -np.log(np.asarray(throughput, float))])
+    return values.reshape(-1, 2)
+
+
+def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
+    """Mark the points of the front: those that no other point beats in one loss without losing in the other.
+
+    `points` is `points × 2`, lower is better. Equal points are all on the front or all off it.
+    """
+    values = _as_points(points)
+    mask = np.zeros(len(values), dtype=bool)
+    best = np.inf
+    order = np.lexsort((values[:, 1], values[:, 0]))
+    for start, stop in _runs(values[order, 0]):
+        group = order[start:stop]
+        lowest = values[group, 1].min()
+        if lowest < best:
+            mask[group[values[group, 1] == lowest]] = True
+            best = lowest
+    return mask
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+    """Return the area that the front dominates, up to `reference` (two losses that are worse than those of interest).
+
+    Points that do not beat the reference in both losses count nothing. Zitzler & Thiele (1999),
+    "Multiobjective evolutionary algorithms: a comparative case study and the strength Pareto approach".
+    """
+    values, corner = _as_points(points), np.asarray(reference, float)
+    values = values[(values < corner).all(axis=1)]
+    front = np.unique(values[non_dominated(values)], axis=0)
+    widths = corner[0] - front[:, 0]
+    heights = np.append(corner[1], front[:-1, 1])[: len(front)] - front[:, 1]
+    return float(np.sum(widths * heights))
+
+
+def _as_points(points: ArrayLike) -> Losses:
+    values = np.asarray(points, float)
+    return values.reshape(0, 2) if values.size == 0 else values
+
+
+def _runs(sorted_values: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Start and stop of each run of equal values."""
+    if len(sorted_values) == 0:
+        return []
+    cuts = np.flatnonzero(np.diff(sorted_values)) + 1
+    edges = [0, *cuts.tolist(), len(sorted_values)]
+    return list(zip(edges[:-1], edges[1:], strict=True))

@@ -1,0 +1,296 @@
+"""The study: every trial of one search, kept in an Optuna storage, the single source of truth.
+
+Workers on any number of machines share it without a coordinator. A worker claims a trial by writing it as running and
+then looking at what was written before: whoever finds an earlier trial of the same configuration, or that the study
+was already full, withdraws. So no configuration is trained twice and no study grows beyond its size.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from explore.cost.record import Cost
+from explore.evaluation import (
+    COMPLETE,
+    DIVERGED,
+    FAILED,
+    INTERRUPTED,
+    REFUSED,
+    RUNNING,
+    Epoch,
+    Evaluation,
+)
+from explore.search.front import losses, non_dominated
+
+OBJECTIVES = ("val_accuracy", "throughput")
+FINISHED = frozenset({COMPLETE, REFUSED, DIVERGED, FAILED})
+_WITHDRAWN = "withdrawn"
+_STATES = {COMPLETE: TrialState.COMPLETE, REFUSED: TrialState.PRUNED}
+HEARTBEAT_SECONDS = 15.0
+_GIVEN_UP_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A configuration to evaluate, as sampled values and as overrides.
+
+    `sampler_state` is what the sampler wants to find again beside the trial (the generation of NSGA-II).
+    """
+
+    values: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    overrides: Sequence[str]
+    sampler_state: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The same for equal configurations, however they were proposed."""
+        return json.dumps(dict(sorted(self.values.items())))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A trial as it is recorded. `folder` is relative to the study's output folder; times are local."""
+
+    number: int
+    trial_id: int
+    proposal: Proposal
+    command: str
+    folder: str
+    evaluation: Evaluation
+    started: datetime | None
+    ended: datetime | None
+    continues: int | None
+    owner: Mapping[str, Any]
+    heartbeat: float
+
+    @property
+    def status(self) -> str:
+        """One of the words of `explore.evaluation`."""
+        return self.evaluation.status
+
+    @property
+    def accuracy(self) -> float | None:
+        """Validation accuracy as a fraction, None before the first epoch."""
+        return self.evaluation.accuracy
+
+    @property
+    def throughput(self) -> float | None:
+        """Images per second, None before it was measured."""
+        cost = self.evaluation.cost
+        return cost.throughput.images_per_second if cost and cost.throughput else None
+
+
+class Study:
+    """One search in an Optuna storage. `definition` is what must stay the same for its trials to be comparable."""
+
+    def __init__(self, storage: BaseStorage, name: str) -> None:
+        self.name = name
+        self._storage = storage
+        self._id = storage.get_study_id_from_name(name)
+        self._ended: dict[int, Trial] = {}
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """Space, objectives and base configuration, as given when the study began."""
+        return dict(self._storage.get_study_user_attrs(self._id)["definition"])
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was found out about the study as a whole, such as the test accuracy of its front."""
+        attributes = self._storage.get_study_user_attrs(self._id)
+        return {key: value for key, value in attributes.items() if key != "definition"}
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON value with the study."""
+        self._storage.set_study_user_attr(self._id, key, value)
+
+    def trials(self) -> list[Trial]:
+        """Every trial by number, without those that were withdrawn before they began."""
+        records = []
+        for frozen in self._storage.get_all_trials(self._id, deepcopy=False):
+            record = self._ended.get(frozen.number) or _read(frozen)
+            if frozen.state.is_finished():
+                self._ended[frozen.number] = record
+            if record.status != _WITHDRAWN:
+                records.append(record)
+        return records
+
+    def claim(self, proposal: Proposal, *, command: str, target: int, continues: Trial | None = None) -> Trial | None:
+        """Begin a trial of the proposal; None when the study has `target` trials already or another worker was faster.
+
+        A trial that `continues` an interrupted one takes over its folder, and so its last rung.
+        """
+        attributes = {
+            "overrides": list(proposal.overrides),
+            "sampler_state": dict(proposal.sampler_state),
+            "command": command,
+            "owner": _this_process(),
+            "heartbeat": time.time(),
+            "continues": continues.number if continues else None,
+            "folder": continues.folder if continues else None,
+        }
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(proposal.values),
+            distributions=dict(proposal.distributions),
+            user_attrs=attributes,
+        )
+        trial_id = self._storage.create_new_trial(self._id, template_trial=template)
+        everyone = self.trials()
+        mine = next(trial for trial in everyone if trial.trial_id == trial_id)
+        earlier = [trial for trial in everyone if trial.number < mine.number and trial.status != INTERRUPTED]
+        if len(earlier) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
+            self._end(mine, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
+            return None
+        return mine
+
+    def record(self, trial: Trial, item: Cost | Epoch) -> None:
+        """Keep the cost or an epoch of a running trial."""
+        if isinstance(item, Cost):
+            self._storage.set_trial_user_attr(trial.trial_id, "cost", item.to_dict())
+        else:
+            self._storage.set_trial_user_attr(trial.trial_id, f"epoch:{item.epoch:04d}", asdict(item))
+
+    def beat(self, trial: Trial) -> None:
+        """Say that the worker of a running trial is alive."""
+        self._storage.set_trial_user_attr(trial.trial_id, "heartbeat", time.time())
+
+    def finish(self, trial: Trial, evaluation: Evaluation) -> bool:
+        """End a running trial; False when somebody else had ended it, because its worker was given up for dead."""
+        values = None
+        if evaluation.status == COMPLETE:
+            assert evaluation.cost and evaluation.cost.throughput and evaluation.accuracy is not None
+            values = [evaluation.accuracy, evaluation.cost.throughput.images_per_second]
+        return self._end(trial, evaluation, _STATES.get(evaluation.status, TrialState.FAIL), values)
+
+    def interrupted(self) -> list[Trial]:
+        """Trials to go on with: stopped from outside, or left behind by a worker that died; none has a successor."""
+        everyone = self.trials()
+        for trial in everyone:
+            if trial.status == RUNNING and not _alive(trial):
+                self._end(trial, replace(trial.evaluation, status=INTERRUPTED), TrialState.FAIL)
+        everyone = self.trials()
+        continued = {trial.continues for trial in everyone}
+        return [trial for trial in everyone if trial.status == INTERRUPTED and trial.number not in continued]
+
+    def _end(
+        self, trial: Trial, evaluation: Evaluation, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        try:
+            self._storage.set_trial_user_attr(trial.trial_id, "evaluation", evaluation.to_dict())
+            return self._storage.set_trial_state_values(trial.trial_id, state, values)
+        except UpdateFinishedTrialError:
+            return False
+
+
+def create_study(storage: BaseStorage, name: str, definition: Mapping[str, Any]) -> Study:
+    """Open the study of this name, or begin it.
+
+    Raises ValueError when it exists with another definition, and says what differs.
+    """
+    directions = [StudyDirection.MAXIMIZE] * len(OBJECTIVES)
+    if name not in study_names(storage):
+        study_id = storage.create_new_study(directions, name)
+        storage.set_study_user_attr(study_id, "definition", dict(definition))
+    study = Study(storage, name)
+    if differences := list(_differences(study.definition, definition)):
+        raise ValueError(
+            f"study {name} exists with other settings, and its trials would not be comparable:\n  "
+            + "\n  ".join(differences)
+            + "\ntake another name (study=NAME) or the old settings"
+        )
+    return study
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """The studies of a storage."""
+    return [study.study_name for study in storage.get_all_studies()]
+
+
+def finished(trials: Sequence[Trial]) -> list[Trial]:
+    """Those that have ended by themselves, well or not."""
+    return [trial for trial in trials if trial.status in FINISHED]
+
+
+def front(trials: Sequence[Trial]) -> list[Trial]:
+    """The complete trials that no other beats in accuracy and throughput at once, fastest first."""
+    complete = [trial for trial in trials if trial.status == COMPLETE]
+    points = losses([t.accuracy or 0.0 for t in complete], [t.throughput or 0.0 for t in complete])
+    members = [trial for trial, best in zip(complete, non_dominated(points), strict=True) if best]
+    return sorted(members, key=lambda trial: -(trial.throughput or 0.0))
+
+
+def _read(frozen: FrozenTrial) -> Trial:
+    attributes = frozen.user_attrs
+    proposal = Proposal(
+        values=frozen.params,
+        distributions=frozen.distributions,
+        overrides=attributes.get("overrides", []),
+        sampler_state=attributes.get("sampler_state", {}),
+    )
+    return Trial(
+        number=frozen.number,
+        trial_id=frozen._trial_id,
+        proposal=proposal,
+        command=attributes.get("command", ""),
+        folder=attributes.get("folder") or str(Path("trials") / f"{frozen.number:04d}"),
+        evaluation=_evaluation(frozen),
+        started=frozen.datetime_start,
+        ended=frozen.datetime_complete,
+        continues=attributes.get("continues"),
+        owner=attributes.get("owner", {}),
+        heartbeat=attributes.get("heartbeat", 0.0),
+    )
+
+
+def _evaluation(frozen: FrozenTrial) -> Evaluation:
+    attributes = frozen.user_attrs
+    if frozen.state.is_finished() and "evaluation" in attributes:
+        return Evaluation.from_dict(attributes["evaluation"])
+    epochs = (attributes[key] for key in sorted(attributes) if key.startswith("epoch:"))
+    return Evaluation(
+        status=RUNNING if not frozen.state.is_finished() else FAILED,
+        cost=Cost.from_dict(attributes["cost"]) if "cost" in attributes else None,
+        curve=tuple(Epoch(**epoch) for epoch in epochs),
+    )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _differences(before, after, f"{path}{key}.")
+        elif before != after:
+            yield f"{path}{key}: the study has {before!r}, you ask for {after!r}"
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid())}
+
+
+def _start_time(pid: int) -> str | None:
+    """Clock ticks between boot and the start of a process; tells a living owner from a newer process of the same pid."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def _alive(trial: Trial) -> bool:
+    if trial.owner.get("host") == socket.gethostname() and Path("/proc/self/stat").exists():
+        started = _start_time(int(trial.owner["pid"]))
+        return started is not None and started == trial.owner["started"]
+    return time.time() - trial.heartbeat < _GIVEN_UP_SECONDS

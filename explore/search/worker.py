@@ -1,0 +1,105 @@
+"""A worker: takes trials from a study and has them evaluated, until the study is full.
+
+Knows neither networks nor data: the evaluator is an argument, real training or a table alike.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from explore.cost.record import Cost
+from explore.evaluation import FAILED, INTERRUPTED, Epoch, Evaluation, Evaluator
+from explore.search.proposals import Proposer
+from explore.search.study import HEARTBEAT_SECONDS, Proposal, Study, Trial
+
+CommandLine = Callable[[list[str]], str]
+Finished = Callable[[Trial, Evaluation], None]
+
+
+class Stopped(Exception):  # noqa: N818 - an order from outside, not an error
+    """The worker was told to leave; its trial goes on from its last rung when the study is taken up again."""
+
+
+@dataclass
+class Worker:
+    """Works on a study until it holds `target` trials.
+
+    `command_line(overrides)` writes the command that repeats a trial; `finished` is told of each end;
+    `output` is the study's folder.
+    """
+
+    study: Study
+    proposer: Proposer
+    evaluate: Evaluator
+    target: int
+    output: Path
+    command_line: CommandLine = lambda overrides: ""
+    finished: Finished = lambda trial, evaluation: None
+    _current: Trial | None = field(default=None, init=False)
+    _last_beat: float = field(default=0.0, init=False)
+
+    def run(self) -> int:
+        """Work until the study is full or its space is exhausted; returns how many trials were evaluated here.
+
+        Raises Stopped when the evaluator does, after the trial was kept as interrupted.
+        """
+        count = 0
+        while (trial := self._next()) is not None:
+            self._evaluate(trial)
+            count += 1
+        return count
+
+    def beat(self) -> None:
+        """Tell the study now and then that the current trial is in good hands."""
+        if self._current and time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
+            self._last_beat = time.monotonic()
+            self.study.beat(self._current)
+
+    def _next(self) -> Trial | None:
+        for left_behind in self.study.interrupted():
+            if trial := self._claim(left_behind.proposal, left_behind):
+                return trial
+        while True:
+            trials = self.study.trials()
+            live = [trial for trial in trials if trial.status != INTERRUPTED]
+            if len(live) >= self.target:
+                return None
+            proposal = self.proposer.propose(trials)
+            if proposal is None:
+                return None
+            if trial := self._claim(proposal, None):
+                return trial
+
+    def _claim(self, proposal: Proposal, continues: Trial | None) -> Trial | None:
+        command = self.command_line(list(proposal.overrides))
+        return self.study.claim(proposal, command=command, target=self.target, continues=continues)
+
+    def _evaluate(self, trial: Trial) -> None:
+        self._current, self._last_beat = trial, time.monotonic()
+        seen: list[Cost | Epoch] = []
+
+        def report(item: Cost | Epoch) -> None:
+            seen.append(item)
+            self.study.record(trial, item)
+
+        try:
+            result = self.evaluate(trial.proposal.overrides, self.output / trial.folder, report)
+        except (Stopped, KeyboardInterrupt):
+            self.study.finish(trial, _so_far(INTERRUPTED, "stopped from outside", seen))
+            raise
+        except Exception as error:
+            result = _so_far(FAILED, f"{type(error).__name__}: {error}", seen)
+        finally:
+            self._current = None
+        if result.cost is None and not result.curve:
+            result = replace(_so_far(result.status, result.reason, seen), seconds=result.seconds)
+        self.study.finish(trial, result)
+        self.finished(trial, result)
+
+
+def _so_far(status: str, reason: str, seen: list[Cost | Epoch]) -> Evaluation:
+    """The end of an evaluation that could not say for itself what it had found."""
+    costs = [item for item in seen if isinstance(item, Cost)]
+    epochs = [item for item in seen if isinstance(item, Epoch)]
+    return Evaluation(status=status, reason=reason, cost=costs[-1] if costs else None, curve=tuple(epochs))

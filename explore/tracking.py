@@ -1,0 +1,133 @@
+"""Weights & Biases: a run per trial and one for the study. The only file that knows it.
+
+Offline unless told otherwise, and never a prompt: `wandb sync` sends an offline study later.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from explore.cost.record import Cost
+from explore.evaluation import Epoch, Evaluation
+from explore.search.study import Trial
+
+MODES = ("offline", "online", "disabled")
+
+
+@dataclass(kw_only=True)
+class Tracking:
+    """Schema of the config group `tracking`."""
+
+    mode: str = "offline"  # offline | online | disabled
+    project: str = "explore"
+    entity: str | None = None  # team or user; null = the default of the account
+
+    def check(self) -> None:
+        """Raise ValueError for an unknown mode, and for `online` without a key, before anybody could be asked for it."""
+        if self.mode not in MODES:
+            raise ValueError(f"tracking.mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+        if self.mode == "online":
+            import wandb
+
+            if not wandb.api.api_key:
+                raise ValueError(
+                    "tracking.mode=online needs an API key, got none; set WANDB_API_KEY or run `wandb login`, "
+                    "or stay offline and run `wandb sync` later"
+                )
+
+
+class Tracker:
+    """Writes the trials of a study as runs of one group, below `folder`/wandb."""
+
+    def __init__(self, options: Tracking, study: str, folder: Path) -> None:
+        self.options = options
+        self.study = study
+        self.folder = folder
+        self._run: Any = None
+
+    def begin(self, trial: Trial) -> None:
+        """Open the run of a trial, with its sampled values as configuration."""
+        config = {**trial.proposal.values, "command": trial.command, "trial": trial.number}
+        self._run = self._open(f"trial-{trial.number:04d}", "trial", config, _tags(trial))
+
+    def report(self, item: Cost | Epoch) -> None:
+        """Log the cost once, or an epoch of the learning curve."""
+        if isinstance(item, Cost):
+            self._run.summary.update({"cost": item.to_dict()})
+        else:
+            self._run.log({key: value for key, value in asdict(item).items() if key != "epoch"}, step=item.epoch)
+
+    def end(self, trial: Trial, evaluation: Evaluation) -> None:
+        """Write status, accuracy, throughput and the full configuration, and close the run."""
+        throughput = evaluation.cost.throughput if evaluation.cost else None
+        self._run.summary.update(
+            {
+                "status": evaluation.status,
+                "reason": evaluation.reason,
+                "val_accuracy": evaluation.accuracy,
+                "throughput": throughput.images_per_second if throughput else None,
+                "seconds": dict(evaluation.seconds),
+            }
+        )
+        config = self.folder / trial.folder / "config.yaml"
+        if config.exists():
+            self._run.config.update({"full": yaml.safe_load(config.read_text())})
+        self._run.tags = (*self._run.tags, evaluation.status)
+        self.close(failed=evaluation.status == "failed")
+
+    def close(self, *, failed: bool = False) -> None:
+        """Close the open run, if any."""
+        if self._run is not None:
+            self._run.finish(exit_code=int(failed), quiet=True)
+        self._run = None
+
+    def study_run(self, rows: Sequence[Mapping[str, Any]], picture: Path, hypervolumes: Sequence[float]) -> None:
+        """Write the run of the study: hypervolume after each trial, the table of trials and the picture of the front."""
+        import wandb
+
+        run = self._open(self.study, "study", {"trials": len(rows)}, ("study",))
+        for step, value in enumerate(hypervolumes, start=1):
+            run.log({"hypervolume": value}, step=step)
+        columns = list(rows[0]) if rows else []
+        table = wandb.Table(columns=columns, data=[[row[column] for column in columns] for row in rows])
+        content: dict[str, Any] = {"trials": table}
+        if picture.exists():
+            content["front"] = wandb.Image(str(picture))
+        run.log(content, step=len(hypervolumes) + 1)
+        run.finish(quiet=True)
+
+    def _open(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str]) -> Any:
+        import wandb
+
+        os.environ.setdefault("WANDB_SILENT", "true")
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            save_code=False,
+            disable_git=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+        )
+        return wandb.init(
+            project=self.options.project,
+            entity=self.options.entity,
+            mode=self.options.mode,  # type: ignore[arg-type]
+            dir=self.folder,
+            group=self.study,
+            job_type=job_type,
+            name=name,
+            tags=list(tags),
+            config=dict(config),
+            settings=settings,
+            reinit="create_new",
+        )
+
+
+def _tags(trial: Trial) -> list[str]:
+    values = trial.proposal.values
+    return [f"{group}={values[group]}" for group in ("token_mixing", "channel_mixing", "data", "model") if group in values]

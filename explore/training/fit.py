@@ -1,0 +1,136 @@
+"""Training of any network by a recipe, from rung to rung, with Lightning's Trainer."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import Tensor, nn
+
+from explore.training.module import Classifier
+from explore.training.options import Training
+
+CHECKPOINT = "last.ckpt"
+ReportEpoch = Callable[[Mapping[str, float]], None]
+
+
+class Loader(Protocol):
+    """What the trainer asks of its data: batches on the device already, a length, and an order per epoch."""
+
+    def __len__(self) -> int: ...  # noqa: D105
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...  # noqa: D105
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and augmentation of epoch `epoch` (from 0)."""
+
+
+def fit(
+    network: nn.Module, train: Loader, validation: Loader, recipe: Training, folder: Path, report: ReportEpoch
+) -> list[dict[str, float]]:
+    """Train and return the learning curve, a record per epoch; `recipe.precision` must be resolved.
+
+    Goes on from the checkpoint in `folder` where there is one, and reports the epochs before it first. The weights
+    end in `network`. Raises Diverged when the loss is no longer a number.
+    """
+    module = Classifier(network, recipe, steps=recipe.epochs * len(train))
+    checkpoint = folder / CHECKPOINT
+    callbacks: list[Callback] = [_Rungs(train, recipe, checkpoint, report)]
+    if recipe.ema:
+        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+    with _quiet_lightning():
+        trainer = _trainer(recipe, callbacks=callbacks, default_root_dir=folder)
+        start = str(checkpoint) if checkpoint.exists() else None
+        trainer.fit(module, train, validation, ckpt_path=start, weights_only=True)
+    return module.curve
+
+
+def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path) -> float:
+    """Accuracy, as a fraction, of the weights that `fit` left in `folder`."""
+    module = Classifier(network, recipe, steps=0)
+    module.load_state_dict(trained_weights(folder))
+    with _quiet_lightning():
+        _trainer(recipe, callbacks=[], default_root_dir=folder).test(module, batches, verbose=False)
+    return module.means()[1]
+
+
+def trained_weights(folder: Path) -> Mapping[str, Tensor]:
+    """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`."""
+    checkpoint: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    weights: Mapping[str, Tensor] = checkpoint["state_dict"]
+    return weights
+
+
+class _Rungs(Callback):
+    """Sets the epoch of the data, reports each epoch, and writes a checkpoint at each rung."""
+
+    def __init__(self, train: Loader, recipe: Training, checkpoint: Path, report: ReportEpoch) -> None:
+        self.train = train
+        self.recipe = recipe
+        self.checkpoint = checkpoint
+        self.report = report
+        self.reported = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._report_new(trainer, pl_module)
+        self.train.set_epoch(trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.recipe.rung == 0 or epoch == self.recipe.epochs:
+            partial = self.checkpoint.with_suffix(".partial")
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                os.replace(partial, self.checkpoint)
+        self._report_new(trainer, pl_module)
+
+    def _report_new(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        if trainer.is_global_zero:
+            for record in pl_module.curve[self.reported :]:
+                self.report(record)
+        self.reported = len(pl_module.curve)
+
+
+def _trainer(recipe: Training, *, callbacks: list[Callback], default_root_dir: Path) -> Trainer:
+    """A Trainer that does only what is needed: no bars, no loggers, no sanity run, no files of its own."""
+    return Trainer(
+        accelerator=recipe.accelerator,
+        devices=recipe.devices,
+        strategy=recipe.strategy,
+        num_nodes=recipe.num_nodes,
+        precision=recipe.precision,  # type: ignore[arg-type]
+        max_epochs=recipe.epochs,
+        gradient_clip_val=recipe.clip_norm or None,
+        deterministic="warn" if torch.cuda.is_available() else False,
+        callbacks=callbacks,
+        default_root_dir=default_root_dir,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence advice that does not apply: the data is resident, so there are no loader workers to add."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,41 @@
+"""AdamW with decay on matrices only, and learning rates that rise, then fall."""
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from explore.training.options import Training
+
+# Parameters by these names are matrices by shape, but positions and tokens by meaning.
+_NEVER_DECAYED = ("position", "class_token")
+
+
+def make_optimizer(network: nn.Module, recipe: Training) -> AdamW:
+    """AdamW (Loshchilov & Hutter, 2019), fused: on a CPU several times faster per step than the default."""
+    decayed, others = [], []
+    for name, parameter in network.named_parameters():
+        is_matrix = parameter.ndim >= 2 and not any(word in name for word in _NEVER_DECAYED)
+        (decayed if is_matrix else others).append(parameter)
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return AdamW([group for group in groups if group["params"]], lr=recipe.lr, fused=True)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, recipe: Training, steps: int) -> LambdaLR:
+    """Linear warm-up over a fraction of `steps`, then `recipe.schedule` down to zero."""
+    return LambdaLR(optimizer, lambda step: rate(step, steps, recipe))
+
+
+def rate(step: int, steps: int, recipe: Training) -> float:
+    """Learning rate at a step (from 0), as a fraction of the peak."""
+    warmup = recipe.warmup * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if recipe.schedule == "constant":
+        return 1.0
+    progress = (step - warmup) / max(1.0, steps - warmup)
+    if recipe.schedule == "linear":
+        return max(0.0, 1 - progress)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

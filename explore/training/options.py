@@ -1,0 +1,46 @@
+"""The recipe: how a candidate is trained."""
+
+from dataclasses import dataclass
+
+SCHEDULES = ("cosine", "linear", "constant")
+
+
+@dataclass(kw_only=True)
+class Training:
+    """Schema of the config group `training`. Steps are optimizer steps, rates are per step."""
+
+    epochs: int = 20
+    batch_size: int = 128
+    lr: float = 2e-3  # peak learning rate of AdamW
+    schedule: str = "cosine"  # cosine | linear | constant, after the warm-up
+    warmup: float = 0.1  # fraction of all steps over which the learning rate rises from 0
+    weight_decay: float = 0.05  # on matrices only; never on biases, norms and positions
+    label_smoothing: float = 0.1
+    clip_norm: float = 1.0  # largest norm of the gradient; 0 = no clipping
+    ema: float = 0.0  # decay of the moving average of the weights that is evaluated; 0 = none
+    precision: str = "auto"  # auto | 32-true | bf16-mixed; auto = bf16 where the hardware has it
+    seed: int = 0  # of weights, order of the images, augmentation and stochastic depth
+    rung: int = 1  # epochs between checkpoints; an interrupted run loses at most these
+    accelerator: str = "auto"  # as Lightning's Trainer: auto | cpu | gpu
+    devices: int = 1  # devices of one run
+    strategy: str = "auto"  # as Lightning's Trainer: auto | ddp | fsdp
+    num_nodes: int = 1
+    threads: int | None = None  # CPU threads of one run; null = all cores, shared by the workers
+
+    def check(self) -> None:
+        """Raise ValueError for a recipe that breaks a rule."""
+        for name in ("epochs", "batch_size", "rung", "devices", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"training.threads must be at least 1 or null, got {self.threads}")
+        if not self.lr > 0:
+            raise ValueError(f"training.lr must be above 0, got {self.lr}; try 0.001")
+        for name in ("warmup", "label_smoothing", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must lie in [0, 1), got {getattr(self, name)}")
+        for name in ("weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"training.schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
