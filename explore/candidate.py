@@ -154,9 +154,7 @@ def _training_batches(candidate: Candidate, dataset: Dataset) -> tuple[Batches, 
     return train, _batches(candidate, dataset, dataset.validation)
 
 
-def _batches(
-    candidate: Candidate, dataset: Dataset, split: Split, augmentation: Augmentation | None = None
-) -> Batches:
+def _batches(candidate: Candidate, dataset: Dataset, split: Split, augmentation: Augmentation | None = None) -> Batches:
     training = augmentation is not None
     return Batches(
         split,

@@ -177,7 +177,9 @@ def _import_extensions(overrides: Sequence[str]) -> list[str]:
             try:
                 importlib.import_module(module.strip())
             except ImportError as error:
-                raise ValueError(f"imports must name modules that Python finds, got {module.strip()}: {error}") from error
+                raise ValueError(
+                    f"imports must name modules that Python finds, got {module.strip()}: {error}"
+                ) from error
     register()
     return remaining
 

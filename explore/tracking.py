@@ -3,8 +3,10 @@
 Offline unless told otherwise, and never a prompt: `wandb sync` sends an offline study later.
 """
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import yaml
 
 from explore.cost.record import Cost
-from explore.evaluation import Epoch, Evaluation
+from explore.evaluation import FAILED, Epoch, Evaluation
 from explore.search.study import Trial
 
 MODES = ("offline", "online", "disabled")
@@ -40,6 +42,22 @@ class Tracking:
                 )
 
 
+def _forgiving(method: Callable[..., None]) -> Callable[..., None]:
+    """A tracker that fails says so once and is silent from then on: no trial is lost for its sake."""
+
+    @functools.wraps(method)
+    def attempt(self: "Tracker", *arguments: Any, **named: Any) -> None:
+        if self.broken or self.options.mode == "disabled":
+            return
+        try:
+            method(self, *arguments, **named)
+        except Exception as error:
+            self.broken = True
+            print(f"explore: W&B failed and is left out from here on: {error}", file=sys.stderr)
+
+    return attempt
+
+
 class Tracker:
     """Writes the trials of a study as runs of one group, below `folder`/wandb."""
 
@@ -47,13 +65,20 @@ class Tracker:
         self.options = options
         self.study = study
         self.folder = folder
+        self.broken = False
         self._run: Any = None
 
     def begin(self, trial: Trial) -> None:
         """Open the run of a trial, with its sampled values as configuration."""
         config = {**trial.proposal.values, "command": trial.command, "trial": trial.number}
-        self._run = self._open(f"trial-{trial.number:04d}", "trial", config, _tags(trial))
+        self.open(f"trial-{trial.number:04d}", "trial", config, _tags(trial.proposal.values))
 
+    @_forgiving
+    def open(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
+        """Open a run."""
+        self._run = self._init(name, job_type, config, tags)
+
+    @_forgiving
     def report(self, item: Cost | Epoch) -> None:
         """Log the cost once, or an epoch of the learning curve."""
         if isinstance(item, Cost):
@@ -62,7 +87,12 @@ class Tracker:
             self._run.log({key: value for key, value in asdict(item).items() if key != "epoch"}, step=item.epoch)
 
     def end(self, trial: Trial, evaluation: Evaluation) -> None:
-        """Write status, accuracy, throughput and the full configuration, and close the run."""
+        """Close the run of a trial."""
+        self.close(evaluation, self.folder / trial.folder / "config.yaml")
+
+    @_forgiving
+    def close(self, evaluation: Evaluation, configuration: Path) -> None:
+        """Write status, accuracy, throughput and the full configuration into the open run, and close it."""
         throughput = evaluation.cost.throughput if evaluation.cost else None
         self._run.summary.update(
             {
@@ -73,23 +103,17 @@ class Tracker:
                 "seconds": dict(evaluation.seconds),
             }
         )
-        config = self.folder / trial.folder / "config.yaml"
-        if config.exists():
-            self._run.config.update({"full": yaml.safe_load(config.read_text())})
+        if configuration.exists():
+            self._run.config.update({"full": yaml.safe_load(configuration.read_text())})
         self._run.tags = (*self._run.tags, evaluation.status)
-        self.close(failed=evaluation.status == "failed")
+        self._run.finish(exit_code=int(evaluation.status == FAILED), quiet=True)
 
-    def close(self, *, failed: bool = False) -> None:
-        """Close the open run, if any."""
-        if self._run is not None:
-            self._run.finish(exit_code=int(failed), quiet=True)
-        self._run = None
-
+    @_forgiving
     def study_run(self, rows: Sequence[Mapping[str, Any]], picture: Path, hypervolumes: Sequence[float]) -> None:
         """Write the run of the study: hypervolume after each trial, the table of trials and the picture of the front."""
         import wandb
 
-        run = self._open(self.study, "study", {"trials": len(rows)}, ("study",))
+        run = self._init(self.study, "study", {"trials": len(rows)}, ("study",))
         for step, value in enumerate(hypervolumes, start=1):
             run.log({"hypervolume": value}, step=step)
         columns = list(rows[0]) if rows else []
@@ -100,7 +124,7 @@ class Tracker:
         run.log(content, step=len(hypervolumes) + 1)
         run.finish(quiet=True)
 
-    def _open(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str]) -> Any:
+    def _init(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str]) -> Any:
         import wandb
 
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -128,6 +152,7 @@ class Tracker:
         )
 
 
-def _tags(trial: Trial) -> list[str]:
-    values = trial.proposal.values
-    return [f"{group}={values[group]}" for group in ("token_mixing", "channel_mixing", "data", "model") if group in values]
+def _tags(values: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{group}={values[group]}" for group in ("token_mixing", "channel_mixing", "data", "model") if group in values
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -164,6 +164,7 @@ def test_einsum_of_two_operands_agrees_with_the_counter_of_torch(equation):
     assert count_macs(network, IMAGE).total == torch_macs(network, IMAGE)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     rows=st.integers(1, 4), width=st.integers(1, 6), inner=st.integers(1, 6), operands=st.sampled_from(["left", "both"])
 )
@@ -351,6 +352,7 @@ def test_cost_is_known_on_the_meta_device_and_survives_json():
 positive = st.floats(1e-3, 1e9)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     speed=st.builds(
         Throughput,

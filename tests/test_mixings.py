@@ -6,7 +6,7 @@ in the literature are held against the closed formulas and against plain PyTorch
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -27,8 +27,6 @@ from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.architecture.token_mixing.convolution import DepthwiseConvolution
 from explore.architecture.token_mixing.mlp import TokenMlp
 from explore.architecture.token_mixing.pooling import Pooling
-
-torch.set_num_threads(1)
 
 GRID, WIDTH = Grid(3, 5), 8
 BATCH = 3
@@ -62,8 +60,20 @@ class Subject:
 ENTRIES = [("token_mixing", name) for name in TOKEN_MIXINGS] + [("channel_mixing", name) for name in CHANNEL_MIXINGS]
 SUBJECTS = [Subject(kind, name, whole) for whole in (False, True) for kind, name in ENTRIES]
 every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.id)
+every_network = pytest.mark.parametrize(
+    "subject", [one for one in SUBJECTS if one.whole], ids=lambda subject: subject.id
+)
 every_token_mixing = pytest.mark.parametrize("name", TOKEN_MIXINGS)
 every_channel_mixing = pytest.mark.parametrize("name", CHANNEL_MIXINGS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small tensors are slower on several threads, most of all when tests run in parallel."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def token_mixing(name: str, grid: Grid = GRID, width: int = WIDTH) -> nn.Module:
@@ -134,7 +144,10 @@ def test_autocast(subject: Subject) -> None:
     torch.testing.assert_close(reduced.float(), module(x), atol=0.05, rtol=0.05)
 
 
-@every_subject
+# Compiling and exporting are slow; a mixing that breaks the graph breaks that of the network around it.
+
+
+@every_network
 def test_compiles_as_one_graph(subject: Subject) -> None:
     torch._dynamo.reset()
     module, x = subject.make(), subject.example()
@@ -142,7 +155,7 @@ def test_compiles_as_one_graph(subject: Subject) -> None:
     torch.testing.assert_close(compiled(x), module(x))
 
 
-@every_subject
+@every_network
 def test_export_round_trip(subject: Subject) -> None:
     module, x = subject.make(), subject.example()
     program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))

@@ -82,9 +82,11 @@ def test_a_block_lasts_as_long_as_asked_and_the_slow_first_pass_does_not_matter(
 
 def test_time_that_is_up_ends_the_measurement_after_at_least_one_block():
     clock = Clock()
-    network = Timed(clock, itertools.repeat(1.0))
-    assert measure_throughput(network, IMAGE, options(warmup=1, max_seconds=5), clock).blocks == 3
-    assert measure_throughput(network, IMAGE, options(warmup=9, max_seconds=5), clock).blocks == 1
+    quick, slow = Timed(clock, itertools.repeat(1.0)), Timed(clock, itertools.repeat(9.0))
+    assert measure_throughput(quick, IMAGE, options(warmup=9, max_seconds=5), clock).blocks == 3
+    assert measure_throughput(slow, IMAGE, options(warmup=9, max_seconds=5), clock).blocks == 1
+    assert quick.batches == [10] * (2 + 3) + [1] * (2 + 3)
+    assert slow.batches == [10] * (1 + 1) + [1] * (1 + 1)
 
 
 class Failing(nn.Module):

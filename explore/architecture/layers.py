@@ -50,6 +50,23 @@ def hidden_width(expansion: float, width: int) -> int:
     return hidden
 
 
+def as_image(x: Tensor, grid: Grid) -> Tensor:
+    """Batch × tokens × channels to batch × channels × rows × columns, a view in channels-last memory format."""
+    return x.reshape(x.shape[0], grid.height, grid.width, x.shape[2]).permute(0, 3, 1, 2)
+
+
+def as_tokens(image: Tensor) -> Tensor:
+    """The inverse of `as_image`."""
+    return image.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def odd(kernel: int) -> int:
+    """Returns the side of a window that has a centre and reaches a neighbour; raises `ValueError` for any other."""
+    if kernel < 3 or kernel % 2 == 0:
+        raise ValueError(f"kernel must be an odd number of at least 3, got {kernel}; try 3, 5, 7, 9")
+    return kernel
+
+
 class Stem(nn.Module):
     """Cuts images into patches and projects each: batch × channels × height × width to batch × tokens × width.
 
@@ -96,7 +113,7 @@ class LayerScale(nn.Module):
 
     def __init__(self, width: int, initial: float) -> None:
         super().__init__()
-        self.factor = nn.Parameter(torch.full((width,), initial))
+        self.factor = nn.Parameter(torch.full((width,), float(initial)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape; channels come last."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from explore.evaluation import FAILED, Evaluation, Evaluator, Report
 
-_PRELOAD = ["explore.evaluate", "explore.tracking"]
+_PRELOAD = ["explore.driver", "wandb"]
 _TICK_SECONDS = 0.5
 
 

@@ -14,8 +14,9 @@ class Measuring:
         block_seconds: how long a block should last; the number of passes in a block is chosen from the warm-up.
         precision: `auto`, `32-true` or `bf16-mixed`; `auto` is bfloat16 where the hardware multiplies it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the GPU where there is one.
-        max_seconds: no new block starts after this time; throughput and latency have it each, and each gets
-            at least one timed block.
+        threads: threads that the processor computes with; one core is the fair comparison where others work beside it.
+        max_seconds: no new block starts after this time, and no warm-up block after a quarter of it; throughput and
+            latency have it each, and each gets one pass of warm-up and one timed block in any case.
 
     Raises:
         ValueError: a count or a duration that cannot be measured with.
@@ -27,14 +28,15 @@ class Measuring:
     block_seconds: float = 0.02
     precision: str = "auto"
     device: str = "auto"
+    threads: int = 1
     max_seconds: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "blocks"):
+        for name in ("batch_size", "blocks", "threads"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"cost.{name} must be at least 1, got {getattr(self, name)}")
         if self.warmup < 0:
-            raise ValueError(f"warmup must be at least 0, got {self.warmup}")
+            raise ValueError(f"cost.warmup must be at least 0, got {self.warmup}")
         for name in ("block_seconds", "max_seconds"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0 seconds, got {getattr(self, name)}")
+                raise ValueError(f"cost.{name} must be above 0 seconds, got {getattr(self, name)}")

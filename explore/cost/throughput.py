@@ -39,7 +39,13 @@ def measure_throughput(
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     synchronize = partial(torch.cuda.synchronize, device) if device.type == "cuda" else _nothing_to_wait_for
-    with exclusive(device), _ready(network, device), torch.inference_mode(), autocast(device, precision):
+    with (
+        exclusive(device),
+        _threads(options.threads),
+        _ready(network, device),
+        torch.inference_mode(),
+        autocast(device, precision),
+    ):
         images = torch.rand(options.batch_size, *image_shape, device=device)
         memory = _PeakMemory(device)
         batches = _seconds_per_pass(partial(network, images), synchronize, options, clock)
@@ -54,7 +60,7 @@ def measure_throughput(
         batch_size=options.batch_size,
         precision=precision,
         device=device_name(device),
-        threads=torch.get_num_threads(),
+        threads=options.threads,
         blocks=len(batches),
         torch_version=str(torch.__version__),
         memory_bytes=memory_bytes,
@@ -74,11 +80,17 @@ def _seconds_per_pass(
         synchronize()
         return (clock() - start) / passes
 
+    def passes_in_a_block(seconds: float) -> int:
+        return max(1, round(options.block_seconds / max(seconds, 1e-6)))
+
     began = clock()
-    # The first pass also pays for what torch sets up on first use, so it is no block and its length decides little.
-    passes = 1
-    for _ in range(1 + options.warmup):
-        passes = max(1, round(options.block_seconds / max(block(passes), 1e-6)))
+    # The first pass also pays for what torch sets up on first use, so the blocks after it correct its estimate.
+    passes = passes_in_a_block(block(1))
+    for _ in range(options.warmup):
+        # Slow passes need little warm-up, and should leave time for more than one that counts.
+        if clock() - began >= options.max_seconds / 4:
+            break
+        passes = passes_in_a_block(block(passes))
     timed: list[float] = []
     while len(timed) < options.blocks and (not timed or clock() - began < options.max_seconds):
         timed.append(block(passes))
@@ -99,6 +111,16 @@ def _ready(network: nn.Module, device: torch.device) -> Iterator[None]:
         network.to(home)
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _PeakMemory:

@@ -11,12 +11,10 @@ from pathlib import Path
 from explore.data.image import Decoding, Encoded
 from explore.data.sources import Decoded, decode_splits
 
-FOLDER_NAMES = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
+SPLIT_OF_FOLDER = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
@@ -74,15 +72,13 @@ def image_files(path: str) -> dict[str, dict[str, list[Path]]]:
 def _split_folders(root: Path) -> Mapping[str, Path]:
     """Where each split lies; all in one folder if its subfolders are classes. A class may be called "train", too."""
     subfolders = _subfolders(root)
-    splits = [folder for folder in subfolders if folder.name in FOLDER_NAMES and _subfolders(folder)]
+    splits = [folder for folder in subfolders if folder.name.lower() in SPLIT_OF_FOLDER and _subfolders(folder)]
     if not splits:
         return {"train": root}
-    names = [FOLDER_NAMES[folder.name] for folder in splits]
+    names = [SPLIT_OF_FOLDER[folder.name.lower()] for folder in splits]
     if len(splits) < len(subfolders) or "train" not in names or len(set(names)) < len(names):
         got = ", ".join(folder.name for folder in subfolders)
-        raise ValueError(
-            f"folders of splits must be train and, optionally, one val and one test, got {got} in {str(root)!r}"
-        )
+        raise ValueError(f"folders of splits must be train and, optionally, val and test, got {got} in {str(root)!r}")
     return dict(zip(names, splits, strict=True))
 
 

@@ -211,8 +211,8 @@ class Hub(Files):
 
 
 def stamp(file: Path) -> tuple[str, int, int]:
-    """Path, size in bytes and modification time in nanoseconds of a file."""
-    status = file.stat()
+    """Path, size in bytes and modification time in nanoseconds of a file; of a dangling link, those of the link."""
+    status = file.stat() if file.exists() else file.lstat()
     return str(file), status.st_size, status.st_mtime_ns
 
 

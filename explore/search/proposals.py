@@ -30,7 +30,8 @@ _NO_THROUGHPUT = 1e-9
 class Proposer:
     """Asks the sampler called `sampler` for configurations of `space`.
 
-    `check(overrides)` raises ValueError for a configuration that breaks a rule (patch size must divide the image).
+    `check(overrides)` raises ValueError for a configuration that breaks a rule (patch size must divide the image);
+    `refusal` is what it said last.
     """
 
     space: Space
@@ -38,6 +39,7 @@ class Proposer:
     seed: int = 0
     startup: int = 10
     check: Check = lambda overrides: None
+    refusal: str = field(default="", init=False)
     _mirror: optuna.Study = field(init=False)
     _mirrored: set[int] = field(default_factory=set, init=False)
     _impossible: set[str] = field(default_factory=set, init=False)
@@ -60,7 +62,8 @@ class Proposer:
                 continue
             try:
                 self.check(proposal.overrides)
-            except ValueError:
+            except ValueError as error:
+                self.refusal = str(error)
                 self._impossible.add(proposal.key)
                 continue
             return proposal

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from explore.cost.record import Cost
 from explore.evaluation import FAILED, INTERRUPTED, Epoch, Evaluation, Evaluator
@@ -14,7 +15,19 @@ from explore.search.proposals import Proposer
 from explore.search.study import HEARTBEAT_SECONDS, Proposal, Study, Trial
 
 CommandLine = Callable[[list[str]], str]
-Finished = Callable[[Trial, Evaluation], None]
+
+
+class Observer(Protocol):
+    """Is told what happens to a trial."""
+
+    def begin(self, trial: Trial) -> None:
+        """A trial begins."""
+
+    def report(self, item: Cost | Epoch) -> None:
+        """Its cost or an epoch is known."""
+
+    def end(self, trial: Trial, evaluation: Evaluation) -> None:
+        """It has ended."""
 
 
 class Stopped(Exception):  # noqa: N818 - an order from outside, not an error
@@ -25,8 +38,7 @@ class Stopped(Exception):  # noqa: N818 - an order from outside, not an error
 class Worker:
     """Works on a study until it holds `target` trials.
 
-    `command_line(overrides)` writes the command that repeats a trial; `finished` is told of each end;
-    `output` is the study's folder.
+    `command_line(overrides)` writes the command that repeats a trial; `output` is the study's folder.
     """
 
     study: Study
@@ -35,7 +47,7 @@ class Worker:
     target: int
     output: Path
     command_line: CommandLine = lambda overrides: ""
-    finished: Finished = lambda trial, evaluation: None
+    observer: Observer | None = None
     _current: Trial | None = field(default=None, init=False)
     _last_beat: float = field(default=0.0, init=False)
 
@@ -82,20 +94,27 @@ class Worker:
         def report(item: Cost | Epoch) -> None:
             seen.append(item)
             self.study.record(trial, item)
+            if self.observer:
+                self.observer.report(item)
 
+        if self.observer:
+            self.observer.begin(trial)
         try:
             result = self.evaluate(trial.proposal.overrides, self.output / trial.folder, report)
         except (Stopped, KeyboardInterrupt):
-            self.study.finish(trial, _so_far(INTERRUPTED, "stopped from outside", seen))
+            self._end(trial, _so_far(INTERRUPTED, "stopped from outside", seen))
             raise
         except Exception as error:
             result = _so_far(FAILED, f"{type(error).__name__}: {error}", seen)
-        finally:
-            self._current = None
         if result.cost is None and not result.curve:
             result = replace(_so_far(result.status, result.reason, seen), seconds=result.seconds)
+        self._end(trial, result)
+
+    def _end(self, trial: Trial, result: Evaluation) -> None:
+        self._current = None
         self.study.finish(trial, result)
-        self.finished(trial, result)
+        if self.observer:
+            self.observer.end(trial, result)
 
 
 def _so_far(status: str, reason: str, seen: list[Cost | Epoch]) -> Evaluation:

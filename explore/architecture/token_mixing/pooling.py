@@ -4,8 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing
-from explore.architecture.token_mixing.convolution import as_image, as_tokens, odd
+from explore.architecture.layers import TokenMixing, as_image, as_tokens, odd
 
 
 class Pooling(TokenMixing):

@@ -1,0 +1,264 @@
+"""One search from its configuration to its report: check everything, start workers, follow them, conclude."""
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sqlalchemy.engine import make_url
+
+from explore.candidate import test_accuracy
+from explore.cluster.isolation import Isolated, start_server
+from explore.cluster.local import Crew, cores
+from explore.config import Config, compose, definition, has_option, without_operation
+from explore.data.dataset import Dataset, load
+from explore.evaluation import COMPLETE
+from explore.evaluator import TrainingEvaluator
+from explore.reporting.page import write_report
+from explore.reporting.tables import hypervolume_history, trial_rows
+from explore.search.proposals import Proposer
+from explore.search.space import Space, parse_space, to_overrides
+from explore.search.storage import open_storage
+from explore.search.study import Study, Trial, create_study, finished, front, study_names
+from explore.search.worker import Stopped, Worker
+from explore.tracking import Tracker, Tracking
+from explore.view import View
+
+_POLL_SECONDS = 0.5
+_MAX_AUTOMATIC_WORKERS = 4
+_REPLACEMENTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A search that was checked and can be sent to its workers.
+
+    `base` are the overrides that every candidate shares, `command` is the line that goes on with the search.
+    """
+
+    study: str
+    url: str
+    output: Path
+    base: tuple[str, ...]
+    space: dict[str, str]
+    sampler: str
+    seed: int
+    startup: int
+    trials: int
+    workers: int
+    tracking: Tracking
+    definition: dict[str, Any]
+    command: str
+
+
+def prepare(config: Config, overrides: Sequence[str]) -> Plan:
+    """Check all that can be checked before any work; raises ValueError and leaves the disk as it was."""
+    if not config.space:
+        raise ValueError("a search needs a space, got none; add +sweep=pareto, or one of your own in conf/sweep")
+    for name in ("trials", "workers"):
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if not config.throughput:
+        raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
+    config.tracking.check()
+    output = output_folder(config)
+    url = study_url(config)
+    _refuse_unwritable(output)
+    start_server()
+    dataset = load(config.data)
+    workers = config.workers or torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)
+    threads = config.training.threads or max(1, cores() // workers)
+    base = [*without_operation(overrides), f"training.threads={threads}"]
+    space = _checked_space(config, base)
+    plan = Plan(
+        study=config.study or "sweep",
+        url=url,
+        output=output,
+        base=tuple(base),
+        space=dict(config.space),
+        sampler=config.sampler,
+        seed=config.search.seed,
+        startup=config.search.startup,
+        trials=config.trials,
+        workers=workers,
+        tracking=config.tracking,
+        definition=json.loads(json.dumps({**definition(overrides), "images": dataset.fingerprint})),
+        command=shlex.join(["python", "-m", "explore.sweep", *overrides]),
+    )
+    first = proposer(plan, space, dataset)
+    if first.propose([]) is None:
+        raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}")
+    _refuse_other_study(plan)
+    return plan
+
+
+def run(plan: Plan, view: View) -> int:
+    """Search until the study is full; goes on where it stopped. Returns the exit status for the shell."""
+    plan.output.mkdir(parents=True, exist_ok=True)
+    study = open_study(plan)
+    study.note("command", plan.command)
+    study.note("commit", _commit())
+    interrupted = False
+    with view:
+        try:
+            _follow(plan, study, view)
+        except KeyboardInterrupt:
+            interrupted = True
+    return _conclude(plan, study, view, interrupted=interrupted)
+
+
+def open_study(plan: Plan) -> Study:
+    """The study of a plan; raises ValueError when it exists with other settings."""
+    return create_study(open_storage(plan.url), plan.study, plan.definition)
+
+
+def output_folder(config: Config) -> Path:
+    """Where the results of the configured study lie."""
+    name = config.study or "sweep"
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ValueError(f"study must be a plain name without slashes, got {name!r}")
+    return Path(config.outputs) / name
+
+
+def study_url(config: Config) -> str:
+    """The storage of the configured study; by default an SQLite file among its results."""
+    return config.storage.url or f"sqlite:///{output_folder(config) / 'study.db'}"
+
+
+def proposer(plan: Plan, space: Space, dataset: Dataset) -> Proposer:
+    """What proposes candidates: none that breaks a rule on these images."""
+
+    def check(overrides: Sequence[str]) -> None:
+        compose([*plan.base, *overrides]).candidate.check(dataset)
+
+    return Proposer(space=space, sampler=plan.sampler, seed=plan.seed, startup=plan.startup, check=check)
+
+
+def _work(plan: Plan, stop: Callable[[], bool]) -> None:
+    """What a worker process does."""
+    config = compose(plan.base)
+    tracker = Tracker(plan.tracking, plan.study, plan.output)
+    space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
+
+    def tick() -> None:
+        worker.beat()
+        if stop():
+            raise Stopped
+
+    worker = Worker(
+        study=open_study(plan),
+        proposer=proposer(plan, space, load(config.data)),
+        evaluate=Isolated(TrainingEvaluator(plan.base), tick),
+        target=plan.trials,
+        output=plan.output,
+        command_line=lambda overrides: command_line(plan.base, overrides),
+        observer=tracker,
+    )
+    with suppress(Stopped):
+        worker.run()
+
+
+def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
+    """The command that trains one candidate of a search again."""
+    chosen = {override.partition("=")[0] for override in overrides}
+    kept = [override for override in base if override.partition("=")[0] not in chosen]
+    return shlex.join(["python", "-m", "explore.train", *kept, *overrides])
+
+
+def _follow(plan: Plan, study: Study, view: View) -> None:
+    """Keep workers at work until the study is full; those that died are replaced a few times."""
+    replacements = _REPLACEMENTS * plan.workers
+    while True:
+        missing = plan.trials - len(finished(study.trials()))
+        if missing <= 0:
+            return
+        crew = Crew(_work, (plan,), min(plan.workers, missing))
+        try:
+            while crew.working():
+                view.update(study.trials())
+                time.sleep(_POLL_SECONDS)
+        finally:
+            crew.stop()
+            view.update(study.trials())
+        if not crew.lost or (replacements := replacements - crew.lost) < 0:
+            return
+
+
+def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int:
+    trials = study.trials()
+    if not interrupted:
+        _measure_test_accuracy(plan, study, front(trials))
+    report = write_report(study, plan.output)
+    if not interrupted:
+        rows = trial_rows(trials, tests(study)).astype(object).where(lambda frame: frame.notna(), None)
+        tracker = Tracker(plan.tracking, plan.study, plan.output)
+        tracker.study_run(rows.to_dict("records"), plan.output / "front.png", hypervolume_history(trials))
+    view.conclude(trials, tests(study), report, go_on=plan.command if len(finished(trials)) < plan.trials else None)
+    if interrupted:
+        return 130
+    return 0 if any(trial.status == COMPLETE for trial in trials) else 1
+
+
+def tests(study: Study) -> dict[int, float]:
+    """Test accuracy, as a fraction, of the trials for which it was measured."""
+    return {int(number): value for number, value in study.notes.get("test_accuracy", {}).items()}
+
+
+def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -> None:
+    """Touch the test images once, for those members of the front that have no figure yet."""
+    known = tests(study)
+    for trial in members:
+        if trial.number not in known:
+            candidate = compose([*plan.base, *trial.proposal.overrides]).candidate
+            known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
+    study.note("test_accuracy", {str(number): value for number, value in known.items()})
+
+
+def _checked_space(config: Config, base: Sequence[str]) -> Space:
+    """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
+    space = parse_space(config.space, lambda key, values: has_option(key, values, config))
+    for key, values in space.examples():
+        group = key.partition(".")[0]
+        variants = getattr(space.dimensions.get(group), "choices", None)
+        if group != key and variants:
+            fitting = [name for name in variants if has_option(key, {group: name}, config)]
+            if not fitting:
+                raise ValueError(f"space.{key}: none of {group}={', '.join(map(str, variants))} has this option")
+            values = {group: fitting[0], **values}
+        try:
+            compose([*base, *to_overrides(values)])
+        except ValueError as error:
+            raise ValueError(f"space.{key}: {error}") from error
+    return space
+
+
+def _refuse_other_study(plan: Plan) -> None:
+    """Open the storage, unless that would make a new file, and compare."""
+    database = make_url(plan.url).database
+    if make_url(plan.url).get_backend_name() == "sqlite" and database and not Path(database).exists():
+        return
+    storage = open_storage(plan.url)
+    if plan.study in study_names(storage):
+        open_study(plan)
+
+
+def _refuse_unwritable(output: Path) -> None:
+    existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this runs from; None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,336 @@
+"""The study as interactive pictures: Plotly figures that fit light and dark pages."""
+
+import html
+from collections.abc import Mapping, Sequence
+from math import log10
+from typing import Any
+
+import plotly.graph_objects as go
+
+from explore.evaluation import COMPLETE
+from explore.reporting import style
+from explore.reporting.importance import importances
+from explore.reporting.tables import hypervolume_history
+from explore.search.study import Trial, front
+
+# Plotly's symbols, solid and far apart in shape.
+_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
+_ACCURACY = "validation accuracy / %"
+_AXIS = {
+    "gridcolor": "rgba(128,138,150,0.22)",
+    "linecolor": "rgba(128,138,150,0.6)",
+    "showline": True,
+    "ticks": "outside",
+    "tickcolor": "rgba(128,138,150,0.6)",
+    "zeroline": False,
+    "title": {"standoff": 12},
+}
+_TEMPLATE = go.layout.Template(
+    layout={
+        # Transparent, and grey where colour must be fixed: the page behind decides between light and dark.
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": style.GREY},
+        "margin": {"l": 60, "r": 16, "t": 16, "b": 56},
+        "legend": {"orientation": "h", "y": -0.18, "yanchor": "top", "x": 0},
+        "hoverlabel": {"align": "left"},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
+)
+
+
+def front_figure(
+    trials: Sequence[Trial], tests: Mapping[int, float], references: Sequence[Mapping[str, Any]]
+) -> go.Figure | None:
+    """Draw every complete trial by throughput and validation accuracy, and the front as the edge of what is reached.
+
+    `tests` maps trial numbers to test accuracy; `references` have name, throughput, accuracy or None, and note.
+    None without a complete trial.
+    """
+    complete = [trial for trial in trials if trial.status == COMPLETE]
+    if not complete:
+        return None
+    members = front(complete)
+    figure = _figure(560)
+    colours = style.colours(_variant(trial, "token_mixing") for trial in trials)
+    _add_points(figure, complete, {trial.number for trial in members}, tests, colours)
+    _add_edge(figure, members)
+    measured = [trial for trial in members if trial.number in tests]
+    if measured:
+        figure.add_scatter(
+            x=[trial.throughput for trial in measured],
+            y=[100 * tests[trial.number] for trial in measured],
+            mode="markers",
+            marker={"symbol": "line-ew-open", "size": 11, "color": style.GREY, "line": {"width": 2}},
+            text=[f"#{trial.number} on the test images: {style.percent(tests[trial.number])}" for trial in measured],
+            hoverinfo="text",
+            name="test accuracy",
+        )
+    for reference in references:
+        _add_reference(figure, reference)
+    _frame(figure, complete, tests, references)
+    _label(figure, members)
+    return figure
+
+
+def hypervolume_figure(trials: Sequence[Trial]) -> go.Figure | None:
+    """Draw the hypervolume of the front over finished trials; None before there is any."""
+    volumes = hypervolume_history(trials)
+    if not any(volumes):
+        return None
+    figure = _figure(300)
+    figure.add_scatter(
+        x=list(range(1, len(volumes) + 1)),
+        y=volumes,
+        mode="lines",
+        line={"shape": "hv", "color": style.COLOURS[0], "width": 2},
+        hovertemplate="%{y:.3f} after %{x} trials<extra></extra>",
+    )
+    return figure.update_xaxes(title_text="finished trials").update_yaxes(title_text="hypervolume", rangemode="tozero")
+
+
+def curves_figure(trials: Sequence[Trial]) -> go.Figure | None:
+    """Draw the learning curve of every trial that was trained, the front's in colour; None when none was."""
+    trained = [trial for trial in trials if trial.evaluation.curve]
+    if not trained:
+        return None
+    members = front(trained)
+    best = {trial.number for trial in members}
+    figure = _figure(420)
+    _add_other_curves(figure, [trial for trial in trained if trial.number not in best])
+    colours = style.colours(_variant(trial, "token_mixing") for trial in trials)
+    for trial in members:
+        curve = trial.evaluation.curve
+        accuracy = [100 * epoch.val_accuracy for epoch in curve]
+        figure.add_scatter(
+            x=[epoch.epoch for epoch in curve],
+            y=accuracy,
+            mode="lines+markers",
+            line={"color": colours[_variant(trial, "token_mixing")], "width": 2},
+            marker={"size": 4},
+            text=[f"#{trial.number}, epoch {epoch.epoch}: {style.percent(epoch.val_accuracy)}" for epoch in curve],
+            hoverinfo="text",
+            showlegend=False,
+        )
+    for name in sorted({_variant(trial, "token_mixing") for trial in members}):
+        _add_legend_entry(figure, name or "front", color=colours[name])
+    return figure.update_xaxes(title_text="epoch").update_yaxes(title_text=_ACCURACY)
+
+
+def importance_figure(trials: Sequence[Trial]) -> go.Figure | None:
+    """Draw how much each dimension decides accuracy and throughput; None with too few trials to say."""
+    shares = importances(trials)
+    weights: dict[str, float] = {}
+    for by_dimension in shares.values():
+        for key, share in by_dimension.items():
+            weights[key] = weights.get(key, 0.0) + share
+    if not weights:
+        return None
+    keys = sorted(weights, key=lambda key: weights[key])
+    figure = _figure(130 + 38 * len(keys))
+    # Plotly stacks the groups of horizontal bars upwards; the other way round the legend has the order of the bars.
+    for (objective, by_dimension), color in zip(
+        reversed(shares.items()), (style.COLOURS[1], style.COLOURS[0]), strict=True
+    ):
+        figure.add_bar(
+            y=[html.escape(key) for key in keys],
+            x=[100 * by_dimension.get(key, 0.0) for key in keys],
+            orientation="h",
+            marker={"color": color},
+            hovertemplate="%{x:.0f} %<extra></extra>",
+            name=objective,
+        )
+    figure.update_layout(
+        barmode="group", bargap=0.3, legend={"traceorder": "reversed", "y": -60 / (60 + 38 * len(keys))}
+    )
+    return figure.update_xaxes(title_text="share of the effect / %", rangemode="tozero").update_yaxes(automargin=True)
+
+
+def _figure(height: int) -> go.Figure:
+    return go.Figure(layout={"template": _TEMPLATE, "height": height})
+
+
+def _variant(trial: Trial, key: str) -> str:
+    """The variant of a trial, escaped; empty where it is no dimension of the search."""
+    return html.escape(str(trial.proposal.values.get(key, "")))
+
+
+def _add_points(figure: go.Figure, complete: Sequence[Trial], best: set[int], tests: Mapping[int, float]) -> None:
+    colours = style.colours(_variant(trial, "token_mixing") for trial in complete)
+    channels = sorted({_variant(trial, "channel_mixing") for trial in complete})
+    symbols = {name: _SYMBOLS[index % len(_SYMBOLS)] for index, name in enumerate(channels)}
+    for name, color in colours.items():
+        group = [trial for trial in complete if _variant(trial, "token_mixing") == name]
+        figure.add_scatter(
+            x=[trial.throughput for trial in group],
+            y=[100 * (trial.accuracy or 0.0) for trial in group],
+            mode="markers",
+            marker={
+                "color": color,
+                "symbol": [symbols[_variant(trial, "channel_mixing")] for trial in group],
+                "size": [12 if trial.number in best else 8 for trial in group],
+                "opacity": [1.0 if trial.number in best else 0.4 for trial in group],
+                "line": {"width": 0},
+            },
+            hovertext=[_hover(trial, tests) for trial in group],
+            hoverinfo="text",
+            legendgroup=name,
+            showlegend=False,
+        )
+        if name:
+            _add_legend_entry(figure, name, color=color)
+    for name, symbol in symbols.items():
+        if len(symbols) > 1:
+            _add_legend_entry(figure, f"channel mixing: {name}", color=style.GREY, symbol=symbol)
+
+
+def _add_legend_entry(figure: go.Figure, name: str, *, color: str, symbol: str = "circle") -> None:
+    figure.add_scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        marker={"color": color, "symbol": symbol, "size": 10},
+        name=name,
+        legendgroup=name,
+    )
+
+
+def _add_edge(figure: go.Figure, members: Sequence[Trial]) -> None:
+    figure.add_scatter(
+        x=[trial.throughput for trial in reversed(members)],
+        y=[100 * (trial.accuracy or 0.0) for trial in reversed(members)],
+        mode="lines",
+        line={"shape": "vh", "color": style.GREY, "width": 1.5},
+        hoverinfo="skip",
+        name="front",
+    )
+
+
+def _add_reference(figure: go.Figure, reference: Mapping[str, Any]) -> None:
+    name, speed, accuracy = html.escape(str(reference["name"])), float(reference["throughput"]), reference["accuracy"]
+    text = f"<b>{name}</b><br>{style.speed(speed)} images/s<br>{html.escape(str(reference.get('note', '')))}"
+    if accuracy is None:
+        figure.add_vline(x=speed, line={"dash": "dot", "width": 1, "color": style.GREY})
+        figure.add_annotation(
+            x=log10(speed),
+            y=0,
+            yref="paper",
+            text=name,
+            hovertext=text,
+            showarrow=False,
+            textangle=-90,
+            xanchor="right",
+            yanchor="bottom",
+        )
+    else:
+        figure.add_scatter(
+            x=[speed],
+            y=[100 * accuracy],
+            mode="markers+text",
+            marker={"symbol": "star-open", "size": 13},
+            text=[name],
+            textposition="bottom center",
+            hovertext=[f"{text}<br>{style.percent(accuracy)}"],
+            hoverinfo="text",
+            marker_color=style.GREY,
+            showlegend=False,
+        )
+
+
+def _frame(
+    figure: go.Figure,
+    complete: Sequence[Trial],
+    tests: Mapping[int, float],
+    references: Sequence[Mapping[str, Any]],
+) -> None:
+    """Set both axes, and say how many trials lie outside."""
+    others = [*tests.values(), *(r["accuracy"] for r in references if r["accuracy"] is not None)]
+    low, high = style.accuracy_range(complete, others)
+    left, right = style.speed_range(
+        [*(trial.throughput or 0.0 for trial in complete), *(float(r["throughput"]) for r in references)]
+    )
+    ticks = style.log_ticks(left, right)
+    figure.update_xaxes(
+        title_text="throughput / images/s",
+        type="log",
+        range=[log10(left), log10(right)],
+        tickvals=ticks,
+        ticktext=[style.tick(tick) for tick in ticks],
+    )
+    figure.update_yaxes(title_text=_ACCURACY, range=[low, high])
+    outside = sum(100 * (trial.accuracy or 0.0) < low for trial in complete)
+    if outside:
+        figure.add_annotation(
+            x=1,
+            y=0,
+            xref="paper",
+            yref="paper",
+            showarrow=False,
+            xanchor="right",
+            yanchor="bottom",
+            opacity=0.8,
+            text=f"{outside} below {low:.0f} % not shown; double-click shows all",
+        )
+
+
+def _label(figure: go.Figure, members: Sequence[Trial]) -> None:
+    """Write the numbers of the front's members beside them, where there is room."""
+    (left, right), (low, high) = figure.layout.xaxis.range, figure.layout.yaxis.range
+    places = [
+        ((log10(trial.throughput or 1.0) - left) / (right - left), (100 * (trial.accuracy or 0.0) - low) / (high - low))
+        for trial in members
+    ]
+    for index in style.spaced(places):
+        trial = members[index]
+        figure.add_annotation(
+            x=log10(trial.throughput or 1.0),
+            y=100 * (trial.accuracy or 0.0),
+            text=f"#{trial.number}",
+            showarrow=False,
+            xanchor="left",
+            yanchor="bottom",
+            xshift=5,
+            yshift=3,
+        )
+
+
+def _hover(trial: Trial, tests: Mapping[int, float]) -> str:
+    cost = trial.evaluation.cost
+    assert cost
+    assert cost.throughput
+    assert trial.accuracy is not None
+    timed = cost.throughput
+    tested = f", test {style.percent(tests[trial.number])}" if trial.number in tests else ""
+    lines = [
+        f"<b>#{trial.number}</b>",
+        f"validation {style.percent(trial.accuracy)}{tested}",
+        f"{style.speed(timed.images_per_second)} images/s ({style.speed(timed.low)}–{style.speed(timed.high)})",
+        f"{style.short(cost.macs)} MACs, {style.short(cost.params)} parameters",
+        "",
+        *(html.escape(f"{key}={style.value(sampled)}") for key, sampled in sorted(trial.proposal.values.items())),
+    ]
+    return "<br>".join(lines)
+
+
+def _add_other_curves(figure: go.Figure, others: Sequence[Trial]) -> None:
+    """One trace for all, with gaps, because thousands of traces would be slow."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    text: list[str] = []
+    for trial in others:
+        curve = trial.evaluation.curve
+        x += [*(epoch.epoch for epoch in curve), None]
+        y += [*(100 * epoch.val_accuracy for epoch in curve), None]
+        text += [*(f"#{trial.number} ({trial.status})" for _ in curve), ""]
+    if x:
+        figure.add_scatter(
+            x=x,
+            y=y,
+            text=text,
+            hoverinfo="text",
+            mode="lines",
+            line={"color": style.GREY, "width": 1},
+            opacity=0.3,
+            name="other trials",
+        )

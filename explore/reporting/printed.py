@@ -1,0 +1,152 @@
+"""The front as a picture for a README, a paper or a slide: Matplotlib, without a display."""
+
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from math import log
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from explore.evaluation import COMPLETE
+from explore.reporting import style
+from explore.search.study import Trial, front
+
+_MARKERS = ("o", "D", "s", "^", "P", "X", "*", "p")
+_INK, _FAINT = "#1F2630", "#E3E7EC"
+_OTHERS = 0.35  # opacity of trials off the front
+
+
+def write_front_png(trials: Sequence[Trial], tests: Mapping[int, float], path: Path, title: str) -> None:
+    """Draw all complete trials and their front, 1600 × 1000 pixels; `tests` maps trial numbers to test accuracy.
+
+    Without a complete trial the picture says so.
+    """
+    complete = [trial for trial in trials if trial.status == COMPLETE]
+    figure = Figure(figsize=(8, 5), dpi=200, facecolor="white")
+    axes = figure.add_axes((0.085, 0.2, 0.695, 0.7))
+    axes.set_title(title, loc="left", color=_INK, fontsize=12, fontweight="bold", parse_math=False)
+    if complete:
+        _draw(axes, complete, tests, style.colours(_variant(trial, "token_mixing") for trial in trials))
+        figure.text(0.085, 0.02, _protocol(complete), color=style.GREY, fontsize=7.5, va="bottom", parse_math=False)
+    else:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no complete trial yet", color=style.GREY, ha="center", transform=axes.transAxes)
+    with warnings.catch_warnings():
+        # A title may have letters that the font lacks; they become boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path, format="png")
+
+
+def _draw(axes: Axes, complete: Sequence[Trial], tests: Mapping[int, float], colours: Mapping[str, str]) -> None:
+    members = front(complete)
+    best = {trial.number for trial in members}
+    channels = sorted({_variant(trial, "channel_mixing") for trial in complete})
+    markers = {name: _MARKERS[index % len(_MARKERS)] for index, name in enumerate(channels)}
+    _frame(axes, complete, tests)
+    axes.step(
+        [trial.throughput or 0.0 for trial in reversed(members)],
+        [_percent(trial) for trial in reversed(members)],
+        where="pre",
+        color=style.GREY,
+        linewidth=1.2,
+        zorder=2,
+    )
+    for trial in complete:
+        on_front = trial.number in best
+        axes.plot(
+            [trial.throughput or 0.0],
+            [_percent(trial)],
+            marker=markers[_variant(trial, "channel_mixing")],
+            color=colours[_variant(trial, "token_mixing")],
+            alpha=1.0 if on_front else _OTHERS,
+            markersize=7 if on_front else 4.5,
+            markeredgecolor="white" if on_front else "none",
+            markeredgewidth=0.8,
+            zorder=4 if on_front else 3,
+        )
+    tested = [trial for trial in members if trial.number in tests]
+    at, reached = [trial.throughput or 0.0 for trial in tested], [100 * tests[trial.number] for trial in tested]
+    axes.plot(at, reached, "_", color=_INK, markersize=8, markeredgewidth=1.4, zorder=5)
+    _label(axes, members)
+    _add_legend(axes, complete, colours, markers, bool(tested))
+
+
+def _frame(axes: Axes, complete: Sequence[Trial], tests: Mapping[int, float]) -> None:
+    left, right = style.speed_range([trial.throughput or 0.0 for trial in complete])
+    low, high = style.accuracy_range(complete, list(tests.values()))
+    axes.set_xscale("log")
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator(style.log_ticks(left, right)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: style.tick(tick)))
+    axes.set_xlabel("throughput / images/s", color=_INK, fontsize=10)
+    axes.set_ylabel("validation accuracy / %", color=_INK, fontsize=10)
+    axes.grid(color=_FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, labelsize=9, length=0)
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(side == "bottom")
+        axes.spines[side].set_color(style.GREY)
+    outside = sum(_percent(trial) < low for trial in complete)
+    if outside:
+        note = f"{outside} below {low:.0f} % not shown"
+        axes.text(0.01, 0.015, note, color=style.GREY, fontsize=7.5, transform=axes.transAxes)
+
+
+def _label(axes: Axes, members: Sequence[Trial]) -> None:
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    places = [
+        (log((trial.throughput or 1.0) / left) / log(right / left), (_percent(trial) - low) / (high - low))
+        for trial in members
+    ]
+    for index in style.spaced(places):
+        trial = members[index]
+        axes.annotate(
+            f"#{trial.number}",
+            (trial.throughput or 0.0, _percent(trial)),
+            xytext=(4, 4),
+            textcoords="offset points",
+            color=_INK,
+            fontsize=7.5,
+        )
+
+
+def _add_legend(
+    axes: Axes, complete: Sequence[Trial], colours: Mapping[str, str], markers: Mapping[str, str], tested: bool
+) -> None:
+    """Beside the axes: colours first, then shapes, then what the lines are."""
+    used = {_variant(trial, "token_mixing") for trial in complete}
+    entries = [_entry(name, "o", colours[name]) for name in sorted(used) if name]
+    if len(markers) > 1:
+        entries += [_entry(f"channel {name}", marker, style.GREY) for name, marker in markers.items()]
+    entries.append(Line2D([], [], color=style.GREY, linewidth=1.2, label="front"))
+    if tested:
+        entries.append(_entry("test accuracy", "_", _INK))
+    legend = axes.legend(
+        handles=entries, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5, labelcolor=_INK
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _entry(name: str, marker: str, color: str) -> Line2D:
+    return Line2D([], [], linestyle="none", marker=marker, color=color, markersize=6, label=textwrap.shorten(name, 24))
+
+
+def _protocol(complete: Sequence[Trial]) -> str:
+    """Under the axes: how many trials, and where and how their speed was measured."""
+    lines = [f"{len(complete)} trials. " + "; ".join(style.protocols(complete))]
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, 130, max_lines=3))
+
+
+def _variant(trial: Trial, key: str) -> str:
+    return str(trial.proposal.values.get(key, ""))
+
+
+def _percent(trial: Trial) -> float:
+    return 100 * (trial.accuracy or 0.0)

@@ -1,0 +1,107 @@
+"""The study as tables: one row per trial, ready for pandas, a spreadsheet or a paper."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explore.evaluation import COMPLETE
+from explore.search.front import hypervolume, losses, non_dominated
+from explore.search.study import Trial, finished, front
+
+_FRONT_FIRST = ["trial", "val_accuracy", "test_accuracy", "throughput", "macs", "params"]
+
+
+def _of_cost(name: str) -> Callable[[Trial], Any]:
+    return lambda trial: getattr(trial.evaluation.cost, name, None)
+
+
+def _of_throughput(name: str) -> Callable[[Trial], Any]:
+    return lambda trial: getattr(_of_cost("throughput")(trial), name, None)
+
+
+_MEASURED: Mapping[str, Callable[[Trial], Any]] = {
+    "throughput": _of_throughput("images_per_second"),
+    "throughput_low": _of_throughput("low"),
+    "throughput_high": _of_throughput("high"),
+    "latency_ms": _of_throughput("latency_ms"),
+    "macs": _of_cost("macs"),
+    "params": _of_cost("params"),
+    "memory_bytes": _of_cost("memory_bytes"),
+    "epochs": lambda trial: len(trial.evaluation.curve),
+    "seconds": lambda trial: sum(trial.evaluation.seconds.values()) if trial.evaluation.seconds else None,
+    "batch_size": _of_throughput("batch_size"),
+    "precision": _of_throughput("precision"),
+    "device": _of_throughput("device"),
+}
+
+
+def trial_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFrame:
+    """Return one row per trial, in the order given; what is not known of a trial is missing in its row.
+
+    `tests` maps trial numbers to test accuracy. Accuracies are fractions, throughput is in images/s with its lower and
+    upper quartile, latency in ms for one image, macs are multiply-adds of one image, memory is in bytes, seconds are
+    of the whole evaluation. After the fixed columns comes one per sampled dimension under its config key, then
+    `reason` and `command`.
+    """
+    columns: dict[str, list[Any]] = {
+        "trial": [trial.number for trial in trials],
+        "status": [trial.status for trial in trials],
+        "val_accuracy": [trial.accuracy for trial in trials],
+        "test_accuracy": [tests.get(trial.number) for trial in trials],
+    }
+    columns |= {name: [read(trial) for trial in trials] for name, read in _MEASURED.items()}
+    columns |= {key: [trial.proposal.values.get(key) for trial in trials] for key in dimensions(trials)}
+    columns |= {
+        "reason": [trial.evaluation.reason for trial in trials],
+        "command": [trial.command for trial in trials],
+    }
+    return pd.DataFrame({name: _column(values) for name, values in columns.items()})
+
+
+def front_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFrame:
+    """Return the rows of the front's members, fastest first; columns as in `trial_rows`, the objectives in front."""
+    rows = trial_rows(front(trials), tests)
+    return rows[[*_FRONT_FIRST, *(name for name in rows.columns if name not in _FRONT_FIRST)]]
+
+
+def write_tables(trials: Sequence[Trial], tests: Mapping[int, float], folder: Path) -> None:
+    """Write `trials.csv` and `front.csv` into an existing folder."""
+    trial_rows(trials, tests).to_csv(folder / "trials.csv", index=False)
+    front_rows(trials, tests).to_csv(folder / "front.csv", index=False)
+
+
+def hypervolume_history(trials: Sequence[Trial]) -> list[float]:
+    """Return the hypervolume of the front after each finished trial, in the order in which they ended.
+
+    The reference point has an error rate of 1 and the lowest throughput among the complete trials given, so that one
+    unit is full accuracy over a factor e of speed. A single complete trial has no hypervolume yet.
+    """
+    ended = sorted(finished(trials), key=lambda trial: (trial.ended or datetime.max, trial.number))
+    complete = [trial for trial in ended if trial.status == COMPLETE]
+    points = losses([trial.accuracy or 0.0 for trial in complete], [trial.throughput or 0.0 for trial in complete])
+    reference = [1.0, points[:, 1].max()] if complete else [1.0, 0.0]
+    following = iter(points)
+    best, volumes = np.empty((0, 2)), []
+    for trial in ended:
+        if trial.status == COMPLETE:
+            best = np.vstack([best, next(following)])
+            best = best[non_dominated(best)]
+        volumes.append(hypervolume(best, reference))
+    return volumes
+
+
+def dimensions(trials: Sequence[Trial]) -> list[str]:
+    """Return the config keys that were sampled in any of the trials; sorted, so that related ones are neighbours."""
+    return sorted({key for trial in trials for key in trial.proposal.values})
+
+
+def _column(values: Sequence[Any]) -> "pd.Series[Any]":
+    """Keep whole numbers whole where some are missing; pandas alone would write 4 as 4.0."""
+    known = [value for value in values if value is not None]
+    if not known or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+        return pd.Series(values, dtype="object")
+    return pd.Series(values, dtype="Int64" if all(isinstance(value, int) for value in known) else "float64")

@@ -1,0 +1,64 @@
+"""Where studies are kept: Optuna storages by URL, with errors for people and without passwords."""
+
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage, get_storage
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from explore.search.study import Study, study_names
+
+_LOCK_SECONDS = 60.0
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open a storage such as `sqlite:///study.db` or `postgresql+psycopg://user:password@host/optuna`.
+
+    Raises ValueError when the URL is none or nobody answers there; the password is never part of the message.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    parsed = _parse(url)
+    sqlite = parsed.get_backend_name() == "sqlite"
+    options = {"connect_args": {"timeout": _LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return get_storage(RDBStorage(url, engine_kwargs=options))
+    except ImportError as error:
+        raise ValueError(f"storage.url needs a driver that is not installed, got {hidden(url)}: {error.msg}") from None
+    except (SQLAlchemyError, OSError, RuntimeError) as error:
+        reason = _without_password(str(getattr(error, "orig", None) or error).splitlines()[0], parsed)
+        raise ValueError(f"storage.url must name a database that answers, got {hidden(url)}: {reason}") from None
+
+
+def open_study(url: str, name: str) -> Study:
+    """Open a study that exists; raises ValueError with the names there are."""
+    path = _parse(url).database
+    if _parse(url).get_backend_name() == "sqlite" and path and not Path(path).exists():
+        raise ValueError(f"study {name} must exist, got no file {path}; run python -m explore.sweep +sweep=... first")
+    storage = open_storage(url)
+    names = study_names(storage)
+    if name not in names:
+        raise ValueError(f"study must be one of {', '.join(names) or '(none yet)'}, got {name!r}")
+    return Study(storage, name)
+
+
+def hidden(url: str) -> str:
+    """The URL with its password replaced by stars."""
+    return _parse(url).render_as_string(hide_password=True)
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError:
+        # The text may hold a password in a place where no parser finds it.
+        raise ValueError(
+            "storage.url must be an SQLAlchemy URL such as sqlite:///study.db or postgresql+psycopg://user@host/name"
+        ) from None
+
+
+def _without_password(text: str, url: URL) -> str:
+    return text.replace(str(url.password), "***") if url.password else text

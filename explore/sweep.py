@@ -1,0 +1,43 @@
+"""python -m explore.sweep +sweep=pareto [KEY=VALUE ...]
+
+Searches networks for the front of accuracy against throughput: proposes candidates, trains them on your images,
+measures their speed on this machine, and writes a report. The same command goes on where it stopped.
+
+  python -m explore.sweep +sweep=pareto
+  python -m explore.sweep +sweep=pareto data=folder data.path=~/shoes data.image_size=32 trials=200 workers=4
+  python -m explore.sweep +sweep=pareto study=tiny limits.params=100000 'space.model.width=choice(16, 32)'
+
+Often set:
+  study=NAME               name of the study and of its folder (default: the sweep's)
+  trials=N                 finished trials of the whole study, however often it is restarted
+  workers=N                processes that evaluate trials (default: one per GPU, or up to 4 on a processor)
+  sampler=NAME             what proposes candidates
+  outputs=DIR              where results go (default: outputs)
+  storage.url=URL          where the study is kept (default: an SQLite file among the results)
+  training.epochs=N        length of each training; also training.lr, training.batch_size, training.seed, ...
+  limits.params=N          refuse larger candidates; also limits.macs, limits.throughput (at least, images/s)
+  space.KEY='choice(...)'  a dimension: choice(a, b), range(1, 7), interval(0.1, 0.3), tag(log, interval(1e-4, 1e-2))
+  tracking.mode=online     send runs to Weights & Biases at once (default: offline)
+  format=json              the result for machines
+"""  # noqa: D415
+
+from typing import TYPE_CHECKING
+
+from explore.command import refusing_bad_input, run
+
+if TYPE_CHECKING:
+    from explore.config import Config
+
+
+def main(config: "Config", overrides: list[str]) -> int:
+    """Prepare and run the search."""
+    from explore import driver
+    from explore.view import make_view
+
+    with refusing_bad_input():
+        plan = driver.prepare(config, overrides)
+    return driver.run(plan, make_view(plan.study, plan.trials, config.format))
+
+
+if __name__ == "__main__":
+    run(main, __doc__ or "")

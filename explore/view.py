@@ -1,0 +1,244 @@
+"""What a person sees while a search runs: one live view in a terminal, one plain line per trial elsewhere."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING
+from explore.reporting.tables import hypervolume_history
+from explore.search.study import Trial, finished, front
+
+_ROWS = 12
+_COLOURS = {COMPLETE: "green", RUNNING: "cyan", FAILED: "red", "diverged": "red", "refused": "yellow"}
+
+
+class View(Protocol):
+    """Shows a study as it grows."""
+
+    def __enter__(self) -> Self: ...  # noqa: D105
+    def __exit__(self, *exception: object) -> None: ...  # noqa: D105
+
+    def update(self, trials: Sequence[Trial]) -> None:
+        """Show the trials as they are now."""
+
+    def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
+        """Show the result; `go_on` is the command that continues an unfinished search."""
+
+
+def make_view(study: str, target: int, style: str) -> View:
+    """The view for `format=text` or `format=json`, in a terminal or elsewhere."""
+    if style == "json":
+        return JsonView(study, target)
+    console = Console()
+    return LiveView(study, target, console) if console.is_terminal else PlainView(study, target)
+
+
+class PlainView:
+    """One line for each trial that has ended, on `stream`; the front at the end, on standard output."""
+
+    def __init__(self, study: str, target: int) -> None:
+        self.study = study
+        self.target = target
+        self.stream = sys.stdout
+        self._shown: set[int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def update(self, trials: Sequence[Trial]) -> None:
+        """Print the trials that have ended since the last time."""
+        ended = [trial for trial in trials if trial.status != RUNNING]
+        if self._shown is None:
+            self._shown = {trial.number for trial in ended}
+            if count := len(finished(trials)):
+                print(f"study {self.study}: {count} of {self.target} trials are finished, going on", file=self.stream)
+        count = len(finished(trials))
+        for trial in ended:
+            if trial.number not in self._shown:
+                self._shown.add(trial.number)
+                print(f"[{count}/{self.target}] {_line(trial)}", file=self.stream, flush=True)
+
+    def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
+        """Print the front with a command for each member."""
+        console = Console(width=max(100, shutil.get_terminal_size((160, 40)).columns))
+        _print_result(console, self.study, trials, tests, report, go_on)
+
+
+class JsonView(PlainView):
+    """Progress on standard error, one JSON document on standard output."""
+
+    def __init__(self, study: str, target: int) -> None:
+        super().__init__(study, target)
+        self.stream = sys.stderr
+
+    def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
+        """Print the result as JSON: accuracies as fractions, throughput in images per second."""
+        members = [
+            {
+                "trial": trial.number,
+                "val_accuracy": trial.accuracy,
+                "test_accuracy": tests.get(trial.number),
+                "throughput": trial.throughput,
+                "values": dict(trial.proposal.values),
+                "command": trial.command,
+            }
+            for trial in front(trials)
+        ]
+        statuses = [trial.status for trial in trials]
+        result = {
+            "study": self.study,
+            "trials": {status: statuses.count(status) for status in sorted(set(statuses))},
+            "front": members,
+            "hypervolume": (hypervolume_history(trials) or [0.0])[-1],
+            "report": str(report),
+            "go_on": go_on,
+        }
+        print(json.dumps(result, indent=2))
+
+
+class LiveView:
+    """One screen that follows the search: counts, running trials, front so far, hypervolume, time left."""
+
+    def __init__(self, study: str, target: int, console: Console) -> None:
+        self.study = study
+        self.target = target
+        self.console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._began = time.monotonic()
+        self._before: int | None = None
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def update(self, trials: Sequence[Trial]) -> None:
+        """Draw the screen anew."""
+        if self._before is None:
+            self._before = len(finished(trials))
+        self._live.update(self._screen(trials), refresh=True)
+
+    def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
+        """Print the front with a command for each member."""
+        _print_result(self.console, self.study, trials, tests, report, go_on)
+
+    def _screen(self, trials: Sequence[Trial]) -> RenderableType:
+        done = len(finished(trials))
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            Text(f"explore {self.study}", style="bold"),
+            ProgressBar(total=self.target, completed=done, width=30),
+            f"{done}/{self.target}",
+            _counts(trials),
+            f"hypervolume {(hypervolume_history(trials) or [0.0])[-1]:.3f}",
+            self._time_left(done),
+        )
+        return Group(bar, _running_table(trials), _front_table(trials, {}, title="Front so far"))
+
+    def _time_left(self, done: int) -> str:
+        new = done - (self._before or 0)
+        if not new:
+            return ""
+        seconds = (time.monotonic() - self._began) / new * (self.target - done)
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left"
+
+
+def _line(trial: Trial) -> str:
+    parts = [f"trial {trial.number:<3} {trial.status:9}"]
+    if trial.accuracy is not None:
+        parts.append(f"val {100 * trial.accuracy:5.1f} %")
+    if trial.throughput is not None:
+        parts.append(f"{trial.throughput:>9,.0f} img/s")
+    if trial.evaluation.seconds:
+        parts.append(f"{sum(trial.evaluation.seconds.values()):5.1f} s")
+    parts.append(_values(trial))
+    if trial.evaluation.reason:
+        parts.append(f"({trial.evaluation.reason})")
+    return "  ".join(parts)
+
+
+def _values(trial: Trial) -> str:
+    """The configuration in short: the last word of each key."""
+
+    def short(key: str, value: object) -> str:
+        text = f"{value:.2g}" if isinstance(value, float) else str(value)
+        return text if key in ("token_mixing", "channel_mixing") else f"{key.rpartition('.')[2]}={text}"
+
+    return " ".join(short(key, value) for key, value in trial.proposal.values.items())
+
+
+def _counts(trials: Sequence[Trial]) -> str:
+    statuses = [trial.status for trial in trials if trial.status != INTERRUPTED]
+    words = [(status, statuses.count(status)) for status in (RUNNING, "refused", "diverged", FAILED)]
+    return "  ".join(f"[{_COLOURS[status]}]{count} {status}[/]" for status, count in words if count)
+
+
+def _running_table(trials: Sequence[Trial]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for trial in trials:
+        if trial.status == RUNNING:
+            curve = trial.evaluation.curve
+            progress = f"epoch {curve[-1].epoch}, val {100 * curve[-1].val_accuracy:.1f} %" if curve else "measuring"
+            table.add_row(f"[cyan]trial {trial.number}[/]", progress, escape(_values(trial)))
+    return table
+
+
+def _front_table(trials: Sequence[Trial], tests: Mapping[int, float], *, title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for name in ("trial", "img/s", "val", "test", "params", "MACs"):
+        table.add_column(name, justify="right")
+    table.add_column("configuration")
+    members = front(trials)
+    for trial in members[:_ROWS] if not tests else members:
+        cost = trial.evaluation.cost
+        assert cost and trial.accuracy is not None and trial.throughput is not None
+        test = tests.get(trial.number)
+        table.add_row(
+            str(trial.number),
+            f"{trial.throughput:,.0f}",
+            f"{100 * trial.accuracy:.1f} %",
+            "" if test is None else f"{100 * test:.1f} %",
+            f"{cost.params:,}",
+            f"{cost.macs / 1e6:,.2f} M",
+            escape(_values(trial)),
+        )
+    return table
+
+
+def _print_result(
+    console: Console,
+    study: str,
+    trials: Sequence[Trial],
+    tests: Mapping[int, float],
+    report: Path,
+    go_on: str | None,
+) -> None:
+    count, members = len(finished(trials)), front(trials)
+    console.print()
+    if members:
+        console.print(_front_table(trials, tests, title=f"Front of {study} after {count} trials"))
+        console.print("\nTrain a member again:", style="bold")
+        for trial in members:
+            console.print(f"  {trial.command}", markup=False, highlight=False, soft_wrap=True)
+    for trial in trials:
+        if trial.status in (FAILED, "diverged"):
+            console.print(f"trial {trial.number} {trial.status}: {escape(trial.evaluation.reason)}", soft_wrap=True)
+    console.print(f"\nReport: {report}", highlight=False, soft_wrap=True)
+    if go_on:
+        console.print(f"Go on:  {go_on}", markup=False, highlight=False, soft_wrap=True)
