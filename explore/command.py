@@ -109,7 +109,7 @@ def _keys(file: str, catalog: str) -> list[str]:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         value = getattr(node, "value", None)
         if isinstance(value, ast.Dict) and any(isinstance(t, ast.Name) and t.id == catalog for t in targets):
-            return sorted(key.value for key in value.keys if isinstance(key, ast.Constant))
+            return sorted(str(key.value) for key in value.keys if isinstance(key, ast.Constant))
     raise LookupError(f"{catalog} is not a dict in {file}")
 
 

@@ -106,7 +106,7 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def definition(overrides: Sequence[str]) -> dict[str, Any]:
-    """What makes trials of a study comparable, as JSON types: the configuration without what only operates the search."""
+    """The configuration without what only operates the search, as JSON types: what makes trials comparable."""
     container = OmegaConf.to_container(_composed(tuple(overrides)), resolve=True)
     assert isinstance(container, dict)
     kept = {str(key): value for key, value in container.items() if key not in OPERATION}
@@ -196,11 +196,11 @@ def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
         return
     known = [item.name for item in fields(kind)]
     for key in node:
-        if key not in known:
-            raise ValueError(_unknown_key(f"{path}{key}", path, known))
+        if str(key) not in known:
+            raise ValueError(_unknown_key(f"{path}{key!s}", path, known))
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            _refuse_unknown_keys(child, f"{path}{key}.")
+            _refuse_unknown_keys(child, f"{path}{key!s}.")
 
 
 def _explained(error: BaseException) -> str:

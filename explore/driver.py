@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from explore.candidate import test_accuracy
 from explore.cluster.isolation import Isolated, start_server
-from explore.cluster.local import Crew, cores
+from explore.cluster.local import Crew, cores, in_turn
 from explore.config import Config, compose, definition, has_option, without_operation
 from explore.data.dataset import Dataset, load
 from explore.evaluation import COMPLETE
@@ -99,7 +99,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     return plan
 
 
-def run(plan: Plan, view: View) -> int:
+def search(plan: Plan, view: View) -> int:
     """Search until the study is full; goes on where it stopped. Returns the exit status for the shell."""
     plan.output.mkdir(parents=True, exist_ok=True)
     study = open_study(plan)
@@ -147,19 +147,16 @@ def _work(plan: Plan, stop: Callable[[], bool]) -> None:
     tracker = Tracker(plan.tracking, plan.study, plan.output)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
 
-    def tick() -> None:
-        worker.beat()
-        if stop():
-            raise Stopped
-
     worker = Worker(
         study=open_study(plan),
         proposer=proposer(plan, space, load(config.data)),
-        evaluate=Isolated(TrainingEvaluator(plan.base), tick),
+        evaluate=Isolated(TrainingEvaluator(plan.base), lambda: worker.check_in()),
         target=plan.trials,
         output=plan.output,
         command_line=lambda overrides: command_line(plan.base, overrides),
         observer=tracker,
+        turn=lambda: in_turn(plan.output / ".turn"),
+        stop=stop,
     )
     with suppress(Stopped):
         worker.run()

@@ -16,7 +16,7 @@ Often set:
   cost.device=NAME       auto, cpu, cuda or cuda:N
   cost.threads=N         threads that the processor computes with (default: 1)
   format=json            params, macs, throughput, latency_ms, memory_bytes, and the protocol
-"""  # noqa: D415
+"""
 
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any

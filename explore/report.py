@@ -4,7 +4,7 @@ Writes the report of a study again from the study alone: report.html, front.png,
 
   python -m explore.report study=pareto
   python -m explore.report study=pareto format=json
-"""  # noqa: D415
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def main(config: "Config", overrides: list[str]) -> int:
     """Read the study and write its report."""
     from explore.reporting.page import write_report
-    from explore.search.study import Study, finished, front
+    from explore.search.study import finished, front
 
     with refusing_bad_input():
         study, folder = _open(config)

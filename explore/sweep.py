@@ -19,7 +19,7 @@ Often set:
   space.KEY='choice(...)'  a dimension: choice(a, b), range(1, 7), interval(0.1, 0.3), tag(log, interval(1e-4, 1e-2))
   tracking.mode=online     send runs to Weights & Biases at once (default: offline)
   format=json              the result for machines
-"""  # noqa: D415
+"""
 
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Prepare and run the search."""
-    from explore import driver
+    from explore.driver import prepare, search
     from explore.view import make_view
 
     with refusing_bad_input():
-        plan = driver.prepare(config, overrides)
-    return driver.run(plan, make_view(plan.study, plan.trials, config.format))
+        plan = prepare(config, overrides)
+    return search(plan, make_view(plan.study, plan.trials, config.format))
 
 
 if __name__ == "__main__":

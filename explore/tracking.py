@@ -29,7 +29,7 @@ class Tracking:
     entity: str | None = None  # team or user; null = the default of the account
 
     def check(self) -> None:
-        """Raise ValueError for an unknown mode, and for `online` without a key, before anybody could be asked for it."""
+        """Raise ValueError for an unknown mode, and for `online` without a key: nobody is ever asked for one."""
         if self.mode not in MODES:
             raise ValueError(f"tracking.mode must be one of {', '.join(MODES)}, got {self.mode!r}")
         if self.mode == "online":
@@ -106,23 +106,23 @@ class Tracker:
         if configuration.exists():
             self._run.config.update({"full": yaml.safe_load(configuration.read_text())})
         self._run.tags = (*self._run.tags, evaluation.status)
-        self._run.finish(exit_code=int(evaluation.status == FAILED), quiet=True)
+        self._run.finish(exit_code=int(evaluation.status == FAILED))
 
     @_forgiving
     def study_run(self, rows: Sequence[Mapping[str, Any]], picture: Path, hypervolumes: Sequence[float]) -> None:
-        """Write the run of the study: hypervolume after each trial, the table of trials and the picture of the front."""
+        """Write the run of the study: hypervolume after each trial, table of trials, picture of the front."""
         import wandb
 
         run = self._init(self.study, "study", {"trials": len(rows)}, ("study",))
         for step, value in enumerate(hypervolumes, start=1):
             run.log({"hypervolume": value}, step=step)
-        columns = list(rows[0]) if rows else []
-        table = wandb.Table(columns=columns, data=[[row[column] for column in columns] for row in rows])
+        columns: list[str | int] = list(rows[0]) if rows else []
+        table = wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
         content: dict[str, Any] = {"trials": table}
         if picture.exists():
             content["front"] = wandb.Image(str(picture))
         run.log(content, step=len(hypervolumes) + 1)
-        run.finish(quiet=True)
+        run.finish()
 
     def _init(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str]) -> Any:
         import wandb

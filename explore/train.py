@@ -13,7 +13,7 @@ Often set:
   training.epochs=N, training.lr=X, training.batch_size=N, training.seed=N
   outputs=DIR                              results go to DIR/train/ID, one folder per configuration
   format=json                              the result for machines
-"""  # noqa: D415
+"""
 
 import hashlib
 import json

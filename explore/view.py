@@ -26,8 +26,8 @@ _COLOURS = {COMPLETE: "green", RUNNING: "cyan", FAILED: "red", "diverged": "red"
 class View(Protocol):
     """Shows a study as it grows."""
 
-    def __enter__(self) -> Self: ...  # noqa: D105
-    def __exit__(self, *exception: object) -> None: ...  # noqa: D105
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
 
     def update(self, trials: Sequence[Trial]) -> None:
         """Show the trials as they are now."""

@@ -1,8 +1,8 @@
 """Each trial in a process of its own, forked from a warm server that has imported everything.
 
-A crash, an out-of-memory kill or a poisoned GPU then costs one trial. The server is Python's forkserver: it has a single
-thread and no CUDA context, so that a fork of it is safe; it is ready within a fraction of a second, where a new
-interpreter takes seconds to import torch.
+A crash, an out-of-memory kill or a poisoned GPU then costs one trial. The server is Python's forkserver: it has a
+single thread and no CUDA context, so that a fork of it is safe; a fork is ready within a fraction of a second, where a
+new interpreter takes seconds to import torch.
 """
 
 import multiprocessing

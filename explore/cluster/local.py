@@ -1,11 +1,14 @@
 """Workers as processes on this machine, forked from the warm server."""
 
+import fcntl
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from explore.cluster.isolation import server_context
@@ -16,6 +19,17 @@ _STOP_SECONDS = 10.0
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Wait for one's turn among the processes of this machine; the kernel ends the turn of one that dies."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 class Crew:

@@ -42,14 +42,10 @@ def read_hub(
     files = parquet_files(name)
     tables = _parquet_tables(datasets, files) if files else _download(datasets, name, config, revision)
     chosen = _choose_splits(list(tables), split_names)
-    train = tables[chosen["train"]]
-    image = columns.image or _only("image", [key for key in train.features if _is_image(datasets, train.features[key])])
-    label = columns.label or _only("label", _label_candidates(datasets, train.features))
-    for key, column in (("image", image), ("label", label)):
-        if column not in train.features:
-            raise ValueError(f"data.{key}_key must be one of {', '.join(train.features)}, got {column!r}")
+    features = tables[chosen["train"]].features
+    image, label = _image_column(datasets, features, columns.image), _label_column(datasets, features, columns.label)
     splits = {split: _rows(datasets, tables[theirs], theirs, image, label) for split, theirs in chosen.items()}
-    named = getattr(train.features[label], "names", None)
+    named = getattr(features[label], "names", None)
     classes = named or sorted({value for _, value in splits["train"] if value is not None})
     numbers = {value: number for number, value in enumerate(range(len(named)) if named else classes)}
     labelled = {
@@ -57,7 +53,8 @@ def read_hub(
         for split, rows in splits.items()
         if split == "train" or any(value in numbers for _, value in rows)
     }
-    return decode_splits(Path(name).name if files else name, labelled, tuple(map(str, classes)), decoding)
+    title = Path(name).expanduser().resolve().name if files else name
+    return decode_splits(title, labelled, tuple(map(str, classes)), decoding)
 
 
 def parquet_files(name: str) -> dict[str, list[Path]]:
@@ -105,10 +102,10 @@ def _parquet_tables(datasets: Any, files: Mapping[str, Sequence[Path]]) -> Mappi
 
 def _download(datasets: Any, name: str, config: str | None, revision: str | None) -> Mapping[str, Any]:
     # datasets tries five times for 23 seconds before it says that there is no network, so ask once ourselves.
-    from huggingface_hub import HfApi, is_offline_mode
+    from huggingface_hub import HfApi, constants
 
     try:
-        if not is_offline_mode():
+        if not constants.HF_HUB_OFFLINE:
             HfApi().dataset_info(name, revision=revision, timeout=10)
         tables: Mapping[str, Any] = datasets.load_dataset(name, config, revision=revision)
     except Exception as error:  # of three libraries, and of what they are built on
@@ -134,22 +131,28 @@ def _choose_splits(available: Sequence[str], split_names: Mapping[str, str | Non
     return chosen
 
 
-def _is_image(datasets: Any, feature: Any) -> bool:
-    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
+def _image_column(datasets: Any, features: Mapping[str, Any], asked: str | None) -> str:
+    def is_image(feature: Any) -> bool:
+        return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
+
+    column = _column("image", features, asked, [key for key, feature in features.items() if is_image(feature)])
+    if not is_image(features[column]) and getattr(features[column], "dtype", None) not in ("binary", "large_binary"):
+        raise ValueError(f"data.image_key must be a column of encoded images, got {column!r}: {features[column]}")
+    return column
 
 
-def _label_candidates(datasets: Any, features: Mapping[str, Any]) -> list[str]:
+def _label_column(datasets: Any, features: Mapping[str, Any], asked: str | None) -> str:
     classes = [key for key, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    return classes or [key for key in ("label", "labels") if key in features]
+    return _column("label", features, asked, classes or [key for key in ("label", "labels") if key in features])
 
 
-def _only(key: str, candidates: Sequence[str]) -> str:
-    if len(candidates) != 1:
-        got = ", ".join(candidates) or "none"
-        raise ValueError(
-            f"data.{key}_key must name the column of the {key}s, because one was expected and found: {got}"
-        )
-    return candidates[0]
+def _column(kind: str, features: Mapping[str, Any], asked: str | None, candidates: Sequence[str]) -> str:
+    if asked is not None and asked not in features:
+        raise ValueError(f"data.{kind}_key must be one of {', '.join(features)}, got {asked!r}")
+    if asked is None and len(candidates) != 1:
+        found = ", ".join(candidates) or "none"
+        raise ValueError(f"data.{kind}_key must name the column of the {kind}s: one was expected, found {found}")
+    return asked or candidates[0]
 
 
 def _rows(datasets: Any, table: Any, split: str, image: str, label: str) -> list[tuple[Encoded, Any]]:
@@ -157,9 +160,15 @@ def _rows(datasets: Any, table: Any, split: str, image: str, label: str) -> list
     encoded = table.select_columns([image, label]).cast_column(image, datasets.Image(decode=False)).with_format("arrow")
     for part in encoded.iter(ROWS_AT_ONCE):
         for content, value in zip(part[image].to_pylist(), part[label].to_pylist(), strict=True):
-            data = content["bytes"] if content["bytes"] is not None else Path(content["path"])
-            rows.append((Encoded(f"{split} row {len(rows)}", data), value))
+            rows.append((Encoded(f"{split} row {len(rows)}", _content(content or {})), value))
     return rows
+
+
+def _content(stored: Mapping[str, Any]) -> Path | bytes:
+    """Of an image that is missing, nothing, which is corrupt by its name."""
+    if not stored.get("bytes") and stored.get("path"):
+        return Path(stored["path"])
+    return bytes(stored.get("bytes") or b"")
 
 
 def _numbered(rows: Sequence[tuple[Encoded, Any]], numbers: Mapping[Any, int]) -> list[tuple[Encoded, int]]:

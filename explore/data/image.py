@@ -72,19 +72,19 @@ def decode(images: Sequence[Encoded], decoding: Decoding) -> tuple[NDArray[np.ui
         CorruptImageError: an image cannot be decoded, and such images are not skipped.
         ValueError: the images are not squares of one size and no size is given, or none can be decoded.
     """
-    skip_corrupt = decoding.skip_corrupt
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        headers = [h for h in pool.map(partial(_attempt, read_header, skip_corrupt), images) if h is not None]
-        if not headers:
+        headers = list(pool.map(partial(_attempt, read_header, decoding.skip_corrupt), images))
+        readable = [header for header in headers if header is not None]
+        if not readable:
             raise ValueError(f"none of the {len(images)} images can be decoded; the first is {images[0].name!r}")
-        side = decoding.size or _common_side(headers)
-        color = decoding.color if decoding.color is not None else not all(h.grey for h in headers)
+        side = decoding.size or _common_side(readable)
+        color = decoding.color if decoding.color is not None else not all(header.grey for header in readable)
         channels = 3 if color else 1
         result = np.empty((len(images), channels, side, side), np.uint8)
-        read = partial(_attempt, partial(read_pixels, color=color, size=decoding.size), skip_corrupt)
+        read = partial(_attempt, partial(read_pixels, color=color, size=decoding.size), decoding.skip_corrupt)
 
         def place(position: int) -> bool:
-            pixels = read(images[position])
+            pixels = None if headers[position] is None else read(images[position])
             if pixels is not None:
                 result[position] = pixels.reshape(side, side, channels).transpose(2, 0, 1)
             return pixels is not None

@@ -131,7 +131,7 @@ def importance_figure(trials: Sequence[Trial]) -> go.Figure | None:
     figure = _figure(130 + 38 * len(keys))
     # Plotly stacks the groups of horizontal bars upwards; the other way round the legend has the order of the bars.
     for (objective, by_dimension), color in zip(
-        reversed(shares.items()), (style.COLOURS[1], style.COLOURS[0]), strict=True
+        reversed(list(shares.items())), (style.COLOURS[1], style.COLOURS[0]), strict=True
     ):
         figure.add_bar(
             y=[html.escape(key) for key in keys],
@@ -156,8 +156,9 @@ def _variant(trial: Trial, key: str) -> str:
     return html.escape(str(trial.proposal.values.get(key, "")))
 
 
-def _add_points(figure: go.Figure, complete: Sequence[Trial], best: set[int], tests: Mapping[int, float]) -> None:
-    colours = style.colours(_variant(trial, "token_mixing") for trial in complete)
+def _add_points(
+    figure: go.Figure, complete: Sequence[Trial], best: set[int], tests: Mapping[int, float], colours: Mapping[str, str]
+) -> None:
     channels = sorted({_variant(trial, "channel_mixing") for trial in complete})
     symbols = {name: _SYMBOLS[index % len(_SYMBOLS)] for index, name in enumerate(channels)}
     for name, color in colours.items():

@@ -27,7 +27,7 @@ def write_front_png(trials: Sequence[Trial], tests: Mapping[int, float], path: P
     """
     complete = [trial for trial in trials if trial.status == COMPLETE]
     figure = Figure(figsize=(8, 5), dpi=200, facecolor="white")
-    axes = figure.add_axes((0.085, 0.2, 0.695, 0.7))
+    axes = figure.add_axes((0.085, 0.165, 0.695, 0.755))
     axes.set_title(title, loc="left", color=_INK, fontsize=12, fontweight="bold", parse_math=False)
     if complete:
         _draw(axes, complete, tests, style.colours(_variant(trial, "token_mixing") for trial in trials))

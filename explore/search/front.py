@@ -4,6 +4,7 @@ Accuracy and throughput are turned into losses once, in `losses`; nothing else i
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,4 +64,4 @@ def _runs(sorted_values: NDArray[np.float64]) -> list[tuple[int, int]]:
         return []
     cuts = np.flatnonzero(np.diff(sorted_values)) + 1
     edges = [0, *cuts.tolist(), len(sorted_values)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))

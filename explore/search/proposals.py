@@ -46,6 +46,7 @@ class Proposer:
 
     def __post_init__(self) -> None:
         make_sampler(self.sampler, seed=self.seed, startup=self.startup)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = optuna.storages.InMemoryStorage()
         storage.create_new_study([StudyDirection.MAXIMIZE] * 2, "mirror")
         self._mirror = optuna.load_study(study_name="mirror", storage=storage)

@@ -282,7 +282,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _start_time(pid: int) -> str | None:
-    """Clock ticks between boot and the start of a process; tells a living owner from a newer process of the same pid."""
+    """Clock ticks between boot and the start of a process; tells its owner from a newer process of the same pid."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -5,6 +5,7 @@ Knows neither networks nor data: the evaluator is an argument, real training or 
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +39,8 @@ class Stopped(Exception):  # noqa: N818 - an order from outside, not an error
 class Worker:
     """Works on a study until it holds `target` trials.
 
-    `command_line(overrides)` writes the command that repeats a trial; `output` is the study's folder.
+    `command_line(overrides)` writes the command that repeats a trial; `output` is the study's folder. `turn` is held
+    while a trial is proposed and claimed: workers that share it never propose the same. `stop` says when to leave.
     """
 
     study: Study
@@ -48,22 +50,30 @@ class Worker:
     output: Path
     command_line: CommandLine = lambda overrides: ""
     observer: Observer | None = None
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext
+    stop: Callable[[], bool] = lambda: False
     _current: Trial | None = field(default=None, init=False)
     _last_beat: float = field(default=0.0, init=False)
 
     def run(self) -> int:
         """Work until the study is full or its space is exhausted; returns how many trials were evaluated here.
 
-        Raises Stopped when the evaluator does, after the trial was kept as interrupted.
+        Raises Stopped when it was told to leave, after the current trial was kept as interrupted.
         """
         count = 0
-        while (trial := self._next()) is not None:
+        while True:
+            self.check_in()
+            with self.turn():
+                trial = self._next()
+            if trial is None:
+                return count
             self._evaluate(trial)
             count += 1
-        return count
 
-    def beat(self) -> None:
-        """Tell the study now and then that the current trial is in good hands."""
+    def check_in(self) -> None:
+        """Tell the study now and then that the current trial is in good hands; raises Stopped when told to leave."""
+        if self.stop():
+            raise Stopped
         if self._current and time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
             self._last_beat = time.monotonic()
             self.study.beat(self._current)

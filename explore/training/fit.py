@@ -23,8 +23,8 @@ ReportEpoch = Callable[[Mapping[str, float]], None]
 class Loader(Protocol):
     """What the trainer asks of its data: batches on the device already, a length, and an order per epoch."""
 
-    def __len__(self) -> int: ...  # noqa: D105
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...  # noqa: D105
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and augmentation of epoch `epoch` (from 0)."""

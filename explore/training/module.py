@@ -44,7 +44,7 @@ class Classifier(LightningModule):
         schedule = make_schedule(optimizer, self.recipe, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:  # type: ignore[override]
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
         """Step without Lightning's per-step checks."""
         scheduler.step()
 

@@ -15,7 +15,8 @@ _NEVER_DECAYED = ("position", "class_token")
 
 def make_optimizer(network: nn.Module, recipe: Training) -> AdamW:
     """AdamW (Loshchilov & Hutter, 2019), fused: on a CPU several times faster per step than the default."""
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         is_matrix = parameter.ndim >= 2 and not any(word in name for word in _NEVER_DECAYED)
         (decayed if is_matrix else others).append(parameter)
