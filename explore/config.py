@@ -33,8 +33,16 @@ from explore.training.options import Training
 
 CATALOGS: Mapping[str, Mapping[str, type]] = {"token_mixing": TOKEN_MIXINGS, "channel_mixing": CHANNEL_MIXINGS}
 FORMATS = ("text", "json")
+_GROUPS = (*CATALOGS, "data", "model", "sweep")
 # What may change between two runs of the same study, because it leaves the trials comparable.
 OPERATION = ("study", "outputs", "trials", "workers", "sampler", "format", "storage", "tracking", "throughput")
+# How Hydra words what people get wrong, and what they should read instead.
+_REWORDED = (
+    (r"Ambiguous value for argument '\+*(.+?)=(.*?)'", "{0} takes one value, got {1}; {2}"),
+    (r"Sweep parameters '\+*(.+?)=(.*)' requires", "{0} takes one value, got {1}; {2}"),
+    (r"Multiple values for ([\w/]+)\.", "{0} must be given once, got it twice"),
+    (r"Could not override '(.+?)'\. No match in the defaults list", "{0} has no default to replace; write +{0}=NAME"),
+)
 _INSTALLED, _REPOSITORY = Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else _REPOSITORY
 
@@ -94,7 +102,9 @@ class Config:
 def compose(overrides: Sequence[str]) -> Config:
     """Compose the configuration from `conf/` and overrides in Hydra's grammar.
 
-    `imports=[my_mixings]` among the overrides imports modules first, which may add their own entries to the catalogs.
+    Two overrides are our own: `imports=[my_mixings]` imports modules first, which may add entries to the catalogs, and
+    `space.model.depth=range(1, 7)` sets a dimension of the search space, which `~space.model.depth` removes. A value
+    that begins with `~/` lies in the home folder.
     Raises ValueError for an unknown key or option and for a value of the wrong type, with what there is instead.
     """
     composed = _composed(tuple(overrides))
@@ -116,7 +126,12 @@ def definition(overrides: Sequence[str]) -> dict[str, Any]:
 
 def without_operation(overrides: Sequence[str]) -> list[str]:
     """The overrides that describe candidates, for the command line of a single one."""
-    return [one for one in overrides if re.split(r"[.=]", one.lstrip("+~"))[0] not in OPERATION]
+    return [one for one in overrides if re.split(r"[.=]", one.lstrip("+~"))[0] not in (*OPERATION, "space")]
+
+
+def as_yaml(overrides: Sequence[str]) -> str:
+    """The composed configuration, every key with its value; raises ValueError as `compose` does."""
+    return OmegaConf.to_yaml(_composed(tuple(overrides)))
 
 
 def has_option(key: str, values: Mapping[str, Any], base: Config) -> bool:
@@ -146,13 +161,57 @@ def register() -> None:
 
 @lru_cache(maxsize=8)
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    remaining = _import_extensions(overrides)
+    dimensions, remaining = _split_off_dimensions(_import_extensions(overrides))
+    for override in remaining:
+        _check_form(override)
     if not GlobalHydra.instance().is_initialized():
         hydra.initialize_config_dir(str(CONF), version_base="1.3")
     with _errors_for_people():
-        config = hydra.compose("config", remaining)
+        config = hydra.compose("config", [_in_home(override) for override in remaining])
     _refuse_unknown_keys(config)
+    config.space = _space({str(key): str(text) for key, text in config.space.items()}, dimensions)
     return config
+
+
+def _split_off_dimensions(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Dimensions of the space, whose keys have dots and whose values Hydra would take for a sweep, and the rest."""
+    dimensions = [override for override in overrides if override.lstrip("+~").startswith("space.")]
+    return dimensions, [override for override in overrides if override not in dimensions]
+
+
+def _space(space: dict[str, str], overrides: Sequence[str]) -> dict[str, str]:
+    for override in overrides:
+        key, _, text = override.lstrip("+~").removeprefix("space.").partition("=")
+        if override.startswith("~"):
+            if key not in space:
+                raise ValueError(f"~space.{key} must name a dimension of the space, got {key}; it has {', '.join(space)}")
+            del space[key]
+        elif not text.strip():
+            raise ValueError(f"space.{key} must be a dimension, got nothing; try 'space.{key}=choice(1, 2)'")
+        else:
+            quoted = text[0] == text[-1] and text[0] in "'\"" and len(text) > 1
+            space[key] = text[1:-1] if quoted else text
+    return space
+
+
+def _check_form(override: str) -> None:
+    """Refuse what Hydra accepts without effect, or refuses without saying where it stands."""
+    key, equals, value = override.lstrip("+").partition("=")
+    if override.startswith("~"):
+        raise ValueError(f"a key cannot be removed, got {override!r}; give it another value")
+    if not key or not equals:
+        raise ValueError(f"{override!r} must be written KEY=VALUE")
+    if key in _GROUPS and not re.search(r"[A-Za-z]", value.replace("null", "")):
+        raise ValueError(f"{key} must be the name of an option, got {value or 'nothing'}; leave it out for the default")
+
+
+def _in_home(override: str) -> str:
+    """Write `~/` out: a shell does not, because it stands behind `=`, and Hydra has another meaning for it."""
+    key, _, value = override.partition("=")
+    if value != "~" and not value.startswith("~/"):
+        return override
+    path = str(Path(value).expanduser()).replace("'", "\\'")
+    return f"{key}='{path}'"
 
 
 @contextmanager
@@ -209,14 +268,32 @@ def _explained(error: BaseException) -> str:
         key = getattr(cause, "full_key", None)
         parent = getattr(cause, "parent_node", None)
         if key and isinstance(parent, DictConfig) and is_dataclass(OmegaConf.get_type(parent)):
-            known = [item.name for item in fields(OmegaConf.get_type(parent))]  # type: ignore[arg-type]
-            if key.rpartition(".")[2] not in known:
-                return _unknown_key(key, key.rpartition(".")[0], known)
-            return f"{key}: {str(cause).splitlines()[0]}"
+            file = re.match(r"In '(.+?)':", str(error))
+            return _wrong_value(key, parent, cause) + (f" (in {file[1]}.yaml)" if file else "")
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} must be written KEY=VALUE, got {error.message.splitlines()[0]}"
+        key = error.override.partition("=")[0]
+        return (
+            f"{error.override!r} cannot be read; a value with brackets, commas or quotes in it is written "
+            f"{key}='\"VALUE\"', with both kinds of quotes"
+        )
+    for pattern, words in _REWORDED:
+        if found := re.search(pattern, str(error)):
+            key, value = found[1], found[2] if found.re.groups > 1 else ""
+            return words.format(key, value, f"to search over several, write 'space.{key}=choice(...)'")
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith(("full_key", "object_type", "reference")))
+
+
+def _wrong_value(key: str, parent: DictConfig, cause: BaseException) -> str:
+    group, _, name = key.rpartition(".")
+    known = [item.name for item in fields(OmegaConf.get_type(parent))]  # type: ignore[arg-type]
+    if name not in known:
+        if group not in CATALOGS:
+            return _unknown_key(key, group, known)
+        known.remove("name")
+        return _unknown_key(key, f"{group}={parent.name}", known)
+    rule = str(cause).splitlines()[0]
+    return f"{key} must have a value, got null" if "is not Optional" in rule else f"{key}: {rule}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -227,7 +304,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _unknown_key(key: str, where: str, known: Sequence[str]) -> str:
     word = key.rpartition(".")[2]
-    near = difflib.get_close_matches(word, known, n=1) or [
+    beside = [key.removesuffix(word) + match for match in difflib.get_close_matches(word, known, n=1)]
+    near = beside or [
         f"{item.name}.{match}"
         for item in fields(Config)
         if is_dataclass(item.type)
@@ -235,7 +313,7 @@ def _unknown_key(key: str, where: str, known: Sequence[str]) -> str:
     ]
     hint = f"; did you mean {near[0]}?" if near else ""
     place = where.strip(".") or "the configuration"
-    return f"unknown key {key}; {place} has {', '.join(known)}{hint}"
+    return f"unknown key {key}; {place} has {', '.join(known) or 'no options'}{hint}"
 
 
 def _unknown_option(error: MissingConfigException) -> str:

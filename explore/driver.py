@@ -4,10 +4,12 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +144,7 @@ def proposer(plan: Plan, space: Space, dataset: Dataset) -> Proposer:
 
 
 def _work(plan: Plan, stop: Callable[[], bool]) -> None:
-    """What a worker process does."""
+    """What a worker does."""
     config = compose(plan.base)
     tracker = Tracker(plan.tracking, plan.study, plan.output)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
@@ -176,7 +178,7 @@ def _follow(plan: Plan, study: Study, view: View) -> None:
         missing = plan.trials - len(finished(study.trials()))
         if missing <= 0:
             return
-        crew = Crew(_work, (plan,), min(plan.workers, missing))
+        crew = Crew(partial(_work, plan), min(plan.workers, missing))
         try:
             while crew.working():
                 view.update(study.trials())
@@ -184,7 +186,9 @@ def _follow(plan: Plan, study: Study, view: View) -> None:
         finally:
             crew.stop()
             view.update(study.trials())
-        if not crew.lost or (replacements := replacements - crew.lost) < 0:
+        for report in crew.lost:
+            print(report, file=sys.stderr)
+        if not crew.lost or (replacements := replacements - len(crew.lost)) < 0:
             return
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from explore.evaluation import FAILED, Evaluation, Evaluator, Report
 
-_PRELOAD = ["explore.driver", "wandb"]
+_PRELOAD = ["explore.evaluator"]
 _TICK_SECONDS = 0.5
 
 
@@ -61,6 +62,10 @@ class Isolated:
         finally:
             process.join()
             ours.close()
+        if result is None:
+            # Ctrl-C also reaches a process that is being born; the order to stop comes a moment later.
+            time.sleep(_TICK_SECONDS)
+            self.tick()
         return result or Evaluation(status=FAILED, reason=_cause_of_death(process.exitcode, folder))
 
     def _listen(self, connection: Connection, report: Report) -> Evaluation | None:

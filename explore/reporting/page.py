@@ -3,9 +3,11 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from explore.reporting.printed import write_front_png
 from explore.reporting.tables import dimensions, front_rows, hypervolume_history, trial_rows, write_tables
 from explore.search.study import Study, Trial, front
 
+Write = Callable[[Any], str]
 _PAGE = "report.html"
 _NEAR = 0.01  # accuracy that one may give up for speed, as a fraction
 
@@ -31,7 +34,8 @@ class Tile:
 
     name: str
     number: str
-    note: str = ""
+    unit: str = ""
+    note: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     commands: Sequence[str]
 
-    @property
+    @cached_property
     def numeric(self) -> Sequence[bool]:
         """Which columns hold numbers, for their alignment."""
         return [any(cell.number is not None for cell in column) for column in zip(*self.rows, strict=True)]
@@ -91,7 +95,7 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
         name=name,
         title=_title(name, notes),
         notes=notes,
-        data=", ".join(f"{key} {value}" for key, value in notes.get("data", {}).items() if key != "name"),
+        data=_data(notes.get("data", {})),
         when=_when(trials),
         statuses=Counter(trial.status for trial in trials),
         protocols=style.protocols(complete),
@@ -124,6 +128,14 @@ def _title(name: str, notes: Mapping[str, Any]) -> str:
     return f"{name} on {data}" if data else name
 
 
+def _data(data: Mapping[str, Any]) -> str:
+    """What is known of the images: `mnist, image size 28, classes 10`."""
+    known = {key: value for key, value in data.items() if value is not None}
+    return ", ".join(
+        str(value) if key == "name" else f"{key.replace('_', ' ')} {value}" for key, value in known.items()
+    )
+
+
 def _when(trials: Sequence[Trial]) -> str:
     """The time from the first start to the last end, which stays the same however often the page is written."""
     times = [time for trial in trials for time in (trial.started, trial.ended) if time]
@@ -151,13 +163,15 @@ def _tiles(complete: Sequence[Trial], tests: Mapping[int, float], volumes: Seque
     return [
         Tile(name="Best accuracy", number=style.percent(best.accuracy or 0.0), note=f"{tested}trial {best.number}"),
         Tile(
-            name=f"Fastest within {100 * _NEAR:.0f} point of it",
-            number=f"{style.speed(near.throughput or 0.0)} img/s",
+            name=f"Fastest within {100 * _NEAR:.0f} point",
+            number=style.speed(near.throughput or 0.0),
+            unit="img/s",
             note=f"{gain:.1f} × the most accurate, {style.percent(near.accuracy or 0.0)}, trial {near.number}",
         ),
         Tile(
             name="Fastest",
-            number=f"{style.speed(fastest.throughput or 0.0)} img/s",
+            number=style.speed(fastest.throughput or 0.0),
+            unit="img/s",
             note=f"{style.percent(fastest.accuracy or 0.0)}, trial {fastest.number}",
         ),
         Tile(name="Front", number=f"{len(members)} of {len(complete)}", note="complete trials are non-dominated"),
@@ -171,7 +185,7 @@ def _front_table(complete: Sequence[Trial], tests: Mapping[int, float]) -> Table
 
 
 # The columns of the tables that people read, and how their numbers are written; the CSV has them all.
-_READABLE: Mapping[str, tuple[str, Any]] = {
+_READABLE: Mapping[str, tuple[str, Write]] = {
     "trial": ("trial", str),
     "status": ("status", str),
     "val_accuracy": ("val. accuracy", style.percent),
@@ -198,8 +212,8 @@ def _table(rows: pd.DataFrame, keys: Sequence[str]) -> Table:
     )
 
 
-def _cell(value: Any, write: Any) -> Cell:
+def _cell(value: Any, write: Write) -> Cell:
     if pd.isna(value):
         return Cell(text="–")
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     return Cell(text=write(value), number=float(value) if number else None)

@@ -163,6 +163,8 @@ def _add_points(
     symbols = {name: _SYMBOLS[index % len(_SYMBOLS)] for index, name in enumerate(channels)}
     for name, color in colours.items():
         group = [trial for trial in complete if _variant(trial, "token_mixing") == name]
+        if not group:
+            continue
         figure.add_scatter(
             x=[trial.throughput for trial in group],
             y=[100 * (trial.accuracy or 0.0) for trial in group],
@@ -171,7 +173,7 @@ def _add_points(
                 "color": color,
                 "symbol": [symbols[_variant(trial, "channel_mixing")] for trial in group],
                 "size": [12 if trial.number in best else 8 for trial in group],
-                "opacity": [1.0 if trial.number in best else 0.4 for trial in group],
+                "opacity": [1.0 if trial.number in best else 0.5 for trial in group],
                 "line": {"width": 0},
             },
             hovertext=[_hover(trial, tests) for trial in group],
@@ -332,6 +334,6 @@ def _add_other_curves(figure: go.Figure, others: Sequence[Trial]) -> None:
             hoverinfo="text",
             mode="lines",
             line={"color": style.GREY, "width": 1},
-            opacity=0.3,
+            opacity=0.5,
             name="other trials",
         )

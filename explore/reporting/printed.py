@@ -2,7 +2,7 @@
 
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log
 from pathlib import Path
 
@@ -43,25 +43,21 @@ def write_front_png(trials: Sequence[Trial], tests: Mapping[int, float], path: P
 
 def _draw(axes: Axes, complete: Sequence[Trial], tests: Mapping[int, float], colours: Mapping[str, str]) -> None:
     members = front(complete)
-    best = {trial.number for trial in members}
     channels = sorted({_variant(trial, "channel_mixing") for trial in complete})
     markers = {name: _MARKERS[index % len(_MARKERS)] for index, name in enumerate(channels)}
     _frame(axes, complete, tests)
-    axes.step(
-        [trial.throughput or 0.0 for trial in reversed(members)],
-        [_percent(trial) for trial in reversed(members)],
-        where="pre",
-        color=style.GREY,
-        linewidth=1.2,
-        zorder=2,
-    )
+    axes.step(*_places(reversed(members)), where="pre", color=style.GREY, linewidth=1.2, zorder=2)
+    best = {trial.number for trial in members}
+    groups: dict[tuple[str, str, bool], list[Trial]] = {}
     for trial in complete:
-        on_front = trial.number in best
+        key = _variant(trial, "token_mixing"), _variant(trial, "channel_mixing"), trial.number in best
+        groups.setdefault(key, []).append(trial)
+    for (token, channel, on_front), group in groups.items():
         axes.plot(
-            [trial.throughput or 0.0],
-            [_percent(trial)],
-            marker=markers[_variant(trial, "channel_mixing")],
-            color=colours[_variant(trial, "token_mixing")],
+            *_places(group),
+            linestyle="none",
+            marker=markers[channel],
+            color=colours[token],
             alpha=1.0 if on_front else _OTHERS,
             markersize=7 if on_front else 4.5,
             markeredgecolor="white" if on_front else "none",
@@ -69,8 +65,8 @@ def _draw(axes: Axes, complete: Sequence[Trial], tests: Mapping[int, float], col
             zorder=4 if on_front else 3,
         )
     tested = [trial for trial in members if trial.number in tests]
-    at, reached = [trial.throughput or 0.0 for trial in tested], [100 * tests[trial.number] for trial in tested]
-    axes.plot(at, reached, "_", color=_INK, markersize=8, markeredgewidth=1.4, zorder=5)
+    reached = [100 * tests[trial.number] for trial in tested]
+    axes.plot(_places(tested)[0], reached, "_", color=_INK, markersize=8, markeredgewidth=1.4, zorder=5)
     _label(axes, members)
     _add_legend(axes, complete, colours, markers, bool(tested))
 
@@ -146,6 +142,11 @@ def _protocol(complete: Sequence[Trial]) -> str:
 
 def _variant(trial: Trial, key: str) -> str:
     return str(trial.proposal.values.get(key, ""))
+
+
+def _places(trials: Iterable[Trial]) -> tuple[list[float], list[float]]:
+    drawn = list(trials)
+    return [trial.throughput or 0.0 for trial in drawn], [_percent(trial) for trial in drawn]
 
 
 def _percent(trial: Trial) -> float:

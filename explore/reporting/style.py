@@ -8,6 +8,7 @@ from explore.search.study import Trial, front
 # then two of Tol's muted scheme. Told apart with every common colour blindness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933", "#882255")
 GREY = "#8A929C"
+_LABEL_WIDTH, _LABEL_HEIGHT = 0.06, 0.04  # of `#123`, as a fraction of the picture
 _TICKS_PER_DECADE: Sequence[Sequence[float]] = (
     (1,),
     (1, 3),
@@ -54,7 +55,7 @@ def accuracy_range(complete: Sequence[Trial], others: Sequence[float]) -> tuple[
     return low - margin, max(wanted) + margin
 
 
-def spaced(points: Sequence[tuple[float, float]], least: float = 0.045) -> list[int]:
+def spaced(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return which points can carry a label without covering another's: the first, the last, and what fits between.
 
     Points are in the unit square of the picture.
@@ -63,7 +64,8 @@ def spaced(points: Sequence[tuple[float, float]], least: float = 0.045) -> list[
     kept: list[int] = []
     for index in order:
         x, y = points[index]
-        if all(max(abs(x - points[other][0]), abs(y - points[other][1])) >= least for other in kept):
+        beside = (points[other] for other in kept)
+        if all(abs(x - right) >= _LABEL_WIDTH or abs(y - above) >= _LABEL_HEIGHT for right, above in beside):
             kept.append(index)
     return sorted(kept)
 

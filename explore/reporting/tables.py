@@ -85,12 +85,15 @@ def hypervolume_history(trials: Sequence[Trial]) -> list[float]:
     points = losses([trial.accuracy or 0.0 for trial in complete], [trial.throughput or 0.0 for trial in complete])
     reference = [1.0, points[:, 1].max()] if complete else [1.0, 0.0]
     following = iter(points)
-    best, volumes = np.empty((0, 2)), []
+    members, volume, volumes = np.empty((0, 2)), 0.0, []
     for trial in ended:
         if trial.status == COMPLETE:
-            best = np.vstack([best, next(following)])
-            best = best[non_dominated(best)]
-        volumes.append(hypervolume(best, reference))
+            point = next(following)
+            if not (members <= point).all(axis=1).any():
+                members = np.vstack([members, point])
+                members = members[non_dominated(members)]
+                volume = hypervolume(members, reference)
+        volumes.append(volume)
     return volumes
 
 

@@ -1,0 +1,62 @@
+# `make` lists what there is. `make sweep` and `make test` need nothing before them and start at once when run again.
+
+ENV := .venv
+PYTHON := $(ENV)/bin/python
+READY := $(ENV)/.installed
+UNFINISHED := $(ENV)/.installing
+# Where to look for a Python to begin with; `make setup BASE=/path/to/python3.12` names one.
+BASE := python3 python3.13 python3.12 python3.11
+TESTS := $(PYTHON) -m pytest
+
+.PHONY: help sweep test test-slow test-gpu lint setup clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do \
+		printf '%-18s %s\n' "$$name" "$$text"; done
+
+sweep: $(READY) ## search the accuracy-throughput front; make sweep ARGS="trials=40 workers=4"
+	@$(PYTHON) -m explore.sweep +sweep=pareto $(ARGS)
+
+test: lint ## lint, types and the tests of every day
+	@$(TESTS) -n 2 -m "not slow and not gpu" $(ARGS)
+
+test-slow: $(READY) ## the tests that take longer
+	@$(TESTS) -m "slow and not gpu" $(ARGS)
+
+test-gpu: $(READY) ## the tests that need a CUDA device
+	@$(TESTS) -m gpu $(ARGS)
+
+lint: $(READY) ## style and types only
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m mypy
+
+setup: $(READY) ## a virtual environment in .venv with everything in it
+
+clean: ## remove .venv and every cache; results in outputs stay
+	@rm -rf $(ENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	@find benchmarks explore tests -name __pycache__ -prune -exec rm -rf {} +
+
+# An installation that was stopped half-way leaves UNFINISHED behind, and the next one starts from nothing. The rename
+# at the end is what counts: a pipeline has only the exit status of its last command, which merely shortens pip's report.
+$(READY): pyproject.toml
+	@base=; any=; for each in $(BASE); do \
+		$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; any=$$each; \
+		if $$each -c 'import ensurepip, venv' 2>/dev/null; then base=$$each; break; fi; done; \
+	if [ -z "$$any" ]; then \
+		echo "Python must be 3.11 or newer, got $$(python3 --version 2>/dev/null || echo none);" \
+			"install one, or name it: make setup BASE=/path/to/python3.12" >&2; exit 1; fi; \
+	if [ -z "$$base" ]; then \
+		echo "$$any must have the modules venv and ensurepip, got a Python without;" \
+			"install them (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; fi; \
+	echo "Setting up $(ENV) with $$($$base --version); the packages take a few minutes, once."; \
+	if [ -e $(UNFINISHED) ]; then find $(ENV) -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; fi; \
+	mkdir -p $(ENV) && touch $(UNFINISHED) && rm -f $(READY) && $$base -m venv $(ENV) && \
+	{ $(PYTHON) -m pip install --disable-pip-version-check --editable '.[data,dev]' && mv $(UNFINISHED) $(READY); } 2>&1 | \
+	while IFS= read -r line; do case "$$line" in \
+		"Installing collected packages"*) echo "  Installing"; ;; \
+		"WARNING: Location"*"is ignored"*|"Looking in"*|Collecting*|Obtaining*|Processing*|"Requirement already"*) ;; \
+		*.metadata*|*"Using cached"*|*Preparing*|*"Getting requirements"*|*"build dependencies"*|*"build backend"*) ;; \
+		"Building wheels"*|*"Building editable"*|*"Created wheel"*|*"Stored in"*|Successfully*) ;; \
+		*) printf '  %s\n' "$$line";; esac; done; \
+	test -e $(READY) || { echo "The installation failed; mend what is said above and run make again." >&2; exit 1; }

@@ -1,0 +1,42 @@
+"""The same surroundings for every test: one thread, no network, no account, and caches of its own."""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("explore", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("explore")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set what libraries read when they are imported; the processes that a test starts inherit it."""
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", WANDB_MODE="offline", HF_HUB_OFFLINE="1")
+    os.environ.pop("WANDB_API_KEY", None)
+    if not hasattr(config, "workerinput"):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        # Matplotlib takes seconds to list the fonts of a machine: that list may stay.
+        os.environ.setdefault("MPLCONFIGDIR", str(home / "matplotlib"))
+        # The workers of xdist inherit the folder too, so that a data set is decoded once for all of them.
+        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="explore-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the caches."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """One thread again, whatever the test before has set; tests of a GPU need one."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
