@@ -38,6 +38,13 @@ class Limits:
     macs: int | None = None  # at most, multiply-adds per image
     throughput: float | None = None  # at least, images per second
 
+    def check(self) -> None:
+        """Raise ValueError for a limit that nothing could keep to."""
+        for name in ("params", "macs", "throughput"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise ValueError(f"limits.{name} must be above 0, or null for none, got {limit}")
+
     def excess(self, cost: Cost) -> dict[str, float]:
         """How far a cost is beyond each limit that is set and known, as a fraction of it; zero or less is within."""
         found = {}
@@ -75,7 +82,9 @@ class Candidate:
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError for anything that would stop this candidate later; costs milliseconds."""
         self.training.check()
-        resolve_precision(self.training.precision, resolve_device(self.cost.device))
+        self.limits.check()
+        resolve_precision(self.cost.precision, resolve_device(self.cost.device))
+        resolve_precision(self.training.precision, _training_device(self.training))
         check(self.architecture(dataset))
 
 
@@ -170,8 +179,9 @@ def _batches(candidate: Candidate, dataset: Dataset, split: Split, augmentation:
 
 
 def _training_device(recipe: Training) -> torch.device:
-    gpu = recipe.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
-    return resolve_device("cuda" if gpu else "cpu")
+    if recipe.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("training.accelerator=gpu needs a GPU, and torch finds none here; try auto or cpu")
+    return resolve_device("cpu" if recipe.accelerator == "cpu" else "auto")
 
 
 def _resolved(recipe: Training) -> Training:

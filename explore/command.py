@@ -5,6 +5,8 @@ Nothing heavy is imported here: `--help` must not wait for torch.
 
 import ast
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,20 @@ if TYPE_CHECKING:
 _PACKAGE = Path(__file__).parent
 _BAD_INPUT = 2
 _INTERRUPTED = 130
+# Flags of Hydra that show something; those that would run something belong to the sweep.
+_QUESTIONS = {"-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help", "--version"}
+_WAYS_TO_ANSWER = {"-p", "--package", "--resolve"}
+_QUESTIONS_IN_WORDS = """Every key with its value: add --cfg job
+Tab completion in bash:   eval "$(python -m explore.train -sc install=bash)\""""
+# Hydra's own completes `python FILE.py` only.
+_COMPLETION = """_explore_complete() {
+    local words=($COMP_LINE)
+    [[ ${words[1]} == -m && ${words[2]} == explore.* ]] || return
+    local choices=$(COMP_LINE="$COMP_LINE" ${words[0]} -m ${words[2]} -sc query=bash 2> /dev/null)
+    COMPREPLY=($(compgen -W "$choices" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _explore_complete python python3"""
 
 
 class Refused(Exception):  # noqa: N818 - said to a person, not raised at one
@@ -41,18 +57,23 @@ def run(main: "Callable[[Config, list[str]], int]", text: str) -> NoReturn:
     if {"-h", "--help"} & set(arguments):
         print(text.strip() + "\n\n" + _choices())
         sys.exit(0)
-    if any(argument.startswith("-") for argument in arguments):
-        _hand_to_hydra(main)
     sys.exit(_run(main, arguments))
 
 
-def _run(main: "Callable[[Config, list[str]], int]", arguments: list[str]) -> int:
-    from explore.config import compose
-
+def make_folder(folder: Path) -> None:
+    """Make a folder for results; refuses one that cannot be written to."""
     try:
-        with refusing_bad_input():
-            config = compose(arguments)
-        return main(config, arguments)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or "it failed").lower()
+        raise Refused(f"outputs must be a folder that can be written to, got {folder} ({reason})") from error
+
+
+def _run(main: "Callable[[Config, list[str]], int]", arguments: list[str]) -> int:
+    try:
+        if flags := {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}:
+            return _show(flags, arguments)
+        return main(_composed(arguments), arguments)
     except Refused as refusal:
         print(f"explore: {refusal}", file=sys.stderr)
         if "format=json" in arguments:
@@ -62,21 +83,44 @@ def _run(main: "Callable[[Config, list[str]], int]", arguments: list[str]) -> in
         return _INTERRUPTED
 
 
-def _hand_to_hydra(main: "Callable[[Config, list[str]], int]") -> NoReturn:
-    """Hydra's own flags (--cfg job, --info, --shell-completion ...) do what Hydra's documentation says."""
+def _composed(overrides: list[str]) -> "Config":
+    from explore.config import compose
+
+    with refusing_bad_input():
+        return compose(overrides)
+
+
+def _show(flags: set[str], arguments: list[str]) -> int:
+    """Answer a question about the configuration; nothing is run."""
+    if not flags & _QUESTIONS or flags - _QUESTIONS - _WAYS_TO_ANSWER:
+        known = ", ".join(sorted(_QUESTIONS | _WAYS_TO_ANSWER))
+        raise Refused(f"a setting must be written KEY=VALUE, got {' '.join(sorted(flags))}; flags are --help, {known}")
+    if flags & {"-sc", "--shell-completion"} and "install=bash" in arguments:
+        print(_COMPLETION)
+    elif flags <= {"-c", "--cfg"} and {"job", "--cfg=job"} & set(arguments):
+        from explore.config import as_yaml
+
+        with refusing_bad_input():
+            print(as_yaml([one for one in arguments if one != "job" and not one.startswith("-")]), end="")
+    else:
+        _ask_hydra()
+    return 0
+
+
+def _ask_hydra() -> None:
+    """Let Hydra answer, as its documentation says."""
     import hydra
     from omegaconf import DictConfig
 
     from explore.config import CONF, register
 
-    def task(config: DictConfig) -> None:
-        overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-        sys.exit(_run(main, overrides))
+    def nothing(config: DictConfig) -> None:
+        """Questions are answered before the task would run."""
 
     register()
-    sys.argv[1:] += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
-    sys.exit(0)
+    # Hydra knows `python FILE.py` only.
+    os.environ["COMP_LINE"] = re.sub(r"^\S+ +-m +", "", os.environ.get("COMP_LINE", ""))
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(nothing)()
 
 
 def _choices() -> str:
@@ -93,9 +137,7 @@ def _choices() -> str:
         "sampler": _keys("search/samplers.py", "SAMPLERS"),
     }
     lines = [f"  {group + '=':16} {', '.join(names)}" for group, names in groups.items()]
-    return (
-        "Choices:\n" + "\n".join(lines) + "\n\nEvery key with its value: add --cfg job. Tab completion: --hydra-help."
-    )
+    return "\n".join(["Choices:", *lines, "", _QUESTIONS_IN_WORDS])
 
 
 def _conf() -> Path:

@@ -6,10 +6,11 @@ Hydra ends here: what `compose` returns are plain dataclasses.
 import difflib
 import importlib
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ _REWORDED = (
     (r"Multiple values for ([\w/]+)\.", "{0} must be given once, got it twice"),
     (r"Could not override '(.+?)'\. No match in the defaults list", "{0} has no default to replace; write +{0}=NAME"),
 )
+_COMPOSING = threading.Lock()  # Hydra keeps its state in one place for all threads
 _INSTALLED, _REPOSITORY = Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else _REPOSITORY
 
@@ -145,12 +147,22 @@ def has_option(key: str, values: Mapping[str, Any], base: Config) -> bool:
 
 def register() -> None:
     """Tell Hydra the schema and every option of the catalogs."""
+    _register_owners()
+    for group, catalog in CATALOGS.items():
+        for name, mixing in catalog.items():
+            _register_mixing(group, name, mixing)
+
+
+@cache
+def _register_mixing(group: str, name: str, mixing: type) -> None:
+    ConfigStore.instance().store(group=group, name=name, node=schema(name, mixing))
+
+
+@cache
+def _register_owners() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="model", name="isotropic", node=Model)
-    for group, catalog in CATALOGS.items():
-        for name, mixing in catalog.items():
-            store.store(group=group, name=name, node=schema(name, mixing))
     for name, source in SOURCES.items():
         store.store(group="data", name=name, node=source)
     for name, row in PUBLISHED.items():
@@ -159,9 +171,14 @@ def register() -> None:
         store.store(group="model", name=name, node=node, package="_global_")
 
 
-@lru_cache(maxsize=8)
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    dimensions, remaining = _split_off_dimensions(_import_extensions(overrides))
+    with _COMPOSING:
+        return _compose(overrides)
+
+
+@lru_cache(maxsize=64)
+def _compose(overrides: tuple[str, ...]) -> DictConfig:
+    dimensions, remaining = _split_off_dimensions(import_extensions(overrides))
     for override in remaining:
         _check_form(override)
     if not GlobalHydra.instance().is_initialized():
@@ -184,7 +201,8 @@ def _space(space: dict[str, str], overrides: Sequence[str]) -> dict[str, str]:
         key, _, text = override.lstrip("+~").removeprefix("space.").partition("=")
         if override.startswith("~"):
             if key not in space:
-                raise ValueError(f"~space.{key} must name a dimension of the space, got {key}; it has {', '.join(space)}")
+                known = ", ".join(space) or "none"
+                raise ValueError(f"~space.{key} must name a dimension of the space, which has {known}")
             del space[key]
         elif not text.strip():
             raise ValueError(f"space.{key} must be a dimension, got nothing; try 'space.{key}=choice(1, 2)'")
@@ -226,7 +244,8 @@ def _errors_for_people() -> Iterator[None]:
         raise ValueError(_explained(error)) from error
 
 
-def _import_extensions(overrides: Sequence[str]) -> list[str]:
+def import_extensions(overrides: Sequence[str]) -> list[str]:
+    """Import the modules that `imports=[...]` names, which may extend the catalogs; returns the other overrides."""
     remaining = []
     for override in overrides:
         if not override.startswith("imports="):
@@ -288,12 +307,22 @@ def _wrong_value(key: str, parent: DictConfig, cause: BaseException) -> str:
     group, _, name = key.rpartition(".")
     known = [item.name for item in fields(OmegaConf.get_type(parent))]  # type: ignore[arg-type]
     if name not in known:
+        if owners := _owners(group, name):
+            return f"unknown key {key}; only {' and '.join(owners)} has it"
         if group not in CATALOGS:
             return _unknown_key(key, group, known)
         known.remove("name")
         return _unknown_key(key, f"{group}={parent.name}", known)
     rule = str(cause).splitlines()[0]
     return f"{key} must have a value, got null" if "is not Optional" in rule else f"{key}: {rule}"
+
+
+def _owners(group: str, option: str) -> list[str]:
+    """The other variants of a group that have an option."""
+    if group == "data":
+        return [f"data={name}" for name, kind in SOURCES.items() if option in (item.name for item in fields(kind))]
+    catalog = CATALOGS.get(group, {})
+    return [f"{group}={name}" for name, mixing in catalog.items() if option in hyperparameters(mixing)]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -22,7 +22,7 @@ from explore.cluster.local import Crew, cores, in_turn
 from explore.config import Config, compose, definition, has_option, without_operation
 from explore.data.dataset import Dataset, load
 from explore.evaluation import COMPLETE
-from explore.evaluator import TrainingEvaluator
+from explore.evaluator import TrainingEvaluator, train
 from explore.reporting.page import write_report
 from explore.reporting.tables import hypervolume_history, trial_rows
 from explore.search.proposals import Proposer
@@ -152,7 +152,7 @@ def _work(plan: Plan, stop: Callable[[], bool]) -> None:
     worker = Worker(
         study=open_study(plan),
         proposer=proposer(plan, space, load(config.data)),
-        evaluate=Isolated(TrainingEvaluator(plan.base), lambda: worker.check_in()),
+        evaluate=TrainingEvaluator(plan.base, Isolated(train, lambda: worker.check_in())),
         target=plan.trials,
         output=plan.output,
         command_line=lambda overrides: command_line(plan.base, overrides),

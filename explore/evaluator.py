@@ -1,26 +1,45 @@
 """The evaluator of real searches: overrides → configuration → candidate → training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from explore.candidate import evaluate
-from explore.config import compose, definition
+from explore.candidate import Candidate, evaluate
+from explore.config import compose, definition, import_extensions
 from explore.evaluation import Evaluation, Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A candidate that can be sent to another process, with the modules that extend the catalogs."""
+
+    candidate: Candidate
+    imports: tuple[str, ...]
+
+
+def train(job: Job, folder: Path, report: Report) -> Evaluation:
+    """Evaluate the candidate of a job in this process."""
+    import_extensions(job.imports)
+    return evaluate(job.candidate, folder, report)
 
 
 @dataclass(frozen=True)
 class TrainingEvaluator:
-    """Evaluates overrides on top of `base`; can be sent to another process."""
+    """Evaluates overrides on top of `base`.
+
+    They are composed here, in the process that asks; `run` does the rest, in this process or in another.
+    """
 
     base: tuple[str, ...]
+    run: Callable[[Job, Path, Report], Evaluation] = train
 
     def __call__(self, overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
-        """Train the candidate and keep its configuration beside its checkpoint."""
+        """Keep the configuration in `folder`, and have the candidate trained there."""
         everything = [*self.base, *overrides]
-        candidate = compose(everything).candidate
+        config = compose(everything)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(definition(everything), sort_keys=False))
-        return evaluate(candidate, folder, report)
+        imports = tuple(override for override in self.base if override.startswith("imports="))
+        return self.run(Job(candidate=config.candidate, imports=imports), folder, report)

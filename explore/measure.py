@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from explore.cost.record import Cost
 
 _PUBLISHED_BATCH_ON_CPU = 8
+# With one of these set, the network is not the published one any more.
+_OF_THE_NETWORK = ("model.", "token_mixing", "channel_mixing", "data")
 
 
 def main(config: "Config", overrides: list[str]) -> int:
@@ -40,12 +42,14 @@ def main(config: "Config", overrides: list[str]) -> int:
         name, row = _published(overrides)
         architecture = _architecture(config, row, overrides)
         device = resolve_device(config.cost.device)
-        resolve_precision(config.cost.precision, device)
+        precision = resolve_precision(config.cost.precision, device)
+    config.cost = replace(config.cost, precision=precision)
     given = any(override.startswith("cost.batch_size=") for override in overrides)
     if row and device.type == "cpu" and not given:
         config.cost = replace(config.cost, batch_size=_PUBLISHED_BATCH_ON_CPU)
     cost = _measure(config, architecture)
-    result = _result(name or "network", cost, config, architecture, row)
+    changed = any(override.lstrip("+").startswith(_OF_THE_NETWORK) for override in overrides)
+    result = _result(name or "network", cost, config, architecture, None if changed else row)
     if config.format == "json":
         print_json(result)
     else:

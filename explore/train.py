@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from explore.command import print_json, refusing_bad_input, run
+from explore.command import make_folder, print_json, refusing_bad_input, run
 
 if TYPE_CHECKING:
     from explore.config import Config
@@ -35,7 +35,7 @@ def main(config: "Config", overrides: list[str]) -> int:
     """Train one candidate and print its learning curve and cost."""
     from explore.config import definition, without_operation
     from explore.data.dataset import load
-    from explore.evaluation import COMPLETE
+    from explore.evaluation import COMPLETE, INTERRUPTED, Evaluation
     from explore.evaluator import TrainingEvaluator
     from explore.tracking import Tracker
 
@@ -44,6 +44,7 @@ def main(config: "Config", overrides: list[str]) -> int:
         config.candidate.check(load(config.data))
     identity = hashlib.sha256(json.dumps(definition(overrides), sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(config.outputs) / "train" / identity
+    make_folder(folder)
     tracker = Tracker(config.tracking, "train", folder)
     stream = sys.stderr if config.format == "json" else sys.stdout
 
@@ -51,10 +52,14 @@ def main(config: "Config", overrides: list[str]) -> int:
         tracker.report(item)
         print(_line(item), file=stream, flush=True)
 
-    folder.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "-m", "explore.train", *overrides])
     tracker.open(identity, "train", {"command": command}, ())
-    evaluation = TrainingEvaluator(tuple(without_operation(overrides)))([], folder, report)
+    try:
+        evaluation = TrainingEvaluator(tuple(without_operation(overrides)))([], folder, report)
+    except KeyboardInterrupt:
+        tracker.close(Evaluation(status=INTERRUPTED), folder / "config.yaml")
+        print(f"explore: stopped; the same command goes on from the last checkpoint: {command}", file=sys.stderr)
+        raise
     tracker.close(evaluation, folder / "config.yaml")
     if config.format == "json":
         print_json(evaluation.to_dict() | {"folder": str(folder), "command": command})

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.storages import InMemoryStorage
 from PIL import Image
+from plotly.offline import get_plotlyjs
 
 from explore.cost.record import Cost, Throughput
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, Epoch, Evaluation
@@ -131,6 +132,13 @@ class Tags(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
+@pytest.fixture(autouse=True)
+def quick_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the megabytes of plotly.js and the drawing of the picture, which have tests of their own."""
+    monkeypatch.setattr(page, "get_plotlyjs", lambda: "/* plotly.js */")
+    monkeypatch.setattr(page, "write_front_png", lambda trials, tests, path, title: path.touch())
+
+
 def written(study: Study, folder: Path) -> str:
     return write_report(study, folder).read_text(encoding="utf-8")
 
@@ -219,8 +227,7 @@ def test_hypervolume_never_shrinks_and_ignores_what_others_beat(points: list[tup
 @given(st.floats(1e-2, 1e7), st.floats(1.26, 1e5))
 def test_log_ticks_are_enough_and_inside(low: float, factor: float) -> None:
     ticks = style.log_ticks(low, low * factor)
-    assert len(ticks) >= 2
-    assert len(ticks) <= 24
+    assert 2 <= len(ticks) <= 11
     assert ticks == sorted(set(ticks))
     assert all(low <= tick <= low * factor for tick in ticks)
 
@@ -293,7 +300,7 @@ def test_importance_finds_the_dimension_that_matters_for_each_objective() -> Non
     shares = importances(trials)
     assert max(shares["accuracy"], key=lambda key: shares["accuracy"][key]) == "model.depth"
     assert max(shares["throughput"], key=lambda key: shares["throughput"][key]) == "model.width"
-    assert {sum(by_dimension.values()) for by_dimension in shares.values()} == {pytest.approx(1.0)}
+    assert [sum(by_dimension.values()) for by_dimension in shares.values()] == pytest.approx([1.0, 1.0])
     assert importance_figure(trials) is not None
 
 
@@ -433,6 +440,13 @@ def test_page_fetches_nothing(tmp_path: Path) -> None:
     assert all("src" not in attributes for attributes in tags.all("script"))
 
 
+def test_page_brings_its_own_plotly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    content = written(searched(2), tmp_path)
+    assert content.count(get_plotlyjs()) == 1
+    assert Tags(content).words.endswith("Copy")
+
+
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     attack = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
     study = new_study(attack)
@@ -456,6 +470,7 @@ def test_two_thousand_trials_take_seconds(tmp_path: Path, monkeypatch: pytest.Mo
     study = searched(100)
     few = study.trials()
     monkeypatch.setattr(study, "trials", lambda: [replace(few[number % 100], number=number) for number in range(2000)])
+    monkeypatch.setattr(page, "write_front_png", write_front_png)
     start = time.monotonic()
     content = written(study, tmp_path)
     assert time.monotonic() - start < 20

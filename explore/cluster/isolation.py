@@ -12,12 +12,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from explore.evaluation import FAILED, Evaluation, Evaluator, Report
+from explore.evaluation import FAILED, Evaluation, Report
+
+Job = TypeVar("Job")
 
 _PRELOAD = ["explore.evaluator"]
 _TICK_SECONDS = 0.5
@@ -37,21 +40,21 @@ def server_context() -> multiprocessing.context.ForkServerContext:
 
 
 @dataclass(frozen=True)
-class Isolated:
-    """An evaluator that runs `evaluate` in a process of its own.
+class Isolated(Generic[Job]):
+    """Runs `evaluate(job, folder, report)` in a process of its own; the job must be picklable.
 
     What the process prints goes to `log.txt` in the trial's folder. `tick` is called about twice a second while it
     runs; when it raises, the process is ended and the exception goes on.
     """
 
-    evaluate: Evaluator
+    evaluate: Callable[[Job, Path, Report], Evaluation]
     tick: Callable[[], None]
 
-    def __call__(self, overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+    def __call__(self, job: Job, folder: Path, report: Report) -> Evaluation:
         """Evaluate; an exception or the death of the process becomes a failed evaluation with its reason."""
         folder.mkdir(parents=True, exist_ok=True)
         ours, theirs = multiprocessing.Pipe()
-        process = server_context().Process(target=_child, args=(self.evaluate, list(overrides), folder, theirs))
+        process = server_context().Process(target=_child, args=(self.evaluate, job, folder, theirs))
         process.start()
         theirs.close()
         try:
@@ -82,14 +85,16 @@ class Isolated:
             report(message)
 
 
-def _child(evaluate: Evaluator, overrides: list[str], folder: Path, connection: Connection) -> None:
+def _child(
+    evaluate: Callable[[Job, Path, Report], Evaluation], job: Job, folder: Path, connection: Connection
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     try:
-        result = evaluate(overrides, folder, connection.send)
+        result = evaluate(job, folder, connection.send)
     except Exception as error:
         traceback.print_exc()
         result = Evaluation(status=FAILED, reason=f"{type(error).__name__}: {error}")

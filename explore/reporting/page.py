@@ -1,6 +1,7 @@
 """The report of a study: one HTML page that needs nothing else, a picture of the front and two tables."""
 
 import os
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,7 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
     environment.filters |= {"percent": style.percent, "speed": style.speed}
     complete = [trial for trial in trials if trial.status == COMPLETE]
     return environment.get_template("page.html.j2").render(
-        name=name,
+        again=shlex.join(["python", "-m", "explore.report", f"study={name}"]),
         title=_title(name, notes),
         notes=notes,
         data=_data(notes.get("data", {})),

@@ -1,7 +1,8 @@
 """The study as interactive pictures: Plotly figures that fit light and dark pages."""
 
-import html
 from collections.abc import Mapping, Sequence
+from functools import partial
+from html import escape
 from math import log10
 from typing import Any
 
@@ -15,6 +16,8 @@ from explore.search.study import Trial, front
 
 # Plotly's symbols, solid and far apart in shape.
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
+# Plotly's text has a few tags and no entity for quotes.
+_escape = partial(escape, quote=False)
 _ACCURACY = "validation accuracy / %"
 _AXIS = {
     "gridcolor": "rgba(128,138,150,0.22)",
@@ -54,8 +57,8 @@ def front_figure(
     members = front(complete)
     figure = _figure(560)
     colours = style.colours(_variant(trial, "token_mixing") for trial in trials)
-    _add_points(figure, complete, {trial.number for trial in members}, tests, colours)
     _add_edge(figure, members)
+    _add_points(figure, complete, {trial.number for trial in members}, tests, colours)
     measured = [trial for trial in members if trial.number in tests]
     if measured:
         figure.add_scatter(
@@ -66,6 +69,7 @@ def front_figure(
             text=[f"#{trial.number} on the test images: {style.percent(tests[trial.number])}" for trial in measured],
             hoverinfo="text",
             name="test accuracy",
+            legendrank=1002,
         )
     for reference in references:
         _add_reference(figure, reference)
@@ -134,7 +138,7 @@ def importance_figure(trials: Sequence[Trial]) -> go.Figure | None:
         reversed(list(shares.items())), (style.COLOURS[1], style.COLOURS[0]), strict=True
     ):
         figure.add_bar(
-            y=[html.escape(key) for key in keys],
+            y=[_escape(key) for key in keys],
             x=[100 * by_dimension.get(key, 0.0) for key in keys],
             orientation="h",
             marker={"color": color},
@@ -153,7 +157,7 @@ def _figure(height: int) -> go.Figure:
 
 def _variant(trial: Trial, key: str) -> str:
     """The variant of a trial, escaped; empty where it is no dimension of the search."""
-    return html.escape(str(trial.proposal.values.get(key, "")))
+    return _escape(str(trial.proposal.values.get(key, "")))
 
 
 def _add_points(
@@ -207,12 +211,13 @@ def _add_edge(figure: go.Figure, members: Sequence[Trial]) -> None:
         line={"shape": "vh", "color": style.GREY, "width": 1.5},
         hoverinfo="skip",
         name="front",
+        legendrank=1001,
     )
 
 
 def _add_reference(figure: go.Figure, reference: Mapping[str, Any]) -> None:
-    name, speed, accuracy = html.escape(str(reference["name"])), float(reference["throughput"]), reference["accuracy"]
-    text = f"<b>{name}</b><br>{style.speed(speed)} images/s<br>{html.escape(str(reference.get('note', '')))}"
+    name, speed, accuracy = _escape(str(reference["name"])), float(reference["throughput"]), reference["accuracy"]
+    text = f"<b>{name}</b><br>{style.speed(speed)} images/s<br>{_escape(str(reference.get('note', '')))}"
     if accuracy is None:
         figure.add_vline(x=speed, line={"dash": "dot", "width": 1, "color": style.GREY})
         figure.add_annotation(
@@ -311,7 +316,7 @@ def _hover(trial: Trial, tests: Mapping[int, float]) -> str:
         f"{style.speed(timed.images_per_second)} images/s ({style.speed(timed.low)}–{style.speed(timed.high)})",
         f"{style.short(cost.macs)} MACs, {style.short(cost.params)} parameters",
         "",
-        *(html.escape(f"{key}={style.value(sampled)}") for key, sampled in sorted(trial.proposal.values.items())),
+        *(_escape(f"{key}={style.value(sampled)}") for key, sampled in sorted(trial.proposal.values.items())),
     ]
     return "<br>".join(lines)
 

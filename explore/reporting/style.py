@@ -14,7 +14,7 @@ _TICKS_PER_DECADE: Sequence[Sequence[float]] = (
     (1, 3),
     (1, 2, 5),
     (1, 1.5, 2, 3, 4, 5, 6, 8),
-    tuple(n / 10 for n in range(10, 100)),
+    *(tuple(n / parts for n in range(parts, 10 * parts)) for parts in (2, 5, 10)),
 )
 
 
@@ -24,7 +24,7 @@ def colours(names: Iterable[str]) -> Mapping[str, str]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return round numbers from `low` to `high` for a log axis: as few kinds as give at least four ticks."""
+    """Return round numbers from `low` to `high` for a log axis: as few kinds as give four or more."""
     ticks: list[float] = []
     for steps in _TICKS_PER_DECADE:
         decades = range(_exponent(low), _exponent(high) + 1)

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,13 +42,15 @@ def fit(
     """
     module = Classifier(network, recipe, steps=recipe.epochs * len(train))
     checkpoint = folder / CHECKPOINT
-    callbacks: list[Callback] = [_Rungs(train, recipe, checkpoint, report)]
+    rungs = _Rungs(train, recipe, checkpoint, report)
+    callbacks: list[Callback] = [rungs]
     if recipe.ema:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema))
-    with _quiet_lightning():
+    with _quiet_lightning(), _interruptible():
         trainer = _trainer(recipe, callbacks=callbacks, default_root_dir=folder)
         start = str(checkpoint) if checkpoint.exists() else None
         trainer.fit(module, train, validation, ckpt_path=start, weights_only=True)
+        rungs.report_new(trainer, module)  # where the checkpoint was the last one, no epoch has begun
     return module.curve
 
 
@@ -77,7 +81,7 @@ class _Rungs(Callback):
         self.reported = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._report_new(trainer, pl_module)
+        self.report_new(trainer, pl_module)
         self.train.set_epoch(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,9 +91,10 @@ class _Rungs(Callback):
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
                 os.replace(partial, self.checkpoint)
-        self._report_new(trainer, pl_module)
+        self.report_new(trainer, pl_module)
 
-    def _report_new(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def report_new(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report the epochs of the curve that were not reported yet."""
         assert isinstance(pl_module, Classifier)
         if trainer.is_global_zero:
             for record in pl_module.curve[self.reported :]:
@@ -117,6 +122,20 @@ def _trainer(recipe: Training, *, callbacks: list[Callback], default_root_dir: P
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C stays a KeyboardInterrupt: Lightning ends the process for it, and leaves the signal ignored."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

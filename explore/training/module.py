@@ -1,5 +1,6 @@
 """The LightningModule: one network, its loss, its optimizer, and the learning curve so far."""
 
+import math
 import time
 from typing import Any
 
@@ -80,12 +81,12 @@ class Classifier(LightningModule):
         self._validation = []
 
     def on_validation_epoch_end(self) -> None:
-        """Write the epoch into the curve; raises Diverged when the training loss is no longer a number."""
+        """Write the epoch into the curve; raises Diverged when a loss is no longer a number."""
         train_loss = torch.stack(self._training).float().mean()
         loss, accuracy = self.means()
         train_loss = self.trainer.strategy.reduce(train_loss, reduce_op="mean")
-        if not torch.isfinite(train_loss):
-            raise Diverged(f"loss {train_loss.item()} in epoch {self.current_epoch + 1}")
+        if not (torch.isfinite(train_loss) and math.isfinite(loss)):
+            raise Diverged(f"loss {train_loss.item()}, validation loss {loss} in epoch {self.current_epoch + 1}")
         self.curve.append(
             {
                 "epoch": self.current_epoch + 1,

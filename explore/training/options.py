@@ -1,8 +1,10 @@
 """The recipe: how a candidate is trained."""
 
+import math
 from dataclasses import dataclass
 
 SCHEDULES = ("cosine", "linear", "constant")
+ACCELERATORS = ("auto", "cpu", "gpu")
 
 
 @dataclass(kw_only=True)
@@ -34,13 +36,16 @@ class Training:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"training.threads must be at least 1 or null, got {self.threads}")
-        if not self.lr > 0:
-            raise ValueError(f"training.lr must be above 0, got {self.lr}; try 0.001")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"training.lr must be above 0 and finite, got {self.lr}; try 0.001")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"training.seed must be at least 0 and below 2**32, got {self.seed}")
         for name in ("warmup", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must lie in [0, 1), got {getattr(self, name)}")
         for name in ("weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"training.schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"training.{name} must be at least 0 and finite, got {getattr(self, name)}")
+        for name, allowed in (("schedule", SCHEDULES), ("accelerator", ACCELERATORS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"training.{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")

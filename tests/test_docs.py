@@ -1,0 +1,83 @@
+"""What the documentation shows can be done: its links lead somewhere, its commands compose, its example runs."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from explore.config import compose
+from explore.measure import main as measure
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(path for folder in ("", "docs", "sweeps", "benchmarks") for path in (ROOT / folder).glob("*.md"))
+PAGES += sorted((ROOT / "sweeps").glob("*/*.md"))
+EXAMPLE = ROOT / "docs" / "adding-a-mixing.md"
+
+
+def commands(path: Path) -> Iterator[list[str]]:
+    """The words of every `python -m ...` of ours on a page, in a block of code or in a line."""
+    for line in path.read_text().replace("\\\n", " ").splitlines():
+        for found in re.findall(r"python -m ((?:explore|benchmarks)\.[^`]*)", line):
+            yield shlex.split(found, comments=True)
+
+
+COMMANDS = sorted({(path.name, *words) for path in PAGES for words in commands(path)})
+
+
+def test_links_lead_somewhere() -> None:
+    dead = []
+    for path in PAGES:
+        links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", path.read_text())
+        for link in (one or other for one, other in links):
+            target = link.partition("#")[0]
+            if target and not re.match(r"[a-z]+:", target) and not (path.parent / target).exists():
+                dead.append(f"{path.relative_to(ROOT)}: {link}")
+    assert not dead
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_compose(command: tuple[str, ...]) -> None:
+    _, module, *overrides = command
+    if module.endswith(".NAME"):
+        return
+    assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), f"there is no {module}"
+    if module.startswith("benchmarks"):
+        return
+    placeholders = [word for word in overrides if re.search(r"=[A-Z]+$|\.\.\.", word)]
+    if not placeholders and not any(word.startswith(("imports=", "-")) for word in overrides):
+        compose(overrides)
+
+
+def test_make_knows_the_targets_that_are_named() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for path in PAGES for name in re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(), re.MULTILINE)}
+    assert named <= targets
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == version
+
+
+def test_the_example_of_a_mixing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The documented class, by the first documented command, costs what an MLP of as many hidden numbers does."""
+    (code,) = re.findall(r"```python\n(.*?)```", EXAMPLE.read_text(), re.DOTALL)
+    (tmp_path / "my_mixings.py").write_text(code)
+    module, *overrides = next(words for words in commands(EXAMPLE) if words[0] == "explore.measure")
+    assert "token_mixing.rank=4" in overrides
+    small = ["data=digits", "model.patch_size=2", "model.width=16", "model.depth=1", "throughput=off", "format=json"]
+    line = [sys.executable, "-m", module, *overrides, *small]
+    example = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert example.returncode == 0, example.stderr
+
+    alike = ["token_mixing=mlp", f"token_mixing.expansion={4 / 16}", *small]
+    assert measure(compose(alike), alike) == 0
+    found, expected = json.loads(example.stdout), json.loads(capsys.readouterr().out)
+    assert [found[key] for key in ("params", "macs")] == [expected[key] for key in ("params", "macs")]

@@ -1,0 +1,402 @@
+"""Training learns, repeats itself to the bit, goes on from any epoch as if never stopped, and ends when it diverges.
+
+python -m pytest tests/test_training.py
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from explore.architecture.catalog import Mixing
+from explore.architecture.network import Network
+from explore.architecture.spec import Model, architecture
+from explore.data.dataset import load
+from explore.data.loader import Batches
+from explore.data.options import Augmentation, Digits
+from explore.training.fit import CHECKPOINT, accuracy, fit, trained_weights
+from explore.training.module import Classifier, Diverged
+from explore.training.optimizer import make_optimizer, make_schedule, rate
+from explore.training.options import SCHEDULES, Training
+
+SHORT = Training(epochs=3, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
+Curve = list[dict[str, float]]
+
+
+class Stopped(Exception):
+    """Raised by a report, as a person or a crash would stop a run."""
+
+
+def network(
+    seed: int = 0, *, drop_path: float = 0.0, width: int = 16, mixing: str = "mlp", pooling: str = "mean"
+) -> Network:
+    torch.manual_seed(seed)
+    model = Model(patch_size=2, depth=2, width=width, drop_path=drop_path, pooling=pooling)
+    mixings = Mixing(name=mixing), Mixing(name="mlp")
+    return Network(architecture(model, *mixings, image_size=8, channels=1, classes=10))
+
+
+def batches(recipe: Training, augmentation: Augmentation | None = None) -> tuple[Batches, Batches]:
+    digits = load(Digits())
+
+    def of(split: str, augmented: Augmentation | None) -> Batches:
+        return Batches(
+            getattr(digits, split),
+            recipe.batch_size,
+            device="cpu",
+            mean=digits.mean,
+            std=digits.std,
+            classes=10,
+            augmentation=augmented,
+            seed=recipe.seed,
+            shuffle=split == "train",
+            drop_last=split == "train",
+        )
+
+    return of("train", augmentation), of("validation", None)
+
+
+def train(
+    folder: Path,
+    recipe: Training = SHORT,
+    *,
+    augmentation: Augmentation | None = None,
+    drop_path: float = 0.0,
+    report: Callable[[Mapping[str, float]], None] = lambda record: None,
+) -> Curve:
+    folder.mkdir(exist_ok=True)
+    return fit(network(recipe.seed, drop_path=drop_path), *batches(recipe, augmentation), recipe, folder, report)
+
+
+def comparable(curve: Curve) -> list[dict[str, float]]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in curve]
+
+
+recipes = st.builds(Training, schedule=st.sampled_from(SCHEDULES), warmup=st.floats(0, 0.99), epochs=st.integers(1, 10))
+
+
+@given(recipe=recipes, steps=st.integers(1, 500))
+def test_rate_rises_through_the_warm_up_then_never_rises_again(recipe: Training, steps: int) -> None:
+    rates = [rate(step, steps, recipe) for step in range(steps)]
+    warmup = math.ceil(recipe.warmup * steps)
+    assert all(0 < one <= 1 for one in rates)
+    assert all(before < after for before, after in zip(rates[:warmup], rates[1:warmup], strict=False))
+    assert all(before >= after for before, after in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+
+
+@given(steps=st.integers(100, 2000), warmup=st.floats(0, 0.5), schedule=st.sampled_from(["cosine", "linear"]))
+def test_rate_ends_near_zero(steps: int, warmup: float, schedule: str) -> None:
+    recipe = Training(schedule=schedule, warmup=warmup)
+    assert rate(steps - 1, steps, recipe) < 0.03
+    assert rate(steps, steps, recipe) == pytest.approx(0, abs=1e-9)
+    assert rate(2 * steps, steps, recipe) == pytest.approx(0, abs=1e-9)
+
+
+@given(steps=st.integers(50, 500), warmup=st.floats(0.1, 0.5))
+def test_constant_rate_stays_at_the_peak(steps: int, warmup: float) -> None:
+    recipe = Training(schedule="constant", warmup=warmup)
+    assert rate(math.ceil(warmup * steps), steps, recipe) == rate(steps, steps, recipe) == 1
+
+
+def test_cosine_is_half_way_down_in_the_middle() -> None:
+    assert rate(60, 110, replace(SHORT, warmup=10 / 110)) == pytest.approx(0.5)
+
+
+def test_optimizer_takes_the_peak_rate_times_the_schedule() -> None:
+    optimizer = make_optimizer(network(), SHORT)
+    schedule = make_schedule(optimizer, SHORT, steps=10)
+    seen = []
+    for _ in range(10):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert seen == [SHORT.lr * rate(step, 10, SHORT) for step in range(10)]
+
+
+def test_only_matrices_decay() -> None:
+    net = network(mixing="attention", pooling="class_token")
+    decayed, others = make_optimizer(net, replace(SHORT, weight_decay=0.3)).param_groups
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    in_decayed = {names[id(parameter)] for parameter in decayed["params"]}
+    in_others = {names[id(parameter)] for parameter in others["params"]}
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    assert in_decayed | in_others == set(names.values())
+    assert not in_decayed & in_others
+    assert {"positions", "class_token", "head.bias", "norm.weight", "norm.bias"} <= in_others
+    assert {"head.weight", "stem.projection.weight"} <= in_decayed
+    assert all(name.endswith(".weight") for name in in_decayed)
+
+
+def test_digits_are_learned(tmp_path: Path) -> None:
+    recipe = replace(SHORT, epochs=8, batch_size=64, lr=1e-2)
+    curve = fit(network(width=32), *batches(recipe), recipe, tmp_path, lambda record: None)
+    assert [record["epoch"] for record in curve] == list(range(1, 9))
+    assert curve[-1]["val_accuracy"] > 0.85
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+    assert curve[-1]["val_loss"] < curve[0]["val_loss"]
+    assert all(record["seconds"] > 0 for record in curve)
+    assert max(record["lr"] for record in curve) <= recipe.lr
+
+
+def test_seed_decides_the_curve(tmp_path: Path) -> None:
+    augmentation = Augmentation(shift=1, mixup=0.2)
+    first = train(tmp_path / "a", augmentation=augmentation, drop_path=0.2)
+    torch.rand(7)  # what the process drew before must not matter
+    again = train(tmp_path / "b", augmentation=augmentation, drop_path=0.2)
+    other = train(tmp_path / "c", replace(SHORT, seed=1), augmentation=augmentation, drop_path=0.2)
+    assert comparable(first) == comparable(again)
+    assert comparable(first) != comparable(other)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, ema: float, stop: int) -> None:
+    recipe = replace(SHORT, ema=ema)
+    options = {"augmentation": Augmentation(shift=1, flip=True, mixup=0.3, erasing=0.2), "drop_path": 0.3}
+    whole = train(tmp_path / "whole", recipe, **options)  # type: ignore[arg-type]
+
+    def stopper(record: Mapping[str, float]) -> None:
+        if record["epoch"] == stop:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(tmp_path / "parts", recipe, report=stopper, **options)  # type: ignore[arg-type]
+    reported: Curve = []
+    curve = train(tmp_path / "parts", recipe, report=lambda one: reported.append(dict(one)), **options)  # type: ignore[arg-type]
+    assert comparable(curve) == comparable(reported) == comparable(whole)
+    expected = trained_weights(tmp_path / "whole")
+    assert all(torch.equal(weight, expected[name]) for name, weight in trained_weights(tmp_path / "parts").items())
+
+
+def test_finished_run_reports_its_whole_curve_again_and_trains_no_more(tmp_path: Path) -> None:
+    whole = train(tmp_path)
+    before = (tmp_path / CHECKPOINT).stat().st_mtime_ns
+    reported: Curve = []
+    assert train(tmp_path, report=lambda one: reported.append(dict(one))) == whole == reported
+    assert (tmp_path / CHECKPOINT).stat().st_mtime_ns == before
+
+
+def test_checkpoints_are_written_at_each_rung_and_at_the_end(tmp_path: Path) -> None:
+    written: list[int | None] = []
+
+    def look(record: Mapping[str, float]) -> None:
+        checkpoint = tmp_path / CHECKPOINT
+        written.append(torch.load(checkpoint, weights_only=True)["epoch"] if checkpoint.exists() else None)
+
+    train(tmp_path, replace(SHORT, epochs=5, rung=2), report=look)
+    assert written == [None, 1, 1, 3, 4]  # Lightning counts epochs from 0
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_run_stopped_between_rungs_loses_only_what_came_after_the_last(tmp_path: Path) -> None:
+    recipe = replace(SHORT, epochs=4, rung=2)
+    seen: list[float] = []
+
+    def stopper(record: Mapping[str, float]) -> None:
+        seen.append(record["epoch"])
+        if record["epoch"] == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(tmp_path / "parts", recipe, report=stopper)
+    curve = train(tmp_path / "parts", recipe)
+    assert comparable(curve) == comparable(train(tmp_path / "whole", recipe))
+
+
+def test_weights_that_are_evaluated_are_those_that_are_saved(tmp_path: Path) -> None:
+    recipe = replace(SHORT, ema=0.95)
+    curve = train(tmp_path, recipe)
+    _, validation = batches(recipe)
+    assert accuracy(network(seed=5), validation, recipe, tmp_path) == pytest.approx(curve[-1]["val_accuracy"], abs=1e-6)
+    checkpoint = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert any(not torch.equal(averaged[name], current[name]) for name in averaged)
+
+
+def test_average_follows_its_formula(tmp_path: Path) -> None:
+    recipe = replace(SHORT, epochs=1, batch_size=512, ema=0.5)  # two steps
+    train(tmp_path, recipe)
+    start = network().state_dict()
+    plain = train_states(replace(recipe, ema=0.0))
+    averaged = trained_weights(tmp_path)
+    # Lightning's average begins with the weights after the first step.
+    assert len(plain) == 2
+    for name, weight in averaged.items():
+        bare = name.removeprefix("network.")
+        candidates = [plain[0][bare], start[bare]]
+        assert any(torch.allclose(weight, 0.5 * one + 0.5 * plain[1][bare], atol=1e-6) for one in candidates), name
+
+
+def train_states(recipe: Training) -> list[dict[str, Tensor]]:
+    """The weights after each step of one epoch, by a plain loop of the same recipe."""
+    net = network()
+    loader, _ = batches(recipe)
+    optimizer = make_optimizer(net, recipe)
+    schedule = make_schedule(optimizer, recipe, len(loader))
+    loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    states = []
+    for images, labels in loader:
+        optimizer.zero_grad()
+        loss(net(images), labels).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
+        optimizer.step()
+        schedule.step()
+        states.append({name: weight.clone() for name, weight in net.state_dict().items()})
+    return states
+
+
+@pytest.mark.parametrize("clip_norm", [0.01, 1.0])
+def test_trainer_does_what_a_plain_loop_does(tmp_path: Path, clip_norm: float) -> None:
+    recipe = replace(SHORT, epochs=1, clip_norm=clip_norm)
+    train(tmp_path, recipe)
+    expected = train_states(recipe)[-1]
+    for name, weight in trained_weights(tmp_path).items():
+        torch.testing.assert_close(weight, expected[name.removeprefix("network.")])
+
+
+def test_gradient_is_clipped_unless_the_norm_is_zero(tmp_path: Path) -> None:
+    weights = []
+    for index, clip_norm in enumerate((0.0, 1e9, 1e-6)):
+        train(tmp_path / str(index), replace(SHORT, epochs=1, clip_norm=clip_norm))
+        weights.append(trained_weights(tmp_path / str(index))["network.head.weight"])
+    assert torch.allclose(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("targets", ["labels", "distributions"])
+def test_label_smoothing_is_in_the_training_loss(targets: str) -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(10, (6,))
+    target = labels if targets == "labels" else nn.functional.one_hot(labels, 10).float()
+    images = torch.rand(6, 1, 8, 8)
+    net = network()
+    loss = Classifier(net, replace(SHORT, label_smoothing=0.3), 1).training_step((images, target), 1)
+    log = net(images).log_softmax(1)
+    expected = -(0.7 * log.gather(1, labels[:, None])[:, 0] + 0.3 * log.mean(1)).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_targets_of_mixed_images_are_learned_from(tmp_path: Path) -> None:
+    mixed = train(tmp_path / "mixed", augmentation=Augmentation(mixup=0.5, cutmix=0.5))
+    plain = train(tmp_path / "plain")
+    assert all(math.isfinite(record["train_loss"]) for record in mixed)
+    assert comparable(mixed) != comparable(plain)
+
+
+def test_validation_loss_is_plain_cross_entropy_over_all_images(tmp_path: Path) -> None:
+    curve = train(tmp_path, replace(SHORT, epochs=1, label_smoothing=0.4, batch_size=100))
+    net = network()
+    net.load_state_dict({key.removeprefix("network."): value for key, value in trained_weights(tmp_path).items()})
+    _, validation = batches(SHORT)
+    with torch.inference_mode():
+        logits, labels = (torch.cat(part) for part in zip(*((net(x), y) for x, y in validation), strict=True))
+    assert curve[0]["val_loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-4)
+    assert curve[0]["val_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item(), abs=1e-6)
+
+
+class Broken(nn.Module):
+    """Gives logits that are not numbers, in training, validation or both."""
+
+    def __init__(self, *, in_training: bool) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+        self.in_training = in_training
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(x.flatten(1))
+        return logits * math.nan if self.training == self.in_training else logits
+
+
+def test_divergence_ends_the_run_at_the_first_step(tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    class Counted(Batches):
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in super().__iter__():
+                steps.append(1)
+                yield batch
+
+    loader, validation = batches(replace(SHORT, batch_size=16))
+    loader.__class__ = Counted
+    with pytest.raises(Diverged, match="loss nan in epoch 1, step 1"):
+        fit(Broken(in_training=True), loader, validation, SHORT, tmp_path, lambda record: None)
+    assert len(steps) <= 2
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_divergence_in_validation_only_is_divergence(tmp_path: Path) -> None:
+    reported: list[Mapping[str, float]] = []
+    with pytest.raises(Diverged, match="validation loss nan in epoch 1"):
+        fit(Broken(in_training=False), *batches(SHORT), SHORT, tmp_path, reported.append)
+    assert not reported
+
+
+def test_absurd_learning_rate_diverges(tmp_path: Path) -> None:
+    recipe = replace(SHORT, lr=1e30, warmup=0.0, epochs=5, clip_norm=0.0)
+    reported: list[Mapping[str, float]] = []
+    with pytest.raises(Diverged, match="loss"):
+        train(tmp_path, recipe, report=reported.append)
+    assert len(reported) <= 1
+
+
+def test_bf16_trains_on_the_processor(tmp_path: Path) -> None:
+    curve = train(tmp_path / "half", replace(SHORT, precision="bf16-mixed"))
+    exact = train(tmp_path / "full")
+    assert comparable(curve) != comparable(exact)
+    assert curve[-1]["val_loss"] == pytest.approx(exact[-1]["val_loss"], rel=0.1)
+    assert {weight.dtype for weight in trained_weights(tmp_path / "half").values()} == {torch.float32}
+
+
+def test_interruption_stays_one(tmp_path: Path) -> None:
+    def interrupt(record: Mapping[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, report=interrupt)
+    assert (tmp_path / CHECKPOINT).exists()
+
+
+def test_training_warns_of_nothing_and_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(tmp_path, replace(SHORT, epochs=1, ema=0.9))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "training.epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "training.batch_size must be at least 1, got 0"),
+        ({"rung": 0}, "training.rung must be at least 1, got 0"),
+        ({"devices": 0}, "training.devices must be at least 1, got 0"),
+        ({"threads": 0}, "training.threads must be at least 1 or null, got 0"),
+        ({"lr": 0.0}, "training.lr must be above 0 and finite, got 0.0; try 0.001"),
+        ({"lr": math.inf}, "training.lr must be above 0 and finite, got inf"),
+        ({"lr": math.nan}, "training.lr must be above 0 and finite, got nan"),
+        ({"warmup": 1.0}, r"training.warmup must lie in \[0, 1\), got 1.0"),
+        ({"ema": -0.1}, r"training.ema must lie in \[0, 1\), got -0.1"),
+        ({"label_smoothing": math.nan}, r"training.label_smoothing must lie in \[0, 1\), got nan"),
+        ({"weight_decay": -1.0}, "training.weight_decay must be at least 0 and finite, got -1.0"),
+        ({"clip_norm": math.nan}, "training.clip_norm must be at least 0 and finite, got nan"),
+        ({"seed": -1}, r"training.seed must be at least 0 and below 2\*\*32, got -1"),
+        ({"seed": 2**32}, r"training.seed must be at least 0 and below 2\*\*32, got 4294967296"),
+        ({"schedule": "step"}, "training.schedule must be one of cosine, linear, constant, got 'step'"),
+        ({"accelerator": "tpu"}, "training.accelerator must be one of auto, cpu, gpu, got 'tpu'"),
+    ],
+)
+def test_recipe_that_breaks_a_rule_is_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SHORT, **change).check()  # type: ignore[arg-type]
+
+
+def test_default_recipe_keeps_the_rules() -> None:
+    Training().check()
+    Training(seed=2**32 - 1, threads=1).check()
