@@ -4,6 +4,8 @@ ENV := .venv
 PYTHON := $(ENV)/bin/python
 READY := $(ENV)/.installed
 UNFINISHED := $(ENV)/.installing
+LOG := $(ENV)/pip.log
+INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --progress-bar off
 # Where to look for a Python to begin with; `make setup BASE=/path/to/python3.12` names one.
 BASE := python3 python3.13 python3.12 python3.11
 TESTS := $(PYTHON) -m pytest
@@ -37,8 +39,8 @@ clean: ## remove .venv and every cache; results in outputs stay
 	@rm -rf $(ENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	@find benchmarks explore tests -name __pycache__ -prune -exec rm -rf {} +
 
-# An installation that was stopped half-way leaves UNFINISHED behind, and the next one starts from nothing. The rename
-# at the end is what counts: a pipeline has only the exit status of its last command, which merely shortens pip's report.
+# An installation that was stopped half-way leaves UNFINISHED behind, and the next one starts from nothing. Its rename
+# tells success from failure: a pipeline has the exit status of its last command only. The screen shows what takes long.
 $(READY): pyproject.toml
 	@base=; any=; for each in $(BASE); do \
 		$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; any=$$each; \
@@ -49,14 +51,12 @@ $(READY): pyproject.toml
 	if [ -z "$$base" ]; then \
 		echo "$$any must have the modules venv and ensurepip, got a Python without;" \
 			"install them (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; fi; \
-	echo "Setting up $(ENV) with $$($$base --version); the packages take a few minutes, once."; \
+	echo "Setting up $(ENV) with $$($$base --version): a few minutes, once"; \
 	if [ -e $(UNFINISHED) ]; then find $(ENV) -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; fi; \
 	mkdir -p $(ENV) && touch $(UNFINISHED) && rm -f $(READY) && $$base -m venv $(ENV) && \
-	{ $(PYTHON) -m pip install --disable-pip-version-check --editable '.[data,dev]' && mv $(UNFINISHED) $(READY); } 2>&1 | \
+	{ $(INSTALL) --editable '.[data,dev]' && mv $(UNFINISHED) $(READY); } 2>&1 | tee $(LOG) | \
 	while IFS= read -r line; do case "$$line" in \
-		"Installing collected packages"*) echo "  Installing"; ;; \
-		"WARNING: Location"*"is ignored"*|"Looking in"*|Collecting*|Obtaining*|Processing*|"Requirement already"*) ;; \
-		*.metadata*|*"Using cached"*|*Preparing*|*"Getting requirements"*|*"build dependencies"*|*"build backend"*) ;; \
-		"Building wheels"*|*"Building editable"*|*"Created wheel"*|*"Stored in"*|Successfully*) ;; \
-		*) printf '  %s\n' "$$line";; esac; done; \
-	test -e $(READY) || { echo "The installation failed; mend what is said above and run make again." >&2; exit 1; }
+		*Downloading*MB\)) echo "$$line";; \
+		"Installing collected packages"*) echo "  Installing";; esac; done; \
+	if [ ! -e $(READY) ]; then grep -v "WARNING: Location" $(LOG) | tail -n 20 >&2; \
+		echo "The packages could not be installed; $(LOG) says all, and make goes on when run again." >&2; exit 1; fi

@@ -48,15 +48,19 @@ def refusing_bad_input() -> Iterator[None]:
         raise Refused(str(error)) from error
 
 
-def run(main: "Callable[[Config, list[str]], int]", text: str) -> NoReturn:
+def run(
+    main: "Callable[[Config, list[str]], int]", text: str, meanwhile: Callable[[], None] = lambda: None
+) -> NoReturn:
     """Run a command on the overrides of the command line; `text` is its help.
 
-    Exits with the status that `main` returns, and with 2 for bad input.
+    `meanwhile` is called before the heavy imports, for what can go on beside them. Exits with the status that `main`
+    returns, and with 2 for bad input.
     """
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(text.strip() + "\n\n" + _choices())
         sys.exit(0)
+    meanwhile()
     sys.exit(_run(main, arguments))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sqlalchemy.engine import make_url
 
 from explore.candidate import test_accuracy
-from explore.cluster.isolation import Isolated, start_server
+from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, cores, in_turn
 from explore.config import Config, compose, definition, has_option, without_operation
 from explore.data.dataset import Dataset, load
@@ -27,8 +27,8 @@ from explore.reporting.page import write_report
 from explore.reporting.tables import hypervolume_history, trial_rows
 from explore.search.proposals import Proposer
 from explore.search.space import Space, parse_space, to_overrides
-from explore.search.storage import open_storage
-from explore.search.study import Study, Trial, create_study, finished, front, study_names
+from explore.search.storage import find_study, open_storage
+from explore.search.study import Study, Trial, create_study, finished, front, refuse_other_settings
 from explore.search.worker import Stopped, Worker
 from explore.tracking import Tracker, Tracking
 from explore.view import View
@@ -42,7 +42,8 @@ _REPLACEMENTS = 3
 class Plan:
     """A search that was checked and can be sent to its workers.
 
-    `base` are the overrides that every candidate shares, `command` is the line that goes on with the search.
+    `base` are the overrides that every candidate shares, `command` is the line that goes on with the search, `notes`
+    are kept with the study for its report.
     """
 
     study: str
@@ -58,6 +59,7 @@ class Plan:
     tracking: Tracking
     definition: dict[str, Any]
     command: str
+    notes: dict[str, Any]
 
 
 def prepare(config: Config, overrides: Sequence[str]) -> Plan:
@@ -73,12 +75,12 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     output = output_folder(config)
     url = study_url(config)
     _refuse_unwritable(output)
-    start_server()
     dataset = load(config.data)
     workers = config.workers or torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)
     threads = config.training.threads or max(1, cores() // workers)
     base = [*without_operation(overrides), f"training.threads={threads}"]
     space = _checked_space(config, base)
+    command = shlex.join(["python", "-m", "explore.sweep", *overrides])
     plan = Plan(
         study=config.study or "sweep",
         url=url,
@@ -92,21 +94,31 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         workers=workers,
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(overrides), "images": dataset.fingerprint})),
-        command=shlex.join(["python", "-m", "explore.sweep", *overrides]),
+        command=command,
+        notes={"command": command, "commit": _commit(), "data": _facts(dataset)},
     )
     first = proposer(plan, space, dataset)
     if first.propose([]) is None:
         raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}")
-    _refuse_other_study(plan)
+    if study := find_study(plan.url, plan.study):
+        refuse_other_settings(study, plan.definition)
     return plan
 
 
-def search(plan: Plan, view: View) -> int:
-    """Search until the study is full; goes on where it stopped. Returns the exit status for the shell."""
-    plan.output.mkdir(parents=True, exist_ok=True)
+def begin(plan: Plan) -> Study:
+    """Make the output folder and open or make the study; raises ValueError where that cannot be done."""
+    try:
+        plan.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"outputs must be a folder that can be written to, got {plan.output}: {error}") from error
     study = open_study(plan)
-    study.note("command", plan.command)
-    study.note("commit", _commit())
+    for key, value in plan.notes.items():
+        study.note(key, value)
+    return study
+
+
+def search(plan: Plan, study: Study, view: View) -> int:
+    """Search until the study is full; goes on where it stopped. Returns the exit status for the shell."""
     interrupted = False
     with view:
         try:
@@ -124,8 +136,8 @@ def open_study(plan: Plan) -> Study:
 def output_folder(config: Config) -> Path:
     """Where the results of the configured study lie."""
     name = config.study or "sweep"
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise ValueError(f"study must be a plain name without slashes, got {name!r}")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"study must be a name of letters, digits, dots, dashes and underscores, got {name!r}")
     return Path(config.outputs) / name
 
 
@@ -240,20 +252,25 @@ def _checked_space(config: Config, base: Sequence[str]) -> Space:
     return space
 
 
-def _refuse_other_study(plan: Plan) -> None:
-    """Open the storage, unless that would make a new file, and compare."""
-    database = make_url(plan.url).database
-    if make_url(plan.url).get_backend_name() == "sqlite" and database and not Path(database).exists():
-        return
-    storage = open_storage(plan.url)
-    if plan.study in study_names(storage):
-        open_study(plan)
-
-
 def _refuse_unwritable(output: Path) -> None:
     existing = next(folder for folder in (output, *output.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    """What a reader of the report wants to know of the images."""
+    return {
+        "name": dataset.name,
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+        "classes": len(dataset.classes),
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "test": len(dataset.test),
+        "skipped": dataset.skipped,
+        "fingerprint": dataset.fingerprint,
+    }
 
 
 def _commit() -> str | None:

@@ -23,6 +23,7 @@ Often set:
 
 from typing import TYPE_CHECKING
 
+from explore.cluster.isolation import start_server
 from explore.command import refusing_bad_input, run
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Prepare and run the search."""
-    from explore.driver import prepare, search
+    from explore.driver import begin, prepare, search
     from explore.view import make_view
 
     with refusing_bad_input():
         plan = prepare(config, overrides)
-    return search(plan, make_view(plan.study, plan.trials, config.format))
+        study = begin(plan)
+    return search(plan, study, make_view(plan.study, plan.trials, config.format))
 
 
 if __name__ == "__main__":
-    run(main, __doc__ or "")
+    run(main, __doc__ or "", meanwhile=start_server)

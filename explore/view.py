@@ -66,10 +66,10 @@ class PlainView:
             self._shown = {trial.number for trial in ended}
             if count := len(finished(trials)):
                 print(f"study {self.study}: {count} of {self.target} trials are finished, going on", file=self.stream)
-        count = len(finished(trials))
         for trial in ended:
             if trial.number not in self._shown:
                 self._shown.add(trial.number)
+                count = sum(other.number in self._shown for other in finished(trials))
                 print(f"[{count}/{self.target}] {_line(trial)}", file=self.stream, flush=True)
 
     def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:

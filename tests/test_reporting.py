@@ -1,7 +1,4 @@
-"""The report: tables with full numbers, pictures of the front, and one page that is safe, self-contained and complete.
-
-Studies are filled as workers fill them, through claim, record and finish, in Optuna's in-memory storage.
-"""
+"""The report: tables with full numbers, and one page that is safe, self-contained and complete."""
 
 import json
 import math
@@ -9,103 +6,29 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from filled_studies import add, fabricated, new_study, searched
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.storages import InMemoryStorage
-from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from explore.cost.record import Cost, Throughput
-from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, Epoch, Evaluation
-from explore.reporting import page, style
-from explore.reporting.importance import LEAST_TRIALS, importances
+from explore.evaluation import DIVERGED, FAILED, REFUSED
+from explore.reporting import page
+from explore.reporting.importance import LEAST_TRIALS
 from explore.reporting.page import write_report
-from explore.reporting.pictures import curves_figure, front_figure, hypervolume_figure, importance_figure
 from explore.reporting.printed import write_front_png
 from explore.reporting.tables import front_rows, hypervolume_history, trial_rows, write_tables
-from explore.search.study import Proposal, Study, Trial, create_study, front
+from explore.search.study import Study, front
 
 FIXED = [
     *("trial", "status", "val_accuracy", "test_accuracy", "throughput", "throughput_low", "throughput_high"),
     *("latency_ms", "macs", "params", "memory_bytes", "epochs", "seconds", "batch_size", "precision", "device"),
 ]
-
-
-def new_study(name: str = "pareto") -> Study:
-    return create_study(InMemoryStorage(), name, {"space": {}})
-
-
-def cost(speed: float, device: str = "AMD EPYC") -> Cost:
-    timed = Throughput(
-        images_per_second=speed,
-        low=0.9 * speed,
-        high=1.1 * speed,
-        latency_ms=2000 / speed,
-        batch_size=256,
-        precision="32-true",
-        device=device,
-        threads=1,
-        blocks=15,
-        torch_version="2.13.0",
-    )
-    return Cost(params=54_321, macs=12_345_678, memory_bytes=1_048_576, throughput=timed)
-
-
-def curve(accuracy: float) -> tuple[Epoch, ...]:
-    return tuple(
-        Epoch(epoch=n, train_loss=1 / n, val_loss=1 / n, val_accuracy=accuracy * n / 3, lr=1e-3, seconds=1.0)
-        for n in (1, 2, 3)
-    )
-
-
-def add(
-    study: Study,
-    accuracy: float = 0.9,
-    speed: float = 1000.0,
-    *,
-    status: str = COMPLETE,
-    reason: str = "",
-    values: Mapping[str, Any] | None = None,
-    device: str = "AMD EPYC",
-) -> Trial:
-    """Evaluate one candidate, by default another one each time."""
-    sampled = {"model.depth": len(study.trials()) + 1, **(values or {})}
-    distributions = {
-        key: IntDistribution(1, 10_000) if key == "model.depth" else CategoricalDistribution([value])
-        for key, value in sampled.items()
-    }
-    proposal = Proposal(values=sampled, distributions=distributions, overrides=[], sampler_state={})
-    trial = study.claim(proposal, command=f"python -m explore.train model.depth={sampled['model.depth']}", target=9999)
-    assert trial is not None
-    trained = status == COMPLETE
-    evaluation = Evaluation(
-        status=status,
-        reason=reason,
-        cost=cost(speed, device) if trained else None,
-        curve=curve(accuracy) if trained else (),
-        seconds={"cost": 1.5, "train": 3.0} if trained else {},
-    )
-    assert study.finish(trial, evaluation)
-    return trial
-
-
-def searched(count: int = 24) -> Study:
-    """A study with a clear trade-off: deeper is slower and more accurate."""
-    study = new_study()
-    for depth in range(1, count + 1):
-        mixing = {"token_mixing": ("mlp", "attention")[depth % 2], "channel_mixing": ("mlp", "swiglu")[depth % 3 == 0]}
-        heads = {"token_mixing.heads": 4} if depth % 2 else {}
-        add(study, 0.99 - 0.3 / depth, 50_000 / depth, values=mixing | heads)
-    return study
 
 
 class Tags(HTMLParser):
@@ -199,16 +122,6 @@ def test_hypervolume_of_a_known_front() -> None:
     assert hypervolume_history(study.trials()) == pytest.approx([0.0, 0.0, 0.8])
 
 
-TEMPLATE = add(new_study())
-
-
-def fabricated(points: Sequence[tuple[float, float]]) -> list[Trial]:
-    return [
-        replace(TEMPLATE, number=n, evaluation=Evaluation(status=COMPLETE, cost=cost(speed), curve=curve(accuracy)))
-        for n, (accuracy, speed) in enumerate(points)
-    ]
-
-
 @given(st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(1.0, 1e6)), max_size=30))
 def test_hypervolume_never_shrinks_and_ignores_what_others_beat(points: list[tuple[float, float]]) -> None:
     trials = fabricated(points)
@@ -219,126 +132,6 @@ def test_hypervolume_never_shrinks_and_ignores_what_others_beat(points: list[tup
         slowest = min(trials, key=lambda trial: trial.throughput or 0.0)
         decisive = {trial.number: trial for trial in [*front(trials), slowest]}
         assert hypervolume_history(list(decisive.values()))[-1] == pytest.approx(volumes[-1])
-
-
-# The look
-
-
-@given(st.floats(1e-2, 1e7), st.floats(1.26, 1e5))
-def test_log_ticks_are_enough_and_inside(low: float, factor: float) -> None:
-    ticks = style.log_ticks(low, low * factor)
-    assert 2 <= len(ticks) <= 11
-    assert ticks == sorted(set(ticks))
-    assert all(low <= tick <= low * factor for tick in ticks)
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=40))
-def test_labels_keep_their_distance(points: list[tuple[float, float]]) -> None:
-    kept = [points[index] for index in style.spaced(points)]
-    assert points == [] or points[0] in kept
-    for index, (x, y) in enumerate(kept):
-        assert all(abs(x - u) >= 0.06 or abs(y - v) >= 0.04 for u, v in kept[:index])
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(1.0, 1e6)), min_size=1, max_size=30), st.floats(0, 1))
-def test_accuracy_axis_shows_the_front_and_the_references(points: list[tuple[float, float]], other: float) -> None:
-    trials = fabricated(points)
-    low, high = style.accuracy_range(trials, [other])
-    assert all(low < 100 * value < high for value in [other, *(trial.accuracy or 0.0 for trial in front(trials))])
-
-
-def test_hopeless_trials_do_not_squeeze_the_front() -> None:
-    trials = fabricated([(0.98, 100.0), (0.97, 1000.0), (0.1, 10.0)])
-    low, _ = style.accuracy_range(trials, [])
-    assert low > 90
-    figure = front_figure(trials, {}, [])
-    assert "1 below 95 % not shown" in str(figure.layout.annotations)
-
-
-def test_colours_differ_and_do_not_depend_on_order() -> None:
-    names = ["mlp", "attention", "pooling"]
-    assert style.colours(names) == style.colours(reversed(names))
-    assert len(set(style.colours(names).values())) == 3
-
-
-@pytest.mark.parametrize(
-    ("written_as", "expected"),
-    [
-        (style.percent(0.9731), "97.3 %"),
-        (style.speed(21_565.2), "21,565"),
-        (style.speed(0.25), "0.25"),
-        (style.short(12_345_678), "12.3 M"),
-        (style.short(999_999), "1 M"),
-        (style.short(844), "844"),
-        (style.short(1_500_000, "B"), "1.5 MB"),
-        (style.tick(20_000.0), "20k"),
-        (style.value(0.0012345), "0.00123"),
-        (style.value("mlp"), "mlp"),
-    ],
-)
-def test_numbers_are_written_for_people(written_as: str, expected: str) -> None:
-    assert written_as == expected
-
-
-# Pictures
-
-
-def test_importance_finds_the_dimension_that_matters_for_each_objective() -> None:
-    trials = []
-    for number in range(60):
-        values = {"model.depth": 1 + number % 6, "model.width": 16 * (1 + number // 6)}
-        if number % 2:
-            values["token_mixing.heads"] = 1 + number % 3
-        proposal = Proposal(
-            values=values,
-            distributions={key: IntDistribution(1, 200) for key in values},
-            overrides=[],
-            sampler_state={},
-        )
-        trial = fabricated([(values["model.depth"] / 10, 10.0 * values["model.width"])])[0]
-        trials.append(replace(trial, number=number, proposal=proposal))
-    shares = importances(trials)
-    assert max(shares["accuracy"], key=lambda key: shares["accuracy"][key]) == "model.depth"
-    assert max(shares["throughput"], key=lambda key: shares["throughput"][key]) == "model.width"
-    assert [sum(by_dimension.values()) for by_dimension in shares.values()] == pytest.approx([1.0, 1.0])
-    assert importance_figure(trials) is not None
-
-
-def test_too_few_trials_have_no_importances(tmp_path: Path) -> None:
-    study = searched(3)
-    assert importances(study.trials()) == {}
-    assert importance_figure(study.trials()) is None
-    words = Tags(written(study, tmp_path)).words
-    assert f"Importances need {LEAST_TRIALS} complete trials of a searched space; there are 3" in words
-
-
-def test_figures_are_none_where_there_is_nothing_to_draw() -> None:
-    assert front_figure([], {}, []) is None
-    assert hypervolume_figure([]) is None
-    assert curves_figure([]) is None
-
-
-def test_front_figure_has_every_trial_the_edge_and_the_references() -> None:
-    trials = searched().trials()
-    references = [
-        {"name": "Mixer-B/16", "throughput": 800.0, "accuracy": None, "note": ""},
-        {"name": "ViT-Ti/16", "throughput": 900.0, "accuracy": 0.9, "note": "10 epochs"},
-    ]
-    figure = front_figure(trials, {23: 0.97}, references)
-    hovers = [text for trace in figure.data if trace.hovertext and not trace.text for text in trace.hovertext]
-    assert len(hovers) == 24
-    assert any("#23" in text and "test 97.0 %" in text and "model.depth=24" in text for text in hovers)
-    edge = next(trace for trace in figure.data if trace.name == "front")
-    assert list(edge.x) == sorted(edge.x)
-    assert "Mixer-B/16" in str(figure.layout.annotations)
-    assert any(trace.text == ("ViT-Ti/16",) for trace in figure.data)
-
-
-@pytest.mark.parametrize("count", [0, 1, 24])
-def test_front_picture_has_its_size(count: int, tmp_path: Path) -> None:
-    write_front_png(searched(count).trials(), {0: 0.5}, tmp_path / "front.png", "broken $math_{ and 画像")
-    with Image.open(tmp_path / "front.png") as picture:
-        assert picture.size == (1600, 1000)
 
 
 # Page
@@ -414,6 +207,9 @@ def test_tables_can_be_sorted_by_number_and_filtered(tmp_path: Path) -> None:
 def test_page_of_a_young_study(count: int, tmp_path: Path) -> None:
     words = Tags(written(searched(count), tmp_path)).words
     assert f"{count} trials" in words
+    assert (f"Importances need {LEAST_TRIALS} complete trials of a searched space; there are {count}" in words) == (
+        count > 0
+    )
     assert ("No trial is complete yet" in words) == (count == 0)
 
 

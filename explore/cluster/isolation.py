@@ -24,6 +24,7 @@ Job = TypeVar("Job")
 
 _PRELOAD = ["explore.evaluator"]
 _TICK_SECONDS = 0.5
+_END_SECONDS = 5.0
 
 
 def start_server() -> None:
@@ -59,10 +60,10 @@ class Isolated(Generic[Job]):
         theirs.close()
         try:
             result = self._listen(ours, report)
-        except BaseException:
-            process.kill()
-            raise
+            process.join(_END_SECONDS)
         finally:
+            # Nothing to a process that has ended; one that was stopped, or that hangs after its result, must go.
+            process.kill()
             process.join()
             ours.close()
         if result is None:
@@ -78,16 +79,14 @@ class Isolated(Generic[Job]):
                 if not connection.poll(_TICK_SECONDS):
                     continue
                 message = connection.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):
                 return None
             if isinstance(message, Evaluation):
                 return message
             report(message)
 
 
-def _child(
-    evaluate: Callable[[Job, Path, Report], Evaluation], job: Job, folder: Path, connection: Connection
-) -> None:
+def _child(evaluate: Callable[[Job, Path, Report], Evaluation], job: Job, folder: Path, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import RandomSampler
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
@@ -22,7 +23,10 @@ from explore.search.space import Space, Values, to_overrides
 from explore.search.study import Proposal, Trial
 
 Check = Callable[[Sequence[str]], None]
-_TRIES = 100
+_ASKS = 20
+_DRAWS = 1000
+_REPEATS = 3
+_SMALL = 10_000
 _NO_THROUGHPUT = 1e-9
 
 
@@ -40,25 +44,20 @@ class Proposer:
     startup: int = 10
     check: Check = lambda overrides: None
     refusal: str = field(default="", init=False)
-    _mirror: optuna.Study = field(init=False)
-    _mirrored: set[int] = field(default_factory=set, init=False)
     _impossible: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         make_sampler(self.sampler, seed=self.seed, startup=self.startup)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = optuna.storages.InMemoryStorage()
-        storage.create_new_study([StudyDirection.MAXIMIZE] * 2, "mirror")
-        self._mirror = optuna.load_study(study_name="mirror", storage=storage)
 
     def propose(self, trials: Sequence[Trial]) -> Proposal | None:
         """Return a configuration that none of `trials` has; None when the space holds no other.
 
-        The same trials give the same proposal.
+        The same trials give the same proposal. A space too large to be listed counts as exhausted when neither the
+        sampler nor a thousand random draws find anything new.
         """
-        self._follow(trials)
         tried = {trial.proposal.key for trial in trials}
-        for proposal in self._candidates(len(trials)):
+        for proposal in self._candidates(trials):
             if proposal.key in tried or proposal.key in self._impossible:
                 continue
             try:
@@ -70,24 +69,39 @@ class Proposer:
             return proposal
         return None
 
-    def _candidates(self, number: int) -> Iterator[Proposal]:
+    def _candidates(self, trials: Sequence[Trial]) -> Iterator[Proposal]:
         """Ask the sampler, then chance; a sampler that keeps repeating itself must not stop the search."""
-        sampler = make_sampler(self.sampler, seed=_mix(self.seed, number), startup=self.startup)
+        seed = _mix(self.seed, len(trials))
+        sampler = make_sampler(self.sampler, seed=seed, startup=self.startup)
         if sampler is None:
             yield from (self._proposal(values, {}) for values in self.space.grid())
             return
-        for source in (sampler, RandomSampler(seed=_mix(self.seed, number))):
-            self._mirror.sampler = source
-            for _ in range(_TRIES):
-                yield self._ask()
+        # Made anew: samplers leave notes in their study, and with those the same trials would not give the same answer.
+        mirror = _mirror(trials)
+        yield from self._ask(mirror, sampler, _ASKS, patience=_REPEATS)
+        if self.space.size > _SMALL:
+            chance = RandomSampler(seed=_mix(self.seed, len(trials), 1))
+            yield from self._ask(mirror, chance, _DRAWS, patience=_DRAWS)
+            return
+        rest = list(self.space.grid())
+        np.random.default_rng(seed).shuffle(rest)
+        yield from (self._proposal(values, {}) for values in rest)
 
-    def _ask(self) -> Proposal:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            trial = self._mirror.ask()
-            values = self.space.sample(trial)
-        asked = self._mirror.tell(trial, state=TrialState.FAIL)
-        return self._proposal(values, asked.system_attrs)
+    def _ask(self, mirror: optuna.Study, sampler: BaseSampler, count: int, *, patience: int) -> Iterator[Proposal]:
+        """Ask up to `count` times, and no longer once `patience` answers were repeats: some take seconds for one."""
+        mirror.sampler = sampler
+        seen: set[str] = set()
+        for asked in range(count):
+            if asked - len(seen) >= patience:
+                return
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                trial = mirror.ask()
+                values = self.space.sample(trial)
+            told = mirror.tell(trial, state=TrialState.FAIL)
+            proposal = self._proposal(values, told.system_attrs)
+            seen.add(proposal.key)
+            yield proposal
 
     def _proposal(self, values: Values, sampler_state: Mapping[str, Any]) -> Proposal:
         return Proposal(
@@ -97,13 +111,15 @@ class Proposer:
             sampler_state=sampler_state,
         )
 
-    def _follow(self, trials: Sequence[Trial]) -> None:
-        """Mirror the trials that have ended since; refused ones as infeasible with the worst accuracy."""
-        for trial in trials:
-            if trial.number in self._mirrored or trial.status not in (COMPLETE, REFUSED):
-                continue
-            self._mirrored.add(trial.number)
-            self._mirror.add_trial(
+
+def _mirror(trials: Sequence[Trial]) -> optuna.Study:
+    """A study in memory with the trials that tell a sampler something; refused ones have the worst accuracy."""
+    storage = optuna.storages.InMemoryStorage()
+    storage.create_new_study([StudyDirection.MAXIMIZE] * 2, "mirror")
+    mirror = optuna.load_study(study_name="mirror", storage=storage)
+    for trial in trials:
+        if trial.status in (COMPLETE, REFUSED):
+            mirror.add_trial(
                 create_trial(
                     values=[trial.accuracy or 0.0, log(trial.throughput or _NO_THROUGHPUT)],
                     params=dict(trial.proposal.values),
@@ -112,7 +128,8 @@ class Proposer:
                     constraints=dict(trial.evaluation.constraints),
                 )
             )
+    return mirror
 
 
-def _mix(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -12,19 +12,23 @@ A dimension that the chosen variant does not have (`token_mixing.heads` of `toke
 """
 
 import itertools
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 Values = dict[str, Any]
 Applies = Callable[[str, Mapping[str, Any]], bool]
+# What Hydra reads as text without quotes; the grammar has other meanings for some words, and for what may be a number.
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_RESERVED = {"true", "false", "null", "nan", "inf"}
 _EXAMPLES = "choice(2, 4), range(2, 13), interval(0.1, 0.3) or tag(log, interval(1e-4, 1e-2))"
 
 
@@ -49,6 +53,11 @@ class Space:
     def distributions(self, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """The distributions that belong to a configuration."""
         return {key: self.dimensions[key] for key in values}
+
+    @property
+    def size(self) -> float:
+        """How many configurations there are at most; infinite with an interval."""
+        return math.prod(map(_count, self.dimensions.values()))
 
     def grid(self) -> Iterator[Values]:
         """Every configuration once; raises ValueError where an interval has no grid."""
@@ -97,7 +106,7 @@ def _distribution(key: str, sweep: str) -> BaseDistribution:
         raise ValueError(f"{key} must be a sweep such as {_EXAMPLES}, got {sweep!r}") from error
     value = override.value()
     if isinstance(value, ChoiceSweep):
-        return _categorical(key, override)
+        return _categorical(key, value)
     if isinstance(value, RangeSweep):
         return _range(key, sweep, value)
     if isinstance(value, IntervalSweep):
@@ -105,8 +114,11 @@ def _distribution(key: str, sweep: str) -> BaseDistribution:
     raise ValueError(f"{key} must be a sweep such as {_EXAMPLES}, got {sweep!r}; a fixed value belongs outside space")
 
 
-def _categorical(key: str, override: Override) -> BaseDistribution:
-    choices = [_plain(choice) for choice in override.sweep_iterator(transformer=lambda element: element)]
+def _categorical(key: str, value: ChoiceSweep) -> BaseDistribution:
+    if value.tags:
+        raise ValueError(f"choices of {key} have no scale and take no tags, got {', '.join(sorted(value.tags))}")
+    # In the order written even after shuffle(...): every worker must read the same dimension.
+    choices = [_plain(key, choice) for choice in value.list]
     if len(set(choices)) < len(choices):
         raise ValueError(f"choices of {key} must differ, got {choices}")
     return CategoricalDistribution(choices)
@@ -114,22 +126,34 @@ def _categorical(key: str, override: Override) -> BaseDistribution:
 
 def _range(key: str, sweep: str, value: RangeSweep) -> BaseDistribution:
     """`range(2, 13)` ends before 13, as Hydra's does."""
-    points = list(value.range())
+    logarithmic = _logarithmic(key, value)
+    points: Sequence[int] | list[float] = [] if value.step == 0 else _points(value)
     if not points:
         raise ValueError(f"{key} must be a range with at least one value, got {sweep}")
-    if isinstance(points[0], int):
-        step = abs(points[1] - points[0]) if len(points) > 1 else 1
-        return IntDistribution(min(points), max(points), step=step, log=_logarithmic(key, value) and step == 1)
-    return CategoricalDistribution([float(point) for point in points])
+    low, high, step = min(points[0], points[-1]), max(points[0], points[-1]), abs(value.step)
+    if logarithmic and (low <= 0 or step != 1 or not isinstance(points, range)):
+        raise ValueError(f"{key} must be a range of integers above 0 in steps of 1 on a log scale, got {sweep}")
+    if isinstance(points, range):
+        return IntDistribution(int(low), int(high), step=int(step), log=logarithmic)
+    return CategoricalDistribution(points)
+
+
+def _points(value: RangeSweep) -> Sequence[int] | list[float]:
+    points = value.range()
+    return points if isinstance(points, range) else [float(point) for point in points]
 
 
 def _interval(key: str, sweep: str, value: IntervalSweep) -> BaseDistribution:
-    if value.start is None or value.end is None or not value.start < value.end:
+    """Real numbers; integers, both ends included, when it was written as `int(interval(1, 8))`."""
+    low, high = value.start, value.end
+    if low is None or high is None or not -math.inf < low < high < math.inf:
         raise ValueError(f"{key} must be an interval(low, high) with low < high, got {sweep}")
     logarithmic = _logarithmic(key, value)
-    if logarithmic and value.start <= 0:
+    if logarithmic and low <= 0:
         raise ValueError(f"{key} must begin above 0 on a log scale, got {sweep}")
-    return FloatDistribution(float(value.start), float(value.end), log=logarithmic)
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=logarithmic)
+    return FloatDistribution(float(low), float(high), log=logarithmic)
 
 
 def _logarithmic(key: str, value: RangeSweep | IntervalSweep) -> bool:
@@ -152,9 +176,17 @@ def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> A
 def _grid_values(key: str, distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
-    if isinstance(distribution, IntDistribution) and not distribution.log:
+    if isinstance(distribution, IntDistribution):
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     raise ValueError(f"sampler=grid needs choices or ranges, got an interval for {key}; write choice(...) instead")
+
+
+def _count(distribution: BaseDistribution) -> float:
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return len(range(distribution.low, distribution.high + 1, distribution.step))
+    return math.inf
 
 
 def _corner_values(distribution: BaseDistribution) -> list[Any]:
@@ -164,17 +196,17 @@ def _corner_values(distribution: BaseDistribution) -> list[Any]:
     return [distribution.low, distribution.high]
 
 
-def _plain(choice: Any) -> str | int | float | bool:
+def _plain(key: str, choice: Any) -> str | int | float | bool:
     if isinstance(choice, QuotedString):
         return choice.text
     if isinstance(choice, str | int | float | bool):
         return choice
-    raise ValueError(f"choices must be words, numbers, true or false, got {choice!r}")
+    raise ValueError(f"choices of {key} must be words, numbers, true or false, got {choice!r}")
 
 
 def _spell(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
-        return "'" + value.replace("'", "\\'") + "'"
+    if isinstance(value, str) and (not _WORD.fullmatch(value) or value.lower() in _RESERVED):
+        return QuotedString(value, Quote.single).with_quotes()
     return repr(value) if isinstance(value, float) else str(value)

@@ -10,13 +10,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -105,7 +106,7 @@ class Study:
     @property
     def definition(self) -> dict[str, Any]:
         """Space, objectives and base configuration, as given when the study began."""
-        return dict(self._storage.get_study_user_attrs(self._id)["definition"])
+        return dict(self._storage.get_study_user_attrs(self._id).get("definition", {}))
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -202,17 +203,24 @@ def create_study(storage: BaseStorage, name: str, definition: Mapping[str, Any])
     Raises ValueError when it exists with another definition, and says what differs.
     """
     directions = [StudyDirection.MAXIMIZE] * len(OBJECTIVES)
-    if name not in study_names(storage):
-        study_id = storage.create_new_study(directions, name)
-        storage.set_study_user_attr(study_id, "definition", dict(definition))
+    with suppress(DuplicatedStudyError):
+        storage.create_new_study(directions, name)
     study = Study(storage, name)
+    if not study.definition:
+        # Just made, by this process or by another one that was stopped before it came to this line.
+        study.note("definition", dict(definition))
+    refuse_other_settings(study, definition)
+    return study
+
+
+def refuse_other_settings(study: Study, definition: Mapping[str, Any]) -> None:
+    """Raise ValueError when a study has another definition, and say what differs."""
     if differences := list(_differences(study.definition, definition)):
         raise ValueError(
-            f"study {name} exists with other settings, and its trials would not be comparable:\n  "
+            f"study {study.name} exists with other settings, and its trials would not be comparable:\n  "
             + "\n  ".join(differences)
             + "\ntake another name (study=NAME) or the old settings"
         )
-    return study
 
 
 def study_names(storage: BaseStorage) -> list[str]:
@@ -282,11 +290,13 @@ def _this_process() -> dict[str, Any]:
 
 
 def _start_time(pid: int) -> str | None:
-    """Clock ticks between boot and the start of a process; tells its owner from a newer process of the same pid."""
+    """Clock ticks between boot and the start of a living process; a newer process of the same pid has others."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    # A zombie has died and only waits for its parent to notice.
+    return None if fields[0] in ("Z", "X") else fields[19]
 
 
 def _alive(trial: Trial) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from explore.cost.record import Cost
-from explore.evaluation import FAILED, INTERRUPTED, Epoch, Evaluation, Evaluator
+from explore.evaluation import FAILED, INTERRUPTED, Epoch, Evaluation, Evaluator, Report
 from explore.search.proposals import Proposer
 from explore.search.study import HEARTBEAT_SECONDS, Proposal, Study, Trial
 
@@ -107,18 +107,27 @@ class Worker:
             if self.observer:
                 self.observer.report(item)
 
-        if self.observer:
-            self.observer.begin(trial)
         try:
-            result = self.evaluate(trial.proposal.overrides, self.output / trial.folder, report)
-        except (Stopped, KeyboardInterrupt):
-            self._end(trial, _so_far(INTERRUPTED, "stopped from outside", seen))
+            if self.observer:
+                self.observer.begin(trial)
+            result = self._result(trial, report)
+        except BaseException as order:
+            # Told to leave, or a fault that is not the candidate's: the trial stays to be gone on with.
+            reason = "stopped from outside" if isinstance(order, Stopped | KeyboardInterrupt) else repr(order)
+            self._end(trial, _so_far(INTERRUPTED, reason, seen))
+            raise
+        if result.cost is None and not result.curve:
+            known = _so_far(result.status, result.reason, seen)
+            result = replace(result, cost=known.cost, curve=known.curve)
+        self._end(trial, result)
+
+    def _result(self, trial: Trial, report: Report) -> Evaluation:
+        try:
+            return self.evaluate(trial.proposal.overrides, self.output / trial.folder, report)
+        except Stopped:
             raise
         except Exception as error:
-            result = _so_far(FAILED, f"{type(error).__name__}: {error}", seen)
-        if result.cost is None and not result.curve:
-            result = replace(_so_far(result.status, result.reason, seen), seconds=result.seconds)
-        self._end(trial, result)
+            return Evaluation(status=FAILED, reason=f"{type(error).__name__}: {error}")
 
     def _end(self, trial: Trial, result: Evaluation) -> None:
         self._current = None

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from explore.training.optimizer import make_optimizer, make_schedule
@@ -48,6 +50,19 @@ class Classifier(LightningModule):
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
         """Step without Lightning's per-step checks."""
         scheduler.step()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm also in mixed precision, where Lightning refuses fused optimizers."""
+        if gradient_clip_val and isinstance(self.trainer.precision_plugin, MixedPrecision):
+            # It fears for the scale of the loss, and bfloat16 needs none.
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_start(self) -> None:
         """Seed stochastic depth by run and epoch, so that an epoch is the same after a resumption."""

@@ -1,0 +1,275 @@
+"""What people write becomes typed values, and what they get wrong becomes one sentence that says what there is.
+
+python -m pytest tests/test_config.py
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from explore.architecture.catalog import hyperparameters
+from explore.architecture.network import check
+from explore.architecture.published import PUBLISHED
+from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
+from explore.config import (
+    CATALOGS,
+    CONF,
+    OPERATION,
+    Config,
+    as_yaml,
+    compose,
+    definition,
+    has_option,
+    without_operation,
+)
+from explore.data.dataset import load
+from explore.data.options import SOURCES
+
+NEEDED = {"folder": ["data.path=/images"], "hub": ["data.name=owner/name"]}
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the callers match the message
+        compose(overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group, catalog in CATALOGS.items() for name in catalog])
+def test_every_mixing_composes_with_its_defaults(group: str, name: str) -> None:
+    mixing = getattr(compose([f"{group}={name}"]).candidate, group)
+    options = {one.name: one.default for one in hyperparameters(CATALOGS[group][name]).values()}
+    assert (mixing.name, mixing.options) == (name, options)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_composes(name: str) -> None:
+    assert type(compose([f"data={name}", *NEEDED.get(name, [])]).data) is SOURCES[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_model_composes(name: str) -> None:
+    candidate, row = compose([f"model={name}"]).candidate, PUBLISHED[name]
+    assert {key: getattr(candidate.model, key) for key in row.model} == dict(row.model)
+    assert (candidate.token_mixing.name, candidate.channel_mixing.name) == (row.token_mixing, row.channel_mixing)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("sweep/*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_composes_under_its_own_name(path: Path) -> None:
+    config = compose([f"+sweep={path.stem}"])
+    assert config.study == path.stem
+    assert config.space == yaml.safe_load(path.read_text())["space"]
+
+
+def leaves(kind: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for item in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(item.type):
+            yield from leaves(item.type, f"{path}{item.name}.")
+        elif item.type is not Any and item.name not in ("space", "stages"):
+            yield f"{path}{item.name}", item.type
+
+
+VALUES = {int: (3, "3"), float: (0.125, "0.125"), str: ("text", "text"), bool: (False, "false")}
+
+
+@pytest.mark.parametrize(("key", "kind"), list(leaves(Config)))
+def test_every_key_takes_a_value_of_its_type(key: str, kind: Any) -> None:
+    value, text = VALUES[next(one for one in VALUES if one is kind or one in getattr(kind, "__args__", ()))]
+    value, text = ("json", "json") if key == "format" else (value, text)
+    composed = OmegaConf.structured(compose([f"{key}={text}"]))
+    assert OmegaConf.select(composed, key) == value
+
+
+def test_published_model_can_be_changed() -> None:
+    candidate = compose(
+        ["model=mixer_s32", "token_mixing=attention", "token_mixing.heads=4", "model.depth=3"]
+    ).candidate
+    assert (candidate.token_mixing.name, candidate.token_mixing.options) == ("attention", {"heads": 4})
+    assert (candidate.model.width, candidate.model.depth) == (512, 3)
+
+
+def test_stages_make_a_hybrid() -> None:
+    stages = "model.stages=[{depth: 1, width: 16, token_mixing: {name: pooling, kernel: 5}},{token_mixing: attention}]"
+    candidate = compose(["data=digits", "model.patch_size=2", "model.depth=2", stages]).candidate
+    first, second = candidate.architecture(load(candidate.data)).stages
+    assert (first.depth, first.width, first.token_mixing.name, first.token_mixing.options) == (
+        1,
+        16,
+        "pooling",
+        {"kernel": 5},
+    )
+    assert (second.depth, second.width, second.token_mixing.name) == (2, 64, "attention")
+    check(candidate.architecture(load(candidate.data)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["epochs=3"], "unknown key epochs; the configuration has study, outputs, .*; did you mean training.epochs?"),
+        (["+foo=1"], "unknown key foo; the configuration has study, outputs, "),
+        (["model.dpth=1"], "unknown key model.dpth; model has patch_size, .*; did you mean model.depth?"),
+        (["+model.dpth=1"], "unknown key model.dpth; model has patch_size, .*; did you mean model.depth?"),
+        (["data.augmentation.shfit=1"], "unknown key data.augmentation.shfit; .* mean data.augmentation.shift?"),
+        (["token_mixing.kernel=3"], "unknown key token_mixing.kernel; only token_mixing=convolution and token_mix"),
+        (["token_mixing.kernle=3", "token_mixing=pooling"], "token_mixing=pooling has kernel; did you mean token_mix"),
+        (["data.path=/x"], "unknown key data.path; only data=folder has it"),
+        (
+            ["token_mixing=atention"],
+            "token_mixing must be one of attention, .*, got 'atention'; did you mean attention?",
+        ),
+        (["token_mixing=null"], "token_mixing must be the name of an option, got null"),
+        (["data="], "data must be the name of an option, got nothing"),
+        (["+sweep=parto"], "sweep must be one of .*, got 'parto'; did you mean pareto?"),
+        (["sweep=pareto"], r"write \+sweep=NAME"),
+        (["+sweep=pareto", "+sweep=smoke"], "sweep must be given once"),
+        (["model.depth=abc"], "model.depth: Value 'abc' of type 'str' could not be converted to Integer"),
+        (["model.depth=1.5"], "model.depth: Value '1.5' of type 'float' could not be converted to Integer"),
+        (["model.depth=null"], "model.depth must have a value, got null"),
+        (["throughput=maybe"], "throughput: Value 'maybe' is not a valid bool"),
+        (["model.depth=1,2"], r"model.depth takes one value, got 1,2; .* write 'space.model.depth=choice\(...\)'"),
+        (["model.depth=choice(1,2)"], r"model.depth takes one value, got choice\(1,2\); to search"),
+        (["model.depth"], "'model.depth' must be written KEY=VALUE"),
+        (["=3"], "'=3' must be written KEY=VALUE"),
+        (["study=[1"], r"'study=\[1' cannot be read; .* study='\"VALUE\"'"),
+        (["~training"], "a key cannot be removed, got '~training'"),
+        (["data=folder"], "data.path must be given, got nothing; add data.path=VALUE"),
+        (["format=xml"], "format must be one of text, json, got 'xml'"),
+        (["cost.batch_size=0"], "cost.batch_size must be at least 1, got 0"),
+        (["cost.max_seconds=0"], "cost.max_seconds must be above 0 seconds, got 0"),
+        (["imports=[no_such_module]"], "imports must name modules that Python finds, got no_such_module"),
+        (["space.model.depth="], "space.model.depth must be a dimension, got nothing"),
+        (["~space.model.depth"], "~space.model.depth must name a dimension of the space, which has none"),
+    ],
+)
+def test_mistakes_are_explained_in_one_sentence(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        compose(overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert not any(word in text for word in ("multirun", "full_key", "hydra", "object_type", "struct"))
+
+
+def test_unknown_key_in_a_file_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text("# @package _global_\nmodel:\n  dpth: 3\n")
+    message = refusal(f"hydra.searchpath=[file://{tmp_path}]", "+sweep=mine")
+    assert message.startswith("unknown key model.dpth; model has patch_size")
+    assert message.endswith("did you mean model.depth? (in sweep/mine.yaml)")
+
+
+def test_own_sweep_is_found_on_the_search_path(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text(
+        "# @package _global_\nstudy: mine\nspace:\n  model.depth: range(1, 3)\n"
+    )
+    config = compose([f"hydra.searchpath=[file://{tmp_path}]", "+sweep=mine"])
+    assert (config.study, config.space) == ("mine", {"model.depth": "range(1, 3)"})
+
+
+def test_dimensions_are_added_replaced_and_removed() -> None:
+    usual = compose(["+sweep=smoke"]).space
+    changes = ["space.model.width=choice(8, 24)", "+space.training.seed='range(0, 3)'", "~space.model.depth"]
+    changed = compose(["+sweep=smoke", *changes]).space
+    expected = {**usual, "model.width": "choice(8, 24)", "training.seed": "range(0, 3)"}
+    del expected["model.depth"]
+    assert changed == expected
+    assert compose(["+sweep=smoke"]).space == usual
+
+
+def test_home_folder_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of somebody (x)")
+    config = compose(["data=folder", "data.path=~/shoes", "outputs=~/runs"])
+    assert config.data.path == "/home/of somebody (x)/shoes"
+    assert config.outputs == "/home/of somebody (x)/runs"
+
+
+MIXING_FROM_OUTSIDE = """
+from torch import Tensor, nn
+from explore.architecture.layers import TokenMixing
+from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
+
+class Rolled(TokenMixing):
+    def __init__(self, grid, width: int, *, places: int = 1) -> None:
+        super().__init__()
+        self.places = places
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.roll(self.places, 1)
+
+TOKEN_MIXINGS["rolled"] = Rolled
+"""
+
+
+def test_mixing_from_outside_is_one_like_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_mixings.py").write_text(MIXING_FROM_OUTSIDE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        given = ["data=digits", "imports=[my_mixings]", "token_mixing=rolled", "token_mixing.places=2"]
+        config = compose(given)
+        assert config.candidate.token_mixing.options == {"places": 2}
+        config.candidate.check(load(config.data))
+        assert has_option("token_mixing.places", {}, config)
+        assert definition(given)["token_mixing"] == {"name": "rolled", "places": 2}
+        assert without_operation(given) == given
+        assert "pooling, rolled, got 'roled'; did you mean rolled?" in refusal("token_mixing=roled")
+        assert "only token_mixing=rolled has it" in refusal("token_mixing.places=2")
+    finally:
+        TOKEN_MIXINGS.pop("rolled", None)
+        sys.modules.pop("my_mixings", None)
+
+
+def test_definition_ignores_what_only_operates_a_search() -> None:
+    base = ["+sweep=smoke", "model.depth=2"]
+    operating = {
+        "study": "x",
+        "outputs": "/x",
+        "trials": "9",
+        "workers": "3",
+        "sampler": "random",
+        "format": "json",
+        "storage.url": "sqlite:///x",
+        "tracking.mode": "disabled",
+        "throughput": "off",
+        "training.threads": "3",
+        "data.cache": "/x",
+    }
+    assert {key.partition(".")[0] for key in operating} >= set(OPERATION)
+    assert definition([*base, *(f"{key}={value}" for key, value in operating.items())]) == definition(base)
+    for different in ("model.depth=3", "training.seed=1", "limits.params=5", "space.model.depth=choice(1, 2)"):
+        assert definition([*base, different]) != definition(base)
+
+
+def test_definition_is_plain_and_makes_the_same_candidate_again() -> None:
+    record = definition(["data=digits", "model=vit_s32", "training.lr=0.01"])
+    assert yaml.safe_load(yaml.safe_dump(record)) == record
+    assert record["model"]["pooling"] == "class_token"
+    assert record["training"]["lr"] == 0.01
+
+
+def test_candidate_overrides_are_kept_and_operation_is_left_out() -> None:
+    kept = ["+sweep=pareto", "model.depth=3", "data=digits", "data.cache=/x"]
+    dropped = ["trials=3", "study=x", "storage.url=x", "+tracking.mode=disabled", "space.model.depth=range(1, 3)"]
+    assert without_operation([*kept, *dropped]) == kept
+
+
+def test_options_exist_for_the_variants_that_have_them() -> None:
+    base = compose([])
+    assert has_option("token_mixing.expansion", {}, base)
+    assert not has_option("token_mixing.heads", {}, base)
+    assert has_option("token_mixing.heads", {"token_mixing": "attention"}, base)
+    assert not has_option("token_mixing.expansion", {"token_mixing": "attention"}, base)
+    assert has_option("token_mixing", {}, base)
+    assert has_option("model.depth", {"token_mixing": "attention"}, base)
+    assert has_option("token_mixing.heads", {}, compose(["token_mixing=attention"]))
+
+
+def test_yaml_shows_every_key_with_its_value() -> None:
+    shown = yaml.safe_load(as_yaml(["+sweep=smoke", "training.lr=0.5"]))
+    assert set(shown) == {item.name for item in dataclasses.fields(Config)}
+    assert shown["training"]["lr"] == 0.5
+    assert shown["space"] == compose(["+sweep=smoke"]).space

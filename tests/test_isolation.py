@@ -1,0 +1,251 @@
+"""A trial that raises, exits, is killed or hangs costs itself and nothing else, and no trial outlives its worker;
+workers leave when told to, take turns, and say what they died of."""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from explore.cluster import isolation
+from explore.cluster.isolation import Isolated
+from explore.cluster.local import Crew, Stop, cores, in_turn
+from explore.cost.record import Cost
+from explore.evaluation import COMPLETE, FAILED, Epoch, Evaluation, Report
+
+COST = Cost(params=1, macs=2, memory_bytes=3, throughput=None)
+EPOCH = Epoch(epoch=0, train_loss=1.0, val_loss=1.0, val_accuracy=0.5, lr=0.1, seconds=1.0)
+DONE = Evaluation(status=COMPLETE, cost=COST, curve=(EPOCH,), seconds={"train": 1.0})
+
+
+def reporting(job: str, folder: Path, report: Report) -> Evaluation:
+    report(COST)
+    report(EPOCH)
+    return DONE
+
+
+def printing(job: str, folder: Path, report: Report) -> Evaluation:
+    print("printed", job)
+    print("complained", file=sys.stderr)
+    subprocess.run(["echo", "from below"], check=True)
+    return DONE
+
+
+def raising(job: str, folder: Path, report: Report) -> Evaluation:
+    raise RuntimeError("a tensor has the wrong shape")
+
+
+def exiting(job: str, folder: Path, report: Report) -> Evaluation:
+    report(COST)
+    os._exit(3)
+
+
+def killed(job: str, folder: Path, report: Report) -> Evaluation:
+    os.kill(os.getpid(), getattr(signal, job))
+    return DONE
+
+
+def breaking_off(job: str, folder: Path, report: Report) -> Evaluation:
+    """Die in the middle of a message."""
+    os.write(report.__self__.fileno(), struct.pack("!i", 1000) + b"half")  # type: ignore[attr-defined]
+    os._exit(3)
+
+
+def lingering(job: str, folder: Path, report: Report) -> Evaluation:
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    return DONE
+
+
+def sleeping(job: str, folder: Path, report: Report) -> Evaluation:
+    (folder / "pid").write_text(str(os.getpid()))
+    report(EPOCH)
+    time.sleep(60)
+    return DONE
+
+
+def idle() -> None:
+    """Nothing to do while a trial runs."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> None:
+    """Nothing here needs torch: a server that has not imported it is ready at once."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(isolation, "_PRELOAD", ["explore.evaluation"])
+    isolation.start_server()
+    patch.undo()
+
+
+def evaluate(evaluator: Callable[[str, Path, Report], Evaluation], folder: Path, job: str = "job") -> Evaluation:
+    return Isolated(evaluator, idle)(job, folder, lambda item: None)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return happened()
+
+
+def test_the_evaluation_and_its_reports_come_through(tmp_path: Path) -> None:
+    seen: list[Cost | Epoch] = []
+    assert Isolated(reporting, idle)("job", tmp_path / "new" / "folder", seen.append) == DONE
+    assert seen == [COST, EPOCH]
+
+
+def test_what_is_printed_goes_to_the_log_of_the_trial(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    evaluate(printing, tmp_path, "one")
+    evaluate(printing, tmp_path, "two")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert sorted(lines) == sorted(["printed one", "printed two", *2 * ["complained", "from below"]])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_exception_is_a_failure_with_its_reason_and_its_traceback_is_logged(tmp_path: Path) -> None:
+    result = evaluate(raising, tmp_path)
+    assert (result.status, result.reason) == (FAILED, "RuntimeError: a tensor has the wrong shape")
+    assert "Traceback" in (tmp_path / "log.txt").read_text()
+
+
+def test_an_exit_is_a_failure(tmp_path: Path) -> None:
+    result = evaluate(exiting, tmp_path)
+    assert result == Evaluation(
+        status=FAILED, reason=f"its process ended with exit status 3; see {tmp_path / 'log.txt'}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("SIGKILL", "its process was killed by SIGKILL, as the system does when memory runs out; see "),
+        ("SIGSEGV", "its process was killed by SIGSEGV; see "),
+    ],
+)
+def test_a_killed_process_is_a_failure(name: str, reason: str, tmp_path: Path) -> None:
+    result = evaluate(killed, tmp_path, name)
+    assert result.status == FAILED
+    assert result.reason.startswith(reason)
+
+
+def test_a_process_that_dies_in_the_middle_of_a_message_is_a_failure(tmp_path: Path) -> None:
+    result = evaluate(breaking_off, tmp_path)
+    assert result.status == FAILED
+    assert "exit status 3" in result.reason
+
+
+def test_a_process_that_hangs_after_its_result_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "_END_SECONDS", 0.2)
+    assert evaluate(lingering, tmp_path) == DONE
+
+
+def test_an_order_to_stop_ends_the_process_and_goes_on(tmp_path: Path) -> None:
+    def tick() -> None:
+        if (tmp_path / "pid").exists():
+            raise InterruptedError("told to leave")
+
+    with pytest.raises(InterruptedError, match="told to leave"):
+        Isolated(sleeping, tick)("job", tmp_path, lambda item: None)
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_a_report_that_is_refused_ends_the_process(tmp_path: Path) -> None:
+    def refuse(item: Cost | Epoch) -> None:
+        raise LookupError("given up")
+
+    with pytest.raises(LookupError, match="given up"):
+        Isolated(sleeping, idle)("job", tmp_path, refuse)
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+WORKER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_isolation import Isolated, idle, sleeping
+if __name__ == "__main__":
+    Isolated(sleeping, idle)("job", Path({folder!r}), lambda item: None)
+"""
+
+
+def test_a_trial_does_not_outlive_its_worker(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    with subprocess.Popen([sys.executable, str(tmp_path / "worker.py")]) as worker:
+        assert wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "", 30)
+        trial = int((tmp_path / "pid").read_text())
+        assert alive(trial)
+        worker.kill()
+    assert wait_for(lambda: not alive(trial))
+
+
+def test_threads_may_evaluate_at_once(tmp_path: Path) -> None:
+    results: dict[int, Evaluation] = {}
+    evaluators = [reporting, raising, exiting]
+
+    def run(number: int) -> None:
+        results[number] = evaluate(evaluators[number], tmp_path / str(number))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [results[number].status for number in range(3)] == [COMPLETE, FAILED, FAILED]
+
+
+def test_a_crew_leaves_when_told_to_and_says_what_was_lost() -> None:
+    left = []
+
+    def work(stop: Stop) -> None:
+        while not stop():
+            time.sleep(0.01)
+        left.append(threading.current_thread())
+        if len(left) == 2:
+            raise RuntimeError("the second falls")
+
+    crew = Crew(work, 2)
+    assert crew.working()
+    crew.stop()
+    assert not crew.working()
+    assert len(left) == 2
+    [report] = crew.lost
+    assert "RuntimeError: the second falls" in report
+
+
+def test_only_one_at_a_time_has_its_turn(tmp_path: Path) -> None:
+    inside, most = [], []
+
+    def work(stop: Stop) -> None:
+        for _ in range(5):
+            with in_turn(tmp_path / ".turn"):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.002)
+                inside.pop()
+
+    crew = Crew(work, 4)
+    crew.stop()
+    assert (len(most), max(most), crew.lost) == (20, 1, [])
+
+
+def test_a_turn_ends_with_an_exception(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), in_turn(tmp_path / ".turn"):
+        raise KeyError
+    with in_turn(tmp_path / ".turn"):
+        pass
+
+
+def test_there_is_a_core() -> None:
+    assert 1 <= cores() <= (os.cpu_count() or 1)

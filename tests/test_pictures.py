@@ -1,0 +1,136 @@
+"""The pictures of a study: axes that show the front, colours, labels and numbers that people can read."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filled_studies import fabricated, searched
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import IntDistribution
+from PIL import Image
+
+from explore.reporting import style
+from explore.reporting.importance import LEAST_TRIALS, importances
+from explore.reporting.pictures import curves_figure, front_figure, hypervolume_figure, importance_figure
+from explore.reporting.printed import write_front_png
+from explore.search.study import Proposal, front
+
+# The look
+
+
+@given(st.floats(1e-2, 1e7), st.floats(1.26, 1e5))
+def test_log_ticks_are_enough_and_inside(low: float, factor: float) -> None:
+    ticks = style.log_ticks(low, low * factor)
+    assert 2 <= len(ticks) <= 11
+    assert ticks == sorted(set(ticks))
+    assert all(low <= tick <= low * factor for tick in ticks)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=40))
+def test_labels_keep_their_distance(points: list[tuple[float, float]]) -> None:
+    kept = [points[index] for index in style.spaced(points)]
+    assert points == [] or points[0] in kept
+    for index, (x, y) in enumerate(kept):
+        assert all(abs(x - u) >= 0.06 or abs(y - v) >= 0.04 for u, v in kept[:index])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(1.0, 1e6)), min_size=1, max_size=30), st.floats(0, 1))
+def test_accuracy_axis_shows_the_front_and_the_references(points: list[tuple[float, float]], other: float) -> None:
+    trials = fabricated(points)
+    low, high = style.accuracy_range(trials, [other])
+    assert all(low < 100 * value < high for value in [other, *(trial.accuracy or 0.0 for trial in front(trials))])
+
+
+def test_hopeless_trials_do_not_squeeze_the_front() -> None:
+    trials = fabricated([(0.98, 100.0), (0.97, 1000.0), (0.1, 10.0)])
+    low, _ = style.accuracy_range(trials, [])
+    assert low > 90
+    figure = front_figure(trials, {}, [])
+    assert figure is not None
+    assert "1 below 95 % not shown" in str(figure.layout.annotations)
+
+
+def test_colours_differ_and_do_not_depend_on_order() -> None:
+    names = ["mlp", "attention", "pooling"]
+    assert style.colours(names) == style.colours(reversed(names))
+    assert len(set(style.colours(names).values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("written_as", "expected"),
+    [
+        (style.percent(0.9731), "97.3 %"),
+        (style.speed(21_565.2), "21,565"),
+        (style.speed(0.25), "0.25"),
+        (style.short(12_345_678), "12.3 M"),
+        (style.short(999_999), "1 M"),
+        (style.short(844), "844"),
+        (style.short(1_500_000, "B"), "1.5 MB"),
+        (style.tick(20_000.0), "20k"),
+        (style.value(0.0012345), "0.00123"),
+        (style.value("mlp"), "mlp"),
+    ],
+)
+def test_numbers_are_written_for_people(written_as: str, expected: str) -> None:
+    assert written_as == expected
+
+
+# Pictures
+
+
+def test_importance_finds_the_dimension_that_matters_for_each_objective() -> None:
+    trials = []
+    for number in range(60):
+        values = {"model.depth": 1 + number % 6, "model.width": 16 * (1 + number // 6)}
+        if number % 2:
+            values["token_mixing.heads"] = 1 + number % 3
+        proposal = Proposal(
+            values=values,
+            distributions={key: IntDistribution(1, 200) for key in values},
+            overrides=[],
+            sampler_state={},
+        )
+        trial = fabricated([(values["model.depth"] / 10, 10.0 * values["model.width"])])[0]
+        trials.append(replace(trial, number=number, proposal=proposal))
+    shares = importances(trials)
+    assert max(shares["accuracy"], key=lambda key: shares["accuracy"][key]) == "model.depth"
+    assert max(shares["throughput"], key=lambda key: shares["throughput"][key]) == "model.width"
+    assert [sum(by_dimension.values()) for by_dimension in shares.values()] == pytest.approx([1.0, 1.0])
+    assert importance_figure(trials) is not None
+
+
+def test_too_few_trials_have_no_importances() -> None:
+    trials = searched(LEAST_TRIALS - 1).trials()
+    assert importances(trials) == {}
+    assert importance_figure(trials) is None
+
+
+def test_figures_are_none_where_there_is_nothing_to_draw() -> None:
+    assert front_figure([], {}, []) is None
+    assert hypervolume_figure([]) is None
+    assert curves_figure([]) is None
+
+
+def test_front_figure_has_every_trial_the_edge_and_the_references() -> None:
+    trials = searched().trials()
+    references = [
+        {"name": "Mixer-B/16", "throughput": 800.0, "accuracy": None, "note": ""},
+        {"name": "ViT-Ti/16", "throughput": 900.0, "accuracy": 0.9, "note": "10 epochs"},
+    ]
+    figure = front_figure(trials, {23: 0.97}, references)
+    assert figure is not None
+    hovers = [text for trace in figure.data if trace.hovertext and not trace.text for text in trace.hovertext]
+    assert len(hovers) == 24
+    assert any("#23" in text and "test 97.0 %" in text and "model.depth=24" in text for text in hovers)
+    edge = next(trace for trace in figure.data if trace.name == "front")
+    assert list(edge.x) == sorted(edge.x)
+    assert "Mixer-B/16" in str(figure.layout.annotations)
+    assert any(trace.text == ("ViT-Ti/16",) for trace in figure.data)
+
+
+@pytest.mark.parametrize("count", [0, 1, 24])
+def test_front_picture_has_its_size(count: int, tmp_path: Path) -> None:
+    write_front_png(searched(count).trials(), {0: 0.5}, tmp_path / "front.png", "broken $math_{ and 画像")
+    with Image.open(tmp_path / "front.png") as picture:
+        assert picture.size == (1600, 1000)

@@ -1,0 +1,241 @@
+"""The search loop on a table in place of training: it evaluates exactly as many as it should, whatever the evaluator
+does and however often it is stopped, alone and in company, and the same seed gives the same search."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.storages import BaseStorage, InMemoryStorage
+
+from explore.cluster.local import Crew, in_turn
+from explore.cost.record import Cost, Throughput
+from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, REFUSED, Epoch, Evaluation, Report
+from explore.search import worker as worker_module
+from explore.search.proposals import Proposer
+from explore.search.space import parse_space
+from explore.search.storage import open_storage
+from explore.search.study import Study, Trial, create_study
+from explore.search.worker import Stopped, Worker
+
+SPACE = {"width": "range(1, 7)", "depth": "range(1, 7)"}
+Evaluate = Callable[[Sequence[str], Path, Report], Evaluation]
+
+
+def table(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+    """What training would find: wide and deep is accurate and slow."""
+    size = sum(int(override.partition("=")[2]) for override in overrides)
+    speed = Throughput(
+        images_per_second=1000 / size,
+        low=1,
+        high=1,
+        latency_ms=1,
+        batch_size=1,
+        precision="32-true",
+        device="table",
+        threads=1,
+        blocks=1,
+        torch_version="none",
+    )
+    cost = Cost(params=size, macs=size, memory_bytes=size, throughput=speed)
+    epoch = Epoch(epoch=0, train_loss=1, val_loss=1, val_accuracy=size / 20, lr=0.1, seconds=0)
+    report(cost)
+    report(epoch)
+    return Evaluation(status=COMPLETE, cost=cost, curve=(epoch,))
+
+
+def new_study() -> Study:
+    return create_study(InMemoryStorage(), "table", SPACE)
+
+
+def worker(study: Study, evaluate: Evaluate = table, *, target: int = 8, sampler: str = "nsga2", **more: Any) -> Worker:
+    proposer = Proposer(space=parse_space(SPACE), sampler=sampler, seed=5, startup=4)
+    return Worker(study=study, proposer=proposer, evaluate=evaluate, target=target, output=Path("out"), **more)
+
+
+def keys(study: Study) -> list[str]:
+    return [trial.proposal.key for trial in study.trials()]
+
+
+@dataclass
+class Diary:
+    """Writes down what it is told."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def begin(self, trial: Trial) -> None:
+        self.lines.append(f"begin {trial.number}")
+
+    def report(self, item: Cost | Epoch) -> None:
+        self.lines.append(type(item).__name__)
+
+    def end(self, trial: Trial, evaluation: Evaluation) -> None:
+        self.lines.append(f"end {trial.number} {evaluation.status}")
+
+
+@dataclass
+class Interrupting:
+    """Raises `error` in the trial of this number, after its cost and epoch were reported."""
+
+    error: BaseException
+    number: int
+    folders: list[Path] = field(default_factory=list)
+
+    def __call__(self, overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+        self.folders.append(folder)
+        result = table(overrides, folder, report)
+        if len(self.folders) == self.number + 1:
+            raise self.error
+        return result
+
+
+def test_a_study_is_filled_to_its_size_and_no_further() -> None:
+    study = new_study()
+    assert worker(study).run() == 8
+    assert worker(study).run() == 0
+    assert worker(study, target=11).run() == 3
+    assert len(set(keys(study))) == len(keys(study)) == 11
+    assert {trial.status for trial in study.trials()} == {COMPLETE}
+
+
+def test_an_exhausted_space_ends_the_search() -> None:
+    study = new_study()
+    assert worker(study, target=100, sampler="random").run() == 36
+    assert len(set(keys(study))) == 36
+
+
+def test_an_exception_is_recorded_with_its_reason_and_the_search_goes_on() -> None:
+    study = new_study()
+    assert worker(study, Interrupting(MemoryError("out of memory"), 2)).run() == 8
+    failed = study.trials()[2]
+    assert (failed.status, failed.evaluation.reason) == (FAILED, "MemoryError: out of memory")
+    assert failed.evaluation.cost is not None
+    assert len(failed.evaluation.curve) == 1
+    assert sum(trial.status == COMPLETE for trial in study.trials()) == 7
+
+
+def test_an_evaluation_that_says_nothing_keeps_what_was_reported() -> None:
+    def killed(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+        table(overrides, folder, report)
+        return Evaluation(status=REFUSED, reason="too big", seconds={"cost": 1.0}, constraints={"params": 0.5})
+
+    study = new_study()
+    worker(study, killed, target=1).run()
+    [trial] = study.trials()
+    assert trial.evaluation.cost is not None
+    assert trial.accuracy is not None
+    assert (trial.evaluation.reason, trial.evaluation.seconds) == ("too big", {"cost": 1.0})
+    assert trial.evaluation.constraints == {"params": 0.5}
+
+
+@pytest.mark.parametrize("order", [Stopped(), KeyboardInterrupt()], ids=repr)
+def test_a_stopped_trial_is_gone_on_with_in_its_own_folder(order: BaseException) -> None:
+    study = new_study()
+    stopped, second = Interrupting(order, 3), Interrupting(order, 99)
+    with pytest.raises(type(order)):
+        worker(study, stopped).run()
+    left = study.trials()[3]
+    assert (left.status, left.evaluation.reason) == (INTERRUPTED, "stopped from outside")
+    assert len(left.evaluation.curve) == 1
+    assert worker(study, second).run() == 5
+    assert second.folders[0] == stopped.folders[3] == Path("out/trials/0003")
+    successor = study.trials()[4]
+    assert (successor.continues, successor.proposal.key) == (3, left.proposal.key)
+    complete = [trial.proposal.key for trial in study.trials() if trial.status == COMPLETE]
+    assert len(set(complete)) == len(complete) == 8
+
+
+def test_a_worker_that_was_told_to_leave_takes_nothing() -> None:
+    study = new_study()
+    with pytest.raises(Stopped):
+        worker(study, stop=lambda: True).run()
+    assert study.trials() == []
+
+
+def test_the_same_seed_gives_the_same_search() -> None:
+    one, two = new_study(), new_study()
+    worker(one, target=14).run()
+    worker(two, target=6).run()
+    worker(two, target=14).run()
+    assert keys(one) == keys(two)
+
+
+def test_an_observer_is_told_everything_in_order() -> None:
+    diary = Diary()
+    worker(new_study(), Interrupting(ValueError("no"), 1), target=2, observer=diary).run()
+    first = ["begin 0", "Cost", "Epoch", "end 0 complete"]
+    assert diary.lines == [*first, "begin 1", "Cost", "Epoch", "end 1 failed"]
+
+
+def test_a_fault_of_the_observer_does_not_count_against_the_candidate() -> None:
+    class Broken(Diary):
+        def begin(self, trial: Trial) -> None:
+            raise OSError("disk full")
+
+    study = new_study()
+    with pytest.raises(OSError, match="disk full"):
+        worker(study, observer=Broken()).run()
+    assert [trial.status for trial in study.trials()] == [INTERRUPTED]
+    assert worker(study).run() == 8
+
+
+def test_the_command_of_a_trial_is_kept() -> None:
+    study = new_study()
+    worker(study, target=1, command_line=" ".join).run()
+    [trial] = study.trials()
+    assert trial.command == " ".join(trial.proposal.overrides)
+
+
+def test_the_heart_beats_while_a_trial_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "HEARTBEAT_SECONDS", -1.0)
+    study = new_study()
+    beats = []
+
+    def checking_in(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+        before = study.trials()[0].heartbeat
+        alone.check_in()
+        beats.append(study.trials()[0].heartbeat - before)
+        return table(overrides, folder, report)
+
+    alone = worker(study, checking_in, target=1)
+    alone.run()
+    assert beats[0] > 0
+
+
+def work(url: str, turn: Path, stop: Callable[[], bool] = lambda: False) -> None:
+    study = create_study(open_storage(url), "table", SPACE)
+    worker(study, target=12, turn=lambda: in_turn(turn), stop=stop).run()
+
+
+def assert_filled(storage: BaseStorage) -> None:
+    study = create_study(storage, "table", SPACE)
+    assert len(set(keys(study))) == len(keys(study)) == 12
+    assert {trial.status for trial in study.trials()} == {COMPLETE}
+
+
+def test_workers_in_processes_fill_one_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    context = multiprocessing.get_context("fork")
+    # A turn for each, so that nothing but the study itself keeps them apart.
+    processes = [context.Process(target=work, args=(url, tmp_path / f"{number}.turn")) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert_filled(open_storage(url))
+
+
+def test_a_crew_of_threads_fills_one_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    crew = Crew(partial(work, url, tmp_path / ".turn"), 3)
+    while crew.working():
+        pass
+    crew.stop()
+    assert crew.lost == []
+    assert_filled(open_storage(url))
+    withdrawn = [trial for trial in open_storage(url).get_all_trials(1) if "withdrawn" in str(trial.user_attrs)]
+    assert withdrawn == []
