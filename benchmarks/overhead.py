@@ -17,7 +17,7 @@ from pathlib import Path
 
 from explore.candidate import build
 from explore.cluster.isolation import Isolated, start_server
-from explore.config import Config, compose, definition
+from explore.config import Config, compose, definition, vary
 from explore.cost.measure import measure_cost
 from explore.cost.record import Cost, Throughput
 from explore.data.dataset import Dataset, Split, load
@@ -43,11 +43,11 @@ def measure(history: int) -> dict[str, float]:
         folder = Path(name)
         config = compose(_BASE)
         dataset = load(config.data)
-        study = create_study(open_storage(f"sqlite:///{folder}/study.db"), "overhead", definition(_BASE))
+        study = create_study(open_storage(f"sqlite:///{folder}/study.db"), "overhead", definition(config))
         proposer = Proposer(
             parse_space(config.space),
             config.sampler,
-            check=lambda some: compose([*_BASE, *some]).candidate.check(dataset),
+            check=lambda some: vary(_BASE, some).candidate.check(dataset),
         )
         trials = [_finished(study, proposer) for _ in range(history)]
         running = [_claimed(study, proposer) for _ in range(4 * _REPEATS)]
@@ -60,7 +60,7 @@ def measure(history: int) -> dict[str, float]:
             "propose": lambda: proposer.propose(study.trials()),
             "claim": lambda: _claimed(study, proposer, propose=False),
             "fork": lambda: isolated([], folder / "fork", lambda item: None),
-            "compose": lambda: compose([*_BASE, f"training.seed={next(fresh)}"]).candidate,
+            "compose": lambda: vary(_BASE, [f"training.seed={next(fresh)}"]).candidate,
             "load images": lambda: load(config.data),
             "build": lambda: build(config.candidate, dataset),
             "count": lambda: measure_cost(network, shape, config.cost, timed=False),

@@ -3,20 +3,23 @@
 Hydra ends here: what `compose` returns are plain dataclasses.
 """
 
+import copy
 import difflib
 import importlib
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache, lru_cache
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -117,12 +120,36 @@ def compose(overrides: Sequence[str]) -> Config:
     return config
 
 
-def definition(overrides: Sequence[str]) -> dict[str, Any]:
+def vary(base: Sequence[str], overrides: Sequence[str]) -> Config:
+    """The same as `compose([*base, *overrides])`, many times faster where the overrides are those of a search.
+
+    Values and variants of mixings are set in a copy of what `base` composes to, which is kept; their types are those
+    of the space, which was checked. Anything else is composed.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    if any("." not in one.key_or_group and one.key_or_group not in CATALOGS for one in parsed):
+        return compose([*base, *overrides])
+    config = copy.deepcopy(_base(tuple(base)))
+    for override in parsed:
+        *path, name = override.key_or_group.split(".")
+        value: Any = override.value()
+        if override.key_or_group in CATALOGS:
+            value = schema(value, CATALOGS[name][value])()
+        setattr(reduce(getattr, path, config), name, value.text if isinstance(value, QuotedString) else value)
+    return config
+
+
+@cache
+def _base(overrides: tuple[str, ...]) -> Config:
+    return compose(overrides)
+
+
+def definition(config: Config) -> dict[str, Any]:
     """The configuration without what only operates the search, as JSON types: what makes trials comparable."""
-    container = OmegaConf.to_container(_composed(tuple(overrides)), resolve=True)
-    assert isinstance(container, dict)
-    kept = {str(key): value for key, value in container.items() if key not in OPERATION}
+    kept = {name: value for name, value in asdict(config).items() if name not in OPERATION}
     del kept["training"]["threads"], kept["data"]["cache"]
+    source = next((name for name, source in SOURCES.items() if type(config.data) is source), type(config.data).__name__)
+    kept["data"] = {"source": source, **kept["data"]}
     return kept
 
 

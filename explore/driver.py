@@ -19,7 +19,7 @@ import torch
 from explore.candidate import test_accuracy
 from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, cores, in_turn
-from explore.config import Config, compose, definition, has_option, without_operation
+from explore.config import Config, compose, definition, has_option, vary, without_operation
 from explore.data.dataset import Dataset, load
 from explore.evaluation import COMPLETE
 from explore.evaluator import TrainingEvaluator, train
@@ -93,7 +93,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         trials=config.trials,
         workers=workers,
         tracking=config.tracking,
-        definition=json.loads(json.dumps({**definition(overrides), "images": dataset.fingerprint})),
+        definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
         command=command,
         notes={"command": command, "commit": _commit(), "data": _facts(dataset)},
     )
@@ -150,7 +150,7 @@ def proposer(plan: Plan, space: Space, dataset: Dataset) -> Proposer:
     """What proposes candidates: none that breaks a rule on these images."""
 
     def check(overrides: Sequence[str]) -> None:
-        compose([*plan.base, *overrides]).candidate.check(dataset)
+        vary(plan.base, overrides).candidate.check(dataset)
 
     return Proposer(space=space, sampler=plan.sampler, seed=plan.seed, startup=plan.startup, check=check)
 
@@ -229,7 +229,7 @@ def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -
     known = tests(study)
     for trial in members:
         if trial.number not in known:
-            candidate = compose([*plan.base, *trial.proposal.overrides]).candidate
+            candidate = vary(plan.base, trial.proposal.overrides).candidate
             known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
     study.note("test_accuracy", {str(number): value for number, value in known.items()})
 

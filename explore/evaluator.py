@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from explore.candidate import Candidate, evaluate
-from explore.config import compose, definition, import_extensions
+from explore.config import definition, import_extensions, vary
 from explore.evaluation import Evaluation, Report
 
 
@@ -37,9 +37,8 @@ class TrainingEvaluator:
 
     def __call__(self, overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
         """Keep the configuration in `folder`, and have the candidate trained there."""
-        everything = [*self.base, *overrides]
-        config = compose(everything)
+        config = vary(self.base, overrides)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(definition(everything), sort_keys=False))
+        (folder / "config.yaml").write_text(yaml.safe_dump(definition(config), sort_keys=False))
         imports = tuple(override for override in self.base if override.startswith("imports="))
         return self.run(Job(candidate=config.candidate, imports=imports), folder, report)

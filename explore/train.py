@@ -42,7 +42,7 @@ def main(config: "Config", overrides: list[str]) -> int:
     with refusing_bad_input():
         config.tracking.check()
         config.candidate.check(load(config.data))
-    identity = hashlib.sha256(json.dumps(definition(overrides), sort_keys=True).encode()).hexdigest()[:8]
+    identity = hashlib.sha256(json.dumps(definition(config), sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(config.outputs) / "train" / identity
     make_folder(folder)
     tracker = Tracker(config.tracking, "train", folder)

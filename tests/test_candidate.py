@@ -81,7 +81,7 @@ def test_seed_decides_the_weights_and_leaves_the_generator_alone() -> None:
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
-        ("params=100", r"params 4,\d{3} is above 100"),
+        ("params=100", r"params 2,754 is above 100"),
         ("macs=1000", r"macs \d+,\d{3} is above 1,000"),
         ("throughput=1e12", r"throughput [\d,]+ images/s is below 1,000,000,000,000"),
     ],

@@ -9,10 +9,10 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
+from hypothesis import example, given
+from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from explore.search.space import Space, parse_space, to_overrides
