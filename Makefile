@@ -34,6 +34,7 @@ lint: $(READY) ## style and types only
 	@$(PYTHON) -m mypy
 
 setup: $(READY) ## a virtual environment in .venv with everything in it
+	@echo "$(ENV) is ready"
 
 clean: ## remove .venv and every cache; results in outputs stay
 	@rm -rf $(ENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

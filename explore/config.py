@@ -39,7 +39,18 @@ CATALOGS: Mapping[str, Mapping[str, type]] = {"token_mixing": TOKEN_MIXINGS, "ch
 FORMATS = ("text", "json")
 _GROUPS = (*CATALOGS, "data", "model", "sweep")
 # What may change between two runs of the same study, because it leaves the trials comparable.
-OPERATION = ("study", "outputs", "trials", "workers", "sampler", "format", "storage", "tracking", "throughput")
+OPERATION = (
+    "study",
+    "outputs",
+    "trials",
+    "workers",
+    "sampler",
+    "search",
+    "format",
+    "storage",
+    "tracking",
+    "throughput",
+)
 # How Hydra words what people get wrong, and what they should read instead.
 _REWORDED = (
     (r"Ambiguous value for argument '\+*(.+?)=(.*?)'", "{0} takes one value, got {1}; {2}"),
@@ -144,13 +155,17 @@ def _base(overrides: tuple[str, ...]) -> Config:
     return compose(overrides)
 
 
-def definition(config: Config) -> dict[str, Any]:
-    """The configuration without what only operates the search, as JSON types: what makes trials comparable."""
-    kept = {name: value for name, value in asdict(config).items() if name not in OPERATION}
+def described(config: Config) -> dict[str, Any]:
+    """The candidate of a configuration as JSON types, without what leaves its result the same."""
+    kept = {name: value for name, value in asdict(config).items() if name not in (*OPERATION, "space")}
     del kept["training"]["threads"], kept["data"]["cache"]
     source = next((name for name, source in SOURCES.items() if type(config.data) is source), type(config.data).__name__)
-    kept["data"] = {"source": source, **kept["data"]}
-    return kept
+    return {**kept, "data": {"source": source, **kept["data"]}}
+
+
+def definition(config: Config) -> dict[str, Any]:
+    """What makes the trials of a study comparable, as JSON types: what the candidates share, and the space."""
+    return {**described(config), "space": dict(config.space)}
 
 
 def without_operation(overrides: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from explore.candidate import Candidate, evaluate
-from explore.config import definition, import_extensions, vary
+from explore.config import described, import_extensions, vary
 from explore.evaluation import Evaluation, Report
 
 
@@ -39,6 +39,6 @@ class TrainingEvaluator:
         """Keep the configuration in `folder`, and have the candidate trained there."""
         config = vary(self.base, overrides)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(definition(config), sort_keys=False))
+        (folder / "config.yaml").write_text(yaml.safe_dump(described(config), sort_keys=False))
         imports = tuple(override for override in self.base if override.startswith("imports="))
         return self.run(Job(candidate=config.candidate, imports=imports), folder, report)

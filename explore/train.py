@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Train one candidate and print its learning curve and cost."""
-    from explore.config import definition, without_operation
+    from explore.config import described, without_operation
     from explore.data.dataset import load
     from explore.evaluation import COMPLETE, INTERRUPTED, Evaluation
     from explore.evaluator import TrainingEvaluator
@@ -42,7 +42,7 @@ def main(config: "Config", overrides: list[str]) -> int:
     with refusing_bad_input():
         config.tracking.check()
         config.candidate.check(load(config.data))
-    identity = hashlib.sha256(json.dumps(definition(config), sort_keys=True).encode()).hexdigest()[:8]
+    identity = hashlib.sha256(json.dumps(described(config), sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(config.outputs) / "train" / identity
     make_folder(folder)
     tracker = Tracker(config.tracking, "train", folder)

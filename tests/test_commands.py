@@ -5,6 +5,7 @@ python -m pytest tests/test_commands.py
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from PIL import Image
 
 from explore import measure, train
 from explore.command import _run
+from explore.config import as_yaml, compose
 from explore.training.fit import CHECKPOINT
 
 COMMANDS = ("sweep", "train", "measure", "report")
@@ -77,24 +79,16 @@ def test_help_comes_at_once_and_without_torch(command: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_setting_that_a_help_text_names_exists(command: str) -> None:
-    from explore.config import compose
-
+def test_every_key_that_a_help_text_names_exists(command: str) -> None:
     text = (Path(train.__file__).parent / f"{command}.py").read_text().split('"""')[1]
-    needed = {"data.path": ["data=folder"], "storage.url": []}
-    for line in text.splitlines():
-        words = line.split("  ")[1].split(", ") if line.startswith("  ") and "=" in line.split("  ")[1] else []
-        for word in words:
-            key, _, value = word.partition("=")
-            if key.replace(".", "").replace("_", "").isalpha() and value and " " not in key:
-                example = {"N": "3", "X": "0.5", "DIR": "x", "NAME": None, "URL": "x"}.get(value, value.strip("'"))
-                if example and "KEY" not in key and "+" not in key:
-                    compose([*needed.get(key, []), f"{key}={example}"])
+    groups = yaml.safe_load(as_yaml(["data=folder"]))
+    named = re.findall(r"(?<![\w.])(data|model|training|cost|limits|storage|tracking)\.([a-z_]+)", text)
+    assert named
+    assert all(key in groups[group] for group, key in named)
+    assert set(re.findall(r"^  ([a-z_]+)=", text, re.MULTILINE)) <= set(groups)
 
 
 def test_example_of_a_space_on_the_command_line_works() -> None:
-    from explore.config import compose
-
     assert "'space.model.width=choice(16, 32)'" in Path(train.__file__).with_name("sweep.py").read_text()
     assert compose(["+sweep=pareto", "space.model.width=choice(16, 32)"]).space["model.width"] == "choice(16, 32)"
 
@@ -260,6 +254,7 @@ def test_configuration_is_shown(run: Run, tmp_path: Path) -> None:
     assert run(train, "--cfg", "job", "model.dpth=3")[0] == 2
 
 
+@pytest.mark.slow
 def test_tab_completes_names_and_keys(tmp_path: Path) -> None:
     script = f"""
 python() {{ {sys.executable} "$@"; }}
@@ -273,7 +268,21 @@ _explore_complete; echo "${{COMPREPLY[@]}}"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupted_training_says_how_to_go_on(tmp_path: Path) -> None:
+def test_interrupted_training_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("explore.evaluator.TrainingEvaluator.__call__", interrupt)
+    status, _, err = run(train, *TINY, "outputs=x")
+    assert status == 130
+    assert err.startswith(
+        "explore: stopped; the same command goes on from the last checkpoint: python -m explore.train "
+    )
+    assert err.endswith(" outputs=x\n")
+
+
+@pytest.mark.slow
+def test_interrupted_training_in_a_shell_says_how_to_go_on(tmp_path: Path) -> None:
     arguments = [*TINY, "training.epochs=100000", "tracking.mode=disabled"]
     process = subprocess.Popen(
         [sys.executable, "-m", "explore.train", *arguments],

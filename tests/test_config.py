@@ -234,6 +234,7 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "trials": "9",
         "workers": "3",
         "sampler": "random",
+        "search.seed": "5",
         "format": "json",
         "storage.url": "sqlite:///x",
         "tracking.mode": "disabled",
@@ -242,7 +243,9 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "data.cache": "/x",
     }
     assert {key.partition(".")[0] for key in operating} >= set(OPERATION)
-    assert definition(compose([*base, *(f"{key}={value}" for key, value in operating.items())])) == definition(compose(base))
+    assert definition(compose([*base, *(f"{key}={value}" for key, value in operating.items())])) == definition(
+        compose(base)
+    )
     for different in ("model.depth=3", "training.seed=1", "limits.params=5", "space.model.depth=choice(1, 2)"):
         assert definition(compose([*base, different])) != definition(compose(base))
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import InMemoryStorage
 
 from explore.cost.record import Cost, Throughput
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, INTERRUPTED, REFUSED, RUNNING, Epoch, Evaluation
@@ -66,6 +67,10 @@ def url(folder: Path) -> str:
 
 def opened(folder: Path, definition: Mapping[str, Any] = DEFINITION) -> Study:
     return create_study(open_storage(url(folder)), "table", definition)
+
+
+def kept_in_memory() -> Study:
+    return create_study(InMemoryStorage(), "table", DEFINITION)
 
 
 def claim_all(folder: Path, target: int, start: Any) -> None:
@@ -126,19 +131,19 @@ def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [REFUSED, DIVERGED, FAILED])
-def test_every_end_counts_as_finished_and_keeps_its_reason(status: str, tmp_path: Path) -> None:
-    study = opened(tmp_path)
+def test_every_end_counts_as_finished_and_keeps_its_reason(status: str) -> None:
+    study = kept_in_memory()
     trial = study.claim(proposal(1), command="", target=1)
     assert trial is not None
     assert study.finish(trial, Evaluation(status=status, reason="because"))
-    [read] = opened(tmp_path).trials()
+    [read] = study.trials()
     assert (read.status, read.evaluation.reason) == (status, "because")
     assert finished([read]) == [read]
     assert study.claim(proposal(2), command="", target=1) is None
 
 
-def test_withdrawn_trials_are_not_seen_and_do_not_count(tmp_path: Path) -> None:
-    study = opened(tmp_path)
+def test_withdrawn_trials_are_not_seen_and_do_not_count() -> None:
+    study = kept_in_memory()
     assert study.claim(proposal(1), command="", target=2) is not None
     assert study.claim(proposal(1), command="", target=2) is None
     assert study.claim(proposal(2), command="", target=2) is not None
@@ -146,8 +151,8 @@ def test_withdrawn_trials_are_not_seen_and_do_not_count(tmp_path: Path) -> None:
     assert [trial.proposal.values["x"] for trial in study.trials()] == [1, 2]
 
 
-def test_the_successor_takes_the_folder_and_only_one_may_succeed(tmp_path: Path) -> None:
-    study = opened(tmp_path)
+def test_the_successor_takes_the_folder_and_only_one_may_succeed() -> None:
+    study = kept_in_memory()
     first = study.claim(proposal(1), command="", target=1)
     assert first is not None
     study.finish(first, Evaluation(status=INTERRUPTED))
@@ -198,18 +203,18 @@ def test_the_trial_of_a_killed_worker_is_found_and_its_late_end_does_not_count(t
     assert [t.status for t in opened(tmp_path).trials()] == [INTERRUPTED, RUNNING]
 
 
-def test_the_trial_of_this_process_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = opened(tmp_path)
+def test_the_trial_of_this_process_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = kept_in_memory()
     study.claim(proposal(1), command="", target=1)
     now = time.time()
     monkeypatch.setattr(study_module.time, "time", lambda: now + 10_000)
     assert study.interrupted() == []
 
 
-def test_a_worker_elsewhere_is_given_up_when_its_heart_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_elsewhere_is_given_up_when_its_heart_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = {"host": "elsewhere", "pid": os.getpid(), "started": "1"}
     monkeypatch.setattr(study_module, "_this_process", lambda: elsewhere)
-    study = opened(tmp_path)
+    study = kept_in_memory()
     trial = study.claim(proposal(1), command="", target=1)
     assert trial is not None
     now = time.time()
@@ -221,10 +226,10 @@ def test_a_worker_elsewhere_is_given_up_when_its_heart_stops(tmp_path: Path, mon
     assert [left.number for left in study.interrupted()] == [0]
 
 
-def test_a_newer_process_of_the_same_number_is_not_the_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_process_of_the_same_number_is_not_the_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     before = study_module._this_process() | {"started": "1"}
     monkeypatch.setattr(study_module, "_this_process", lambda: before)
-    study = opened(tmp_path)
+    study = kept_in_memory()
     study.claim(proposal(1), command="", target=1)
     assert len(study.interrupted()) == 1
 
@@ -255,8 +260,8 @@ def test_notes_are_kept_beside_the_definition(tmp_path: Path) -> None:
     assert opened(tmp_path).definition == DEFINITION
 
 
-def test_the_front_holds_complete_trials_fastest_first(tmp_path: Path) -> None:
-    study = opened(tmp_path)
+def test_the_front_holds_complete_trials_fastest_first() -> None:
+    study = kept_in_memory()
     ends = [complete(0.9, 10), complete(0.5, 100), complete(0.4, 50), complete(0.7, 20)]
     for x, end in enumerate([*ends, Evaluation(status=DIVERGED, cost=cost(999), curve=(epoch(0, 0.99),))]):
         trial = study.claim(proposal(x), command="", target=9)
