@@ -67,6 +67,7 @@ class Candidate:
     training: Training
     cost: Measuring
     limits: Limits
+    timed: bool  # whether speed is measured
 
     def architecture(self, dataset: Dataset) -> Architecture:
         """The architecture for images and classes of a data set; raises ValueError for one that breaks a rule."""
@@ -149,7 +150,7 @@ def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, folder: Pa
         return Cost.from_dict(json.loads(kept.read_text()))
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
     cost = measure_cost(network, shape, candidate.cost, timed=False)
-    if all(by <= 0 for by in candidate.limits.excess(cost).values()):
+    if candidate.timed and all(by <= 0 for by in candidate.limits.excess(cost).values()):
         cost = replace(cost, throughput=measure_throughput(network, shape, candidate.cost))
         partial = kept.with_suffix(".partial")
         partial.write_text(json.dumps(cost.to_dict()))
@@ -181,7 +182,14 @@ def _batches(candidate: Candidate, dataset: Dataset, split: Split, augmentation:
 def _training_device(recipe: Training) -> torch.device:
     if recipe.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("training.accelerator=gpu needs a GPU, and torch finds none here; try auto or cpu")
-    return resolve_device("cpu" if recipe.accelerator == "cpu" else "auto")
+    if recipe.accelerator == "cpu" or not torch.cuda.is_available():
+        return resolve_device("cpu")
+    return resolve_device(f"cuda:{local_rank()}")
+
+
+def local_rank() -> int:
+    """The place of this process among those that Lightning started on this machine for one run; 0 is the first."""
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def _resolved(recipe: Training) -> Training:

@@ -48,6 +48,7 @@ OPERATION = (
     "search",
     "format",
     "storage",
+    "references",
     "tracking",
     "throughput",
 )
@@ -89,6 +90,7 @@ class Config:
     sampler: str = "tpe"
     format: str = "text"  # text for people, json for machines
     throughput: bool = True  # measure speed; off = count only
+    references: list[str] = field(default_factory=lambda: ["vit_ti16", "mixer_s16"])  # published, timed for the report
     token_mixing: Any = None
     channel_mixing: Any = None
     data: Any = None
@@ -112,6 +114,7 @@ class Config:
             training=self.training,
             cost=self.cost,
             limits=self.limits,
+            timed=self.throughput,
         )
 
 

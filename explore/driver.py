@@ -16,10 +16,16 @@ from typing import Any
 
 import torch
 
+from explore.architecture.catalog import one_of
+from explore.architecture.network import Network
+from explore.architecture.published import PUBLISHED, adapted
+from explore.architecture.spec import Architecture
 from explore.candidate import test_accuracy
 from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, cores, in_turn
 from explore.config import Config, compose, definition, has_option, vary, without_operation
+from explore.cost.options import Measuring
+from explore.cost.throughput import measure_throughput
 from explore.data.dataset import Dataset, load
 from explore.evaluation import COMPLETE
 from explore.evaluator import TrainingEvaluator, train
@@ -56,6 +62,7 @@ class Plan:
     startup: int
     trials: int
     workers: int
+    references: tuple[str, ...]
     tracking: Tracking
     definition: dict[str, Any]
     command: str
@@ -72,6 +79,8 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     if not config.throughput:
         raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
     config.tracking.check()
+    for name in config.references:
+        one_of("references", name, PUBLISHED)
     output = output_folder(config)
     url = study_url(config)
     _refuse_unwritable(output)
@@ -92,6 +101,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         startup=config.search.startup,
         trials=config.trials,
         workers=workers,
+        references=tuple(config.references),
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
         command=command,
@@ -208,6 +218,7 @@ def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int
     trials = study.trials()
     if not interrupted:
         _measure_test_accuracy(plan, study, front(trials))
+        study.note("references", _references(plan, study))
     report = write_report(study, plan.output)
     if not interrupted:
         rows = trial_rows(trials, tests(study)).astype(object).where(lambda frame: frame.notna(), None)
@@ -232,6 +243,27 @@ def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -
             candidate = vary(plan.base, trial.proposal.overrides).candidate
             known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
     study.note("test_accuracy", {str(number): value for number, value in known.items()})
+
+
+def _references(plan: Plan, study: Study) -> list[dict[str, Any]]:
+    """The speed of published networks on these images and this device, to compare the front with."""
+    known = {reference["name"]: reference for reference in study.notes.get("references", [])}
+    config = compose(plan.base)
+    dataset = load(config.data)
+    found = []
+    for name in plan.references:
+        classes = len(dataset.classes)
+        network = adapted(name, image_size=dataset.image_size, channels=dataset.channels, classes=classes)
+        label = f"{name}, patch {network.patch_size}"
+        found.append(known.get(label) or {"name": label, **_reference(network, config.cost)})
+    return found
+
+
+def _reference(network: Architecture, options: Measuring) -> dict[str, Any]:
+    shape = (network.channels, network.image_size, network.image_size)
+    speed = measure_throughput(Network(network), shape, options)
+    note = "published depth and width, largest patch that divides these images; not trained here"
+    return {"throughput": speed.images_per_second, "accuracy": None, "note": note}
 
 
 def _checked_space(config: Config, base: Sequence[str]) -> Space:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Train one candidate and print its learning curve and cost."""
-    from explore.config import described, without_operation
+    from explore.candidate import local_rank
+    from explore.config import described
     from explore.data.dataset import load
     from explore.evaluation import COMPLETE, INTERRUPTED, Evaluation
     from explore.evaluator import TrainingEvaluator
@@ -45,6 +46,10 @@ def main(config: "Config", overrides: list[str]) -> int:
     identity = hashlib.sha256(json.dumps(described(config), sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(config.outputs) / "train" / identity
     make_folder(folder)
+    evaluator = TrainingEvaluator(tuple(overrides))
+    if local_rank():
+        evaluator([], folder, lambda item: None)
+        return 0
     tracker = Tracker(config.tracking, "train", folder)
     stream = sys.stderr if config.format == "json" else sys.stdout
 
@@ -55,7 +60,7 @@ def main(config: "Config", overrides: list[str]) -> int:
     command = shlex.join(["python", "-m", "explore.train", *overrides])
     tracker.open(identity, "train", {"command": command}, ())
     try:
-        evaluation = TrainingEvaluator(tuple(without_operation(overrides)))([], folder, report)
+        evaluation = evaluator([], folder, report)
     except KeyboardInterrupt:
         tracker.close(Evaluation(status=INTERRUPTED), folder / "config.yaml")
         print(f"explore: stopped; the same command goes on from the last checkpoint: {command}", file=sys.stderr)

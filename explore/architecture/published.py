@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from explore.architecture.catalog import Mixing, one_of
-from explore.architecture.spec import Architecture, Model, architecture
+from explore.architecture.spec import Architecture, Model, architecture, patch_sizes
 
 COLOURS = 3
 
@@ -86,11 +86,18 @@ PUBLISHED: dict[str, Published] = {
 def published(name: str) -> Architecture:
     """The architecture of a published model, for colour images; raises `ValueError` for an unknown name."""
     row = PUBLISHED[one_of("a published model", name, PUBLISHED)]
+    return adapted(name, image_size=row.image_size, channels=COLOURS, classes=row.classes)
+
+
+def adapted(name: str, *, image_size: int, channels: int, classes: int) -> Architecture:
+    """A published model for other images: its patch size is the largest up to the published one that divides them."""
+    row = PUBLISHED[one_of("a published model", name, PUBLISHED)]
+    patch = max(size for size in patch_sizes(image_size) if size <= row.model["patch_size"])
     return architecture(
-        Model(**row.model),
+        Model(**{**row.model, "patch_size": patch}),
         Mixing(name=row.token_mixing),
         Mixing(name=row.channel_mixing),
-        image_size=row.image_size,
-        channels=COLOURS,
-        classes=row.classes,
+        image_size=image_size,
+        channels=channels,
+        classes=classes,
     )

@@ -72,7 +72,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Return the loss of a batch; raises Diverged when it is no longer a number."""
-        images, targets = batch
+        images, targets = self._share(batch)
         loss: Tensor = self._loss(self.network(images), targets)
         self._training.append(loss.detach())
         if index % _STEPS_BETWEEN_LOOKS == 0 and not torch.isfinite(loss):
@@ -127,8 +127,13 @@ class Classifier(LightningModule):
         """Take up the curve where it was left."""
         self.curve = list(checkpoint["curve"])
 
+    def _share(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """This device's part of a batch: every device draws the same batches, so that their number changes no result."""
+        own = slice(self.trainer.global_rank, None, self.trainer.world_size)
+        return (batch[0][own], batch[1][own]) if self.trainer.world_size > 1 else batch
+
     def _sums(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = batch
+        images, labels = self._share(batch)
         logits = self.network(images).float()
         right = (logits.argmax(1) == labels).sum()
         count = torch.tensor(float(len(labels)), device=logits.device)

@@ -34,6 +34,11 @@ class Training:
         for name in ("epochs", "batch_size", "rung", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % (self.devices * self.num_nodes):
+            raise ValueError(
+                f"training.batch_size must be shared evenly by the devices, got {self.batch_size} for "
+                f"{self.devices} devices × {self.num_nodes} nodes"
+            )
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"training.threads must be at least 1 or null, got {self.threads}")
         if not 0 < self.lr < math.inf:
