@@ -3,73 +3,24 @@
     python -m benchmarks.overhead [format=json] [trials=N]
 
 Each part is run on its own, several times, in a study that already holds N finished trials (default 10); the figure is
-the median in seconds of wall time. The bar is for their sum: 0.5 s.
+the median in seconds of wall time. The bar is for their sum without `count` (parameters, multiply-adds and memory,
+which is measuring): 0.5 s.
 """
 
 import json
-import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from explore.candidate import build
-from explore.cluster.isolation import Isolated, start_server
-from explore.config import Config, compose, definition, vary
-from explore.cost.measure import measure_cost
-from explore.cost.record import Cost, Throughput
-from explore.data.dataset import Dataset, Split, load
-from explore.data.loader import Batches
-from explore.evaluation import COMPLETE, Epoch, Evaluation, Report
-from explore.search.proposals import Proposer
-from explore.search.space import parse_space
-from explore.search.storage import open_storage
-from explore.search.study import Study, Trial, create_study
-from explore.tracking import Tracker
-from explore.training.fit import fit
+from explore.evaluation import COMPLETE, Evaluation, Report
 
 BAR_SECONDS = 0.5
-_REPEATS = 7
-_EPOCHS = 10
-_BASE = ["+sweep=pareto", "training.threads=1", "training.precision=32-true"]
+_MEASURING = ("count",)
 
 
-def measure(history: int) -> dict[str, float]:
-    """Return median seconds of each part of a trial."""
-    start_server()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config = compose(_BASE)
-        dataset = load(config.data)
-        study = create_study(open_storage(f"sqlite:///{folder}/study.db"), "overhead", definition(config))
-        proposer = Proposer(
-            parse_space(config.space),
-            config.sampler,
-            check=lambda some: vary(_BASE, some).candidate.check(dataset),
-        )
-        trials = [_finished(study, proposer) for _ in range(history)]
-        running = [_claimed(study, proposer) for _ in range(4 * _REPEATS)]
-        tracker = Tracker(config.tracking, "overhead", folder)
-        isolated = Isolated(_nothing, lambda: None)
-        network = build(config.candidate, dataset)
-        shape = (dataset.channels, dataset.image_size, dataset.image_size)
-        fresh = iter(range(1000))
-        parts: dict[str, Callable[[], object]] = {
-            "propose": lambda: proposer.propose(study.trials()),
-            "claim": lambda: _claimed(study, proposer, propose=False),
-            "fork": lambda: isolated([], folder / "fork", lambda item: None),
-            "compose": lambda: vary(_BASE, [f"training.seed={next(fresh)}"]).candidate,
-            "load images": lambda: load(config.data),
-            "build": lambda: build(config.candidate, dataset),
-            "count": lambda: measure_cost(network, shape, config.cost, timed=False),
-            "trainer and checkpoint": lambda: _fit_one_step(config, dataset, folder / f"fit{next(fresh)}"),
-            "record": lambda: [study.record(running[0], item) for item in (_COST, *_CURVE)],
-            "track": lambda: _track(tracker, trials[0] if trials else running[0]),
-            "tell": lambda: study.finish(running.pop(), _evaluation()),
-        }
-        return {part: _median(action) for part, action in parts.items()}
+def nothing(job: None, folder: Path, report: Report) -> Evaluation:
+    """Evaluate without any work."""
+    return Evaluation(status=COMPLETE)
 
 
 def rows(seconds: dict[str, float], history: int) -> list[dict[str, object]]:
@@ -77,93 +28,25 @@ def rows(seconds: dict[str, float], history: int) -> list[dict[str, object]]:
     found: list[dict[str, object]] = [
         {"name": part, "value": value, "unit": "s", "bar": None, "holds": None} for part, value in seconds.items()
     ]
-    total = sum(seconds.values())
-    name = f"all, after {history} trials"
+    total = sum(value for part, value in seconds.items() if part not in _MEASURING)
+    name = f"all but count, after {history} trials"
     return [*found, {"name": name, "value": total, "unit": "s", "bar": BAR_SECONDS, "holds": total <= BAR_SECONDS}]
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the parts and their sum."""
+    # Imported here, because the processes that are timed import this module once more, as Python's forkserver does.
+    from benchmarks.trial_parts import measure
+
     options = dict(argument.split("=", 1) for argument in arguments)
     history = int(options.get("trials", 10))
-    result = rows(measure(history), history)
+    result = rows(measure(history, nothing), history)
     if options.get("format") == "json":
         print(json.dumps(result, indent=2))
         return
     for row in result:
         bar = "" if row["bar"] is None else f"   bar {row['bar']} s: {'holds' if row['holds'] else 'MISSED'}"
-        print(f"{row['name']:24} {row['value']:8.4f} s{bar}")
-
-
-_SPEED = Throughput(
-    images_per_second=1000.0,
-    low=990.0,
-    high=1010.0,
-    latency_ms=1.0,
-    batch_size=256,
-    precision="32-true",
-    device="none",
-    threads=1,
-    blocks=15,
-    torch_version="none",
-)
-_COST = Cost(params=1000, macs=1000, memory_bytes=1000, throughput=_SPEED)
-_CURVE = [
-    Epoch(epoch=epoch, train_loss=1.0, val_loss=1.0, val_accuracy=0.5 + epoch / 100, lr=1e-3, seconds=1.0)
-    for epoch in range(1, _EPOCHS + 1)
-]
-
-
-def _evaluation() -> Evaluation:
-    return Evaluation(status=COMPLETE, cost=_COST, curve=tuple(_CURVE))
-
-
-def _nothing(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
-    return _evaluation()
-
-
-def _claimed(study: Study, proposer: Proposer, *, propose: bool = True) -> Trial:
-    """Claim a trial; `propose=False` leaves out the rules and the sampler."""
-    trials = study.trials()
-    source = proposer if propose else Proposer(proposer.space, "random", seed=time.time_ns() % 2**31)
-    proposal = source.propose(trials)
-    assert proposal
-    trial = study.claim(proposal, command="", target=10**6)
-    assert trial
-    return trial
-
-
-def _finished(study: Study, proposer: Proposer) -> Trial:
-    trial = _claimed(study, proposer, propose=False)
-    study.finish(trial, _evaluation())
-    return trial
-
-
-def _fit_one_step(config: Config, dataset: Dataset, folder: Path) -> None:
-    """A whole fit of one epoch of one batch of one image: what is left is the trainer's own."""
-    folder.mkdir()
-    network = build(config.candidate, dataset)
-    recipe = replace(config.training, epochs=1, batch_size=1)
-    one = Split(dataset.train.images[:1], dataset.train.labels[:1])
-    facts = {"device": "cpu", "mean": dataset.mean, "std": dataset.std, "classes": len(dataset.classes)}
-    fit(network, Batches(one, 1, **facts), Batches(one, 1, **facts), recipe, folder, lambda record: None)
-
-
-def _track(tracker: Tracker, trial: Trial) -> None:
-    tracker.begin(trial)
-    for item in (_COST, *_CURVE):
-        tracker.report(item)
-    tracker.end(trial, _evaluation())
-
-
-def _median(action: Callable[[], object]) -> float:
-    action()
-    seconds = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        print(f"{row['name']:30} {row['value']:8.4f} s{bar}")
 
 
 if __name__ == "__main__":

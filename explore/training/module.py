@@ -128,7 +128,7 @@ class Classifier(LightningModule):
         self.curve = list(checkpoint["curve"])
 
     def _share(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """This device's part of a batch: every device draws the same batches, so that their number changes no result."""
+        """This device's part of a batch: each draws the same batches, so that their number changes no result."""
         own = slice(self.trainer.global_rank, None, self.trainer.world_size)
         return (batch[0][own], batch[1][own]) if self.trainer.world_size > 1 else batch
 
