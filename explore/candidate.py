@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network, check
+from explore.architecture.published import adapted
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.device import resolve_device, resolve_precision
 from explore.cost.measure import measure_cost
@@ -143,15 +145,26 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
     return accuracy(network, _batches(candidate, dataset, dataset.test), _resolved(candidate.training), folder)
 
 
+def time_published(name: str, dataset: Dataset, options: Measuring) -> dict[str, Any]:
+    """The speed of a published network on images of a data set, as a reference for a report: it is not trained."""
+    network = adapted(name, image_size=dataset.image_size, channels=dataset.channels, classes=len(dataset.classes))
+    speed = measure_throughput(Network(network), _shape(dataset), options)
+    note = f"published depth and width, patches of {network.patch_size} pixels to divide these images; not trained here"
+    return {"name": name, "throughput": speed.images_per_second, "accuracy": None, "note": note}
+
+
+def _shape(dataset: Dataset) -> tuple[int, int, int]:
+    return dataset.channels, dataset.image_size, dataset.image_size
+
+
 def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, folder: Path) -> Cost:
     """The cost, cheapest parts first, so that what exceeds a limit is never timed; read back where it was measured."""
     kept = folder / _COST
     if kept.exists():
         return Cost.from_dict(json.loads(kept.read_text()))
-    shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    cost = measure_cost(network, shape, candidate.cost, timed=False)
+    cost = measure_cost(network, _shape(dataset), candidate.cost, timed=False)
     if candidate.timed and all(by <= 0 for by in candidate.limits.excess(cost).values()):
-        cost = replace(cost, throughput=measure_throughput(network, shape, candidate.cost))
+        cost = replace(cost, throughput=measure_throughput(network, _shape(dataset), candidate.cost))
         partial = kept.with_suffix(".partial")
         partial.write_text(json.dumps(cost.to_dict()))
         os.replace(partial, kept)

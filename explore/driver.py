@@ -1,130 +1,31 @@
-"""One search from its configuration to its report: check everything, start workers, follow them, conclude."""
+"""One search from its plan to its report: start workers, follow them, conclude."""
 
-import json
-import os
-import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from explore.architecture.catalog import one_of
-from explore.architecture.network import Network
-from explore.architecture.published import PUBLISHED, adapted
-from explore.architecture.spec import Architecture
-from explore.candidate import test_accuracy
+from explore.candidate import test_accuracy, time_published
 from explore.cluster.isolation import Isolated
-from explore.cluster.local import Crew, cores, in_turn
-from explore.config import Config, compose, definition, has_option, vary, without_operation
-from explore.cost.options import Measuring
-from explore.cost.throughput import measure_throughput
-from explore.data.dataset import Dataset, load
+from explore.cluster.local import Crew, in_turn
+from explore.config import compose, has_option, vary
+from explore.data.dataset import load
 from explore.evaluation import COMPLETE
 from explore.evaluator import TrainingEvaluator, train
+from explore.plan import Plan, open_study, proposer
 from explore.reporting.page import write_report
 from explore.reporting.tables import hypervolume_history, trial_rows
-from explore.search.proposals import Proposer
-from explore.search.space import Space, parse_space, to_overrides
-from explore.search.storage import find_study, open_storage
-from explore.search.study import Study, Trial, create_study, finished, front, refuse_other_settings
+from explore.search.space import parse_space
+from explore.search.study import Study, Trial, finished, front
 from explore.search.worker import Stopped, Worker
-from explore.tracking import Tracker, Tracking
+from explore.tracking import Tracker
 from explore.view import View
 
 _POLL_SECONDS = 0.5
-_MAX_AUTOMATIC_WORKERS = 4
 _REPLACEMENTS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A search that was checked and can be sent to its workers.
-
-    `base` are the overrides that every candidate shares, `command` is the line that goes on with the search, `notes`
-    are kept with the study for its report.
-    """
-
-    study: str
-    url: str
-    output: Path
-    base: tuple[str, ...]
-    space: dict[str, str]
-    sampler: str
-    seed: int
-    startup: int
-    trials: int
-    workers: int
-    references: tuple[str, ...]
-    tracking: Tracking
-    definition: dict[str, Any]
-    command: str
-    notes: dict[str, Any]
-
-
-def prepare(config: Config, overrides: Sequence[str]) -> Plan:
-    """Check all that can be checked before any work; raises ValueError and leaves the disk as it was."""
-    if not config.space:
-        raise ValueError("a search needs a space, got none; add +sweep=pareto, or one of your own in conf/sweep")
-    for name in ("trials", "workers"):
-        if getattr(config, name) is not None and getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if not config.throughput:
-        raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
-    config.tracking.check()
-    for name in config.references:
-        one_of("references", name, PUBLISHED)
-    output = output_folder(config)
-    url = study_url(config)
-    _refuse_unwritable(output)
-    dataset = load(config.data)
-    workers = config.workers or torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)
-    threads = config.training.threads or max(1, cores() // workers)
-    base = [*without_operation(overrides), f"training.threads={threads}"]
-    space = _checked_space(config, base)
-    command = shlex.join(["python", "-m", "explore.sweep", *overrides])
-    plan = Plan(
-        study=config.study or "sweep",
-        url=url,
-        output=output,
-        base=tuple(base),
-        space=dict(config.space),
-        sampler=config.sampler,
-        seed=config.search.seed,
-        startup=config.search.startup,
-        trials=config.trials,
-        workers=workers,
-        references=tuple(config.references),
-        tracking=config.tracking,
-        definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
-        command=command,
-        notes={"command": command, "commit": _commit(), "data": _facts(dataset)},
-    )
-    first = proposer(plan, space, dataset)
-    if first.propose([]) is None:
-        raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}")
-    if study := find_study(plan.url, plan.study):
-        refuse_other_settings(study, plan.definition)
-    return plan
-
-
-def begin(plan: Plan) -> Study:
-    """Make the output folder and open or make the study; raises ValueError where that cannot be done."""
-    try:
-        plan.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"outputs must be a folder that can be written to, got {plan.output}: {error}") from error
-    study = open_study(plan)
-    for key, value in plan.notes.items():
-        study.note(key, value)
-    return study
 
 
 def search(plan: Plan, study: Study, view: View) -> int:
@@ -136,33 +37,6 @@ def search(plan: Plan, study: Study, view: View) -> int:
         except KeyboardInterrupt:
             interrupted = True
     return _conclude(plan, study, view, interrupted=interrupted)
-
-
-def open_study(plan: Plan) -> Study:
-    """The study of a plan; raises ValueError when it exists with other settings."""
-    return create_study(open_storage(plan.url), plan.study, plan.definition)
-
-
-def output_folder(config: Config) -> Path:
-    """Where the results of the configured study lie."""
-    name = config.study or "sweep"
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(f"study must be a name of letters, digits, dots, dashes and underscores, got {name!r}")
-    return Path(config.outputs) / name
-
-
-def study_url(config: Config) -> str:
-    """The storage of the configured study; by default an SQLite file among its results."""
-    return config.storage.url or f"sqlite:///{output_folder(config) / 'study.db'}"
-
-
-def proposer(plan: Plan, space: Space, dataset: Dataset) -> Proposer:
-    """What proposes candidates: none that breaks a rule on these images."""
-
-    def check(overrides: Sequence[str]) -> None:
-        vary(plan.base, overrides).candidate.check(dataset)
-
-    return Proposer(space=space, sampler=plan.sampler, seed=plan.seed, startup=plan.startup, check=check)
 
 
 def _work(plan: Plan, stop: Callable[[], bool]) -> None:
@@ -250,65 +124,7 @@ def _references(plan: Plan, study: Study) -> list[dict[str, Any]]:
     known = {reference["name"]: reference for reference in study.notes.get("references", [])}
     config = compose(plan.base)
     dataset = load(config.data)
-    found = []
     for name in plan.references:
-        classes = len(dataset.classes)
-        network = adapted(name, image_size=dataset.image_size, channels=dataset.channels, classes=classes)
-        label = f"{name}, patch {network.patch_size}"
-        found.append(known.get(label) or {"name": label, **_reference(network, config.cost)})
-    return found
-
-
-def _reference(network: Architecture, options: Measuring) -> dict[str, Any]:
-    shape = (network.channels, network.image_size, network.image_size)
-    speed = measure_throughput(Network(network), shape, options)
-    note = "published depth and width, largest patch that divides these images; not trained here"
-    return {"throughput": speed.images_per_second, "accuracy": None, "note": note}
-
-
-def _checked_space(config: Config, base: Sequence[str]) -> Space:
-    """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
-    space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-    for key, values in space.examples():
-        group = key.partition(".")[0]
-        variants = getattr(space.dimensions.get(group), "choices", None)
-        if group != key and variants:
-            fitting = [name for name in variants if has_option(key, {group: name}, config)]
-            if not fitting:
-                raise ValueError(f"space.{key}: none of {group}={', '.join(map(str, variants))} has this option")
-            values = {group: fitting[0], **values}
-        try:
-            compose([*base, *to_overrides(values)])
-        except ValueError as error:
-            raise ValueError(f"space.{key}: {error}") from error
-    return space
-
-
-def _refuse_unwritable(output: Path) -> None:
-    existing = next(folder for folder in (output, *output.parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")
-
-
-def _facts(dataset: Dataset) -> dict[str, Any]:
-    """What a reader of the report wants to know of the images."""
-    return {
-        "name": dataset.name,
-        "image_size": dataset.image_size,
-        "channels": dataset.channels,
-        "classes": len(dataset.classes),
-        "train": len(dataset.train),
-        "validation": len(dataset.validation),
-        "test": len(dataset.test),
-        "skipped": dataset.skipped,
-        "fingerprint": dataset.fingerprint,
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree this runs from; None outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+        if name not in known:
+            known[name] = time_published(name, dataset, config.cost)
+    return [known[name] for name in plan.references]

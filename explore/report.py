@@ -34,7 +34,7 @@ def main(config: "Config", overrides: list[str]) -> int:
 
 
 def _open(config: "Config") -> "tuple[Study, Path]":
-    from explore.driver import output_folder, study_url
+    from explore.plan import output_folder, study_url
     from explore.search.storage import open_study
 
     if config.study is None:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Prepare and run the search."""
-    from explore.driver import begin, prepare, search
+    from explore.driver import search
+    from explore.plan import begin, prepare
     from explore.view import make_view
 
     with refusing_bad_input():

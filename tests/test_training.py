@@ -7,13 +7,10 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from explore.architecture.catalog import Mixing
@@ -24,8 +21,8 @@ from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
 from explore.training.fit import CHECKPOINT, accuracy, fit, trained_weights
 from explore.training.module import Classifier, Diverged
-from explore.training.optimizer import make_optimizer, make_schedule, rate
-from explore.training.options import SCHEDULES, Training
+from explore.training.optimizer import make_optimizer, make_schedule
+from explore.training.options import Training
 
 SHORT = Training(epochs=3, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
 Curve = list[dict[str, float]]
@@ -78,61 +75,6 @@ def train(
 
 def comparable(curve: Curve) -> list[dict[str, float]]:
     return [{key: value for key, value in record.items() if key != "seconds"} for record in curve]
-
-
-recipes = st.builds(Training, schedule=st.sampled_from(SCHEDULES), warmup=st.floats(0, 0.99), epochs=st.integers(1, 10))
-
-
-@given(recipe=recipes, steps=st.integers(1, 500))
-def test_rate_rises_through_the_warm_up_then_never_rises_again(recipe: Training, steps: int) -> None:
-    rates = [rate(step, steps, recipe) for step in range(steps)]
-    warmup = math.ceil(recipe.warmup * steps)
-    assert all(0 < one <= 1 for one in rates)
-    assert all(before < after for before, after in pairwise(rates[:warmup]))
-    assert all(before >= after for before, after in pairwise(rates[warmup:]))
-
-
-@given(steps=st.integers(100, 2000), warmup=st.floats(0, 0.5), schedule=st.sampled_from(["cosine", "linear"]))
-def test_rate_ends_near_zero(steps: int, warmup: float, schedule: str) -> None:
-    recipe = Training(schedule=schedule, warmup=warmup)
-    assert rate(steps - 1, steps, recipe) < 0.03
-    assert rate(steps, steps, recipe) == pytest.approx(0, abs=1e-9)
-    assert rate(2 * steps, steps, recipe) == pytest.approx(0, abs=1e-9)
-
-
-@given(steps=st.integers(50, 500), warmup=st.floats(0.1, 0.5))
-def test_constant_rate_stays_at_the_peak(steps: int, warmup: float) -> None:
-    recipe = Training(schedule="constant", warmup=warmup)
-    assert rate(math.ceil(warmup * steps), steps, recipe) == rate(steps, steps, recipe) == 1
-
-
-def test_cosine_is_half_way_down_in_the_middle() -> None:
-    assert rate(60, 110, replace(SHORT, warmup=10 / 110)) == pytest.approx(0.5)
-
-
-def test_optimizer_takes_the_peak_rate_times_the_schedule() -> None:
-    optimizer = make_optimizer(network(), SHORT)
-    schedule = make_schedule(optimizer, SHORT, steps=10)
-    seen = []
-    for _ in range(10):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert seen == [SHORT.lr * rate(step, 10, SHORT) for step in range(10)]
-
-
-def test_only_matrices_decay() -> None:
-    net = network(mixing="attention", pooling="class_token")
-    decayed, others = make_optimizer(net, replace(SHORT, weight_decay=0.3)).param_groups
-    names = {id(parameter): name for name, parameter in net.named_parameters()}
-    in_decayed = {names[id(parameter)] for parameter in decayed["params"]}
-    in_others = {names[id(parameter)] for parameter in others["params"]}
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
-    assert in_decayed | in_others == set(names.values())
-    assert not in_decayed & in_others
-    assert {"positions", "class_token", "head.bias", "norm.weight", "norm.bias"} <= in_others
-    assert {"head.weight", "stem.projection.weight"} <= in_decayed
-    assert all(name.endswith(".weight") for name in in_decayed)
 
 
 def test_digits_are_learned(tmp_path: Path) -> None:
@@ -369,35 +311,3 @@ def test_training_warns_of_nothing_and_prints_nothing(tmp_path: Path, capfd: pyt
         warnings.simplefilter("error")
         train(tmp_path, replace(SHORT, epochs=1, ema=0.9))
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"epochs": 0}, "training.epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "training.batch_size must be at least 1, got 0"),
-        ({"rung": 0}, "training.rung must be at least 1, got 0"),
-        ({"devices": 0}, "training.devices must be at least 1, got 0"),
-        ({"threads": 0}, "training.threads must be at least 1 or null, got 0"),
-        ({"lr": 0.0}, "training.lr must be above 0 and finite, got 0.0; try 0.001"),
-        ({"lr": math.inf}, "training.lr must be above 0 and finite, got inf"),
-        ({"lr": math.nan}, "training.lr must be above 0 and finite, got nan"),
-        ({"warmup": 1.0}, r"training.warmup must lie in \[0, 1\), got 1.0"),
-        ({"ema": -0.1}, r"training.ema must lie in \[0, 1\), got -0.1"),
-        ({"label_smoothing": math.nan}, r"training.label_smoothing must lie in \[0, 1\), got nan"),
-        ({"weight_decay": -1.0}, "training.weight_decay must be at least 0 and finite, got -1.0"),
-        ({"clip_norm": math.nan}, "training.clip_norm must be at least 0 and finite, got nan"),
-        ({"seed": -1}, r"training.seed must be at least 0 and below 2\*\*32, got -1"),
-        ({"seed": 2**32}, r"training.seed must be at least 0 and below 2\*\*32, got 4294967296"),
-        ({"schedule": "step"}, "training.schedule must be one of cosine, linear, constant, got 'step'"),
-        ({"accelerator": "tpu"}, "training.accelerator must be one of auto, cpu, gpu, got 'tpu'"),
-    ],
-)
-def test_recipe_that_breaks_a_rule_is_refused(change: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(SHORT, **change).check()  # type: ignore[arg-type]
-
-
-def test_default_recipe_keeps_the_rules() -> None:
-    Training().check()
-    Training(seed=2**32 - 1, threads=1).check()

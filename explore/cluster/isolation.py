@@ -22,7 +22,7 @@ from explore.evaluation import FAILED, Evaluation, Report
 
 Job = TypeVar("Job")
 
-_PRELOAD = ["explore.cluster.warm"]
+_PRELOAD = ["explore.warm"]
 _TICK_SECONDS = 0.5
 _END_SECONDS = 5.0
 

@@ -93,7 +93,7 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
     environment.filters |= {"percent": style.percent, "speed": style.speed}
     complete = [trial for trial in trials if trial.status == COMPLETE]
     return environment.get_template("page.html.j2").render(
-        again=shlex.join(["python", "-m", "explore.report", f"study={name}"]),
+        again=notes.get("report") or shlex.join(["python", "-m", "explore.report", f"study={name}"]),
         title=_title(name, notes),
         notes=notes,
         data=_data(notes.get("data", {})),

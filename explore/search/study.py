@@ -173,8 +173,11 @@ class Study:
         """End a running trial; False when somebody else had ended it, because its worker was given up for dead."""
         values = None
         if evaluation.status == COMPLETE:
-            assert evaluation.cost and evaluation.cost.throughput and evaluation.accuracy is not None
-            values = [evaluation.accuracy, evaluation.cost.throughput.images_per_second]
+            throughput = evaluation.cost.throughput if evaluation.cost else None
+            if throughput is None or evaluation.accuracy is None:
+                lacking = replace(evaluation, status=FAILED, reason="it ended without an accuracy or a throughput")
+                return self._end(trial, lacking, TrialState.FAIL)
+            values = [evaluation.accuracy, throughput.images_per_second]
         return self._end(trial, evaluation, _STATES.get(evaluation.status, TrialState.FAIL), values)
 
     def interrupted(self) -> list[Trial]:
@@ -267,7 +270,10 @@ def _read(frozen: FrozenTrial) -> Trial:
 def _evaluation(frozen: FrozenTrial) -> Evaluation:
     attributes = frozen.user_attrs
     if frozen.state.is_finished() and "evaluation" in attributes:
-        return Evaluation.from_dict(attributes["evaluation"])
+        evaluation = Evaluation.from_dict(attributes["evaluation"])
+        # Two writes end a trial; they disagree when two processes ended it at once, and then it is done again.
+        agree = _STATES.get(evaluation.status, TrialState.FAIL) == frozen.state
+        return evaluation if agree else replace(evaluation, status=INTERRUPTED)
     epochs = (attributes[key] for key in sorted(attributes) if key.startswith("epoch:"))
     return Evaluation(
         status=RUNNING if not frozen.state.is_finished() else FAILED,

@@ -1,0 +1,201 @@
+"""A search that was checked: everything that can be refused is refused here, before any work."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from explore.architecture.catalog import one_of
+from explore.architecture.published import PUBLISHED
+from explore.cluster.local import cores
+from explore.config import Config, compose, definition, has_option, vary, without_operation
+from explore.data.dataset import Dataset, load
+from explore.search.proposals import Proposer
+from explore.search.space import Space, parse_space, to_overrides
+from explore.search.storage import find_study, hidden, open_storage
+from explore.search.study import Study, create_study, refuse_other_settings
+from explore.tracking import Tracking
+
+_MAX_AUTOMATIC_WORKERS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A search that was checked and can be sent to its workers.
+
+    `base` are the overrides that every candidate shares, `command` is the line that goes on with the search, `notes`
+    are kept with the study for its report.
+    """
+
+    study: str
+    url: str
+    output: Path
+    base: tuple[str, ...]
+    space: dict[str, str]
+    sampler: str
+    seed: int
+    startup: int
+    trials: int
+    workers: int
+    references: tuple[str, ...]
+    tracking: Tracking
+    definition: dict[str, Any]
+    command: str
+    notes: dict[str, Any]
+
+
+def prepare(config: Config, overrides: Sequence[str]) -> Plan:
+    """Check all that can be checked before any work; raises ValueError and leaves the disk as it was."""
+    if not config.space:
+        raise ValueError("a search needs a space, got none; add +sweep=pareto, or one of your own in conf/sweep")
+    for name in ("trials", "workers"):
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if not config.throughput:
+        raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
+    config.tracking.check()
+    for name in config.references:
+        one_of("references", name, PUBLISHED)
+    output = output_folder(config)
+    url = study_url(config)
+    _refuse_unwritable(output)
+    dataset = load(config.data)
+    workers = config.workers or torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)
+    threads = config.training.threads or max(1, cores() // workers)
+    base = [*without_operation(overrides), f"training.threads={threads}"]
+    space = _checked_space(config, base)
+    shown = _without_password(overrides)
+    command = shlex.join(["python", "-m", "explore.sweep", *shown])
+    plan = Plan(
+        study=config.study or "sweep",
+        url=url,
+        output=output,
+        base=tuple(base),
+        space=dict(config.space),
+        sampler=config.sampler,
+        seed=config.search.seed,
+        startup=config.search.startup,
+        trials=config.trials,
+        workers=workers,
+        references=tuple(config.references),
+        tracking=config.tracking,
+        definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
+        command=command,
+        notes={
+            "command": command,
+            "report": shlex.join(["python", "-m", "explore.report", f"study={config.study}", *_places(shown)]),
+            "commit": _commit(),
+            "data": _facts(dataset),
+        },
+    )
+    first = proposer(plan, space, dataset)
+    if first.propose([]) is None:
+        raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}")
+    if study := find_study(plan.url, plan.study):
+        refuse_other_settings(study, plan.definition)
+    return plan
+
+
+def begin(plan: Plan) -> Study:
+    """Make the output folder and open or make the study; raises ValueError where that cannot be done."""
+    try:
+        plan.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"outputs must be a folder that can be written to, got {plan.output}: {error}") from error
+    study = open_study(plan)
+    for key, value in plan.notes.items():
+        study.note(key, value)
+    return study
+
+
+def open_study(plan: Plan) -> Study:
+    """The study of a plan; raises ValueError when it exists with other settings."""
+    return create_study(open_storage(plan.url), plan.study, plan.definition)
+
+
+def output_folder(config: Config) -> Path:
+    """Where the results of the configured study lie."""
+    name = config.study or "sweep"
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"study must be a name of letters, digits, dots, dashes and underscores, got {name!r}")
+    return Path(config.outputs) / name
+
+
+def study_url(config: Config) -> str:
+    """The storage of the configured study; by default an SQLite file among its results."""
+    return config.storage.url or f"sqlite:///{output_folder(config) / 'study.db'}"
+
+
+def proposer(plan: Plan, space: Space, dataset: Dataset) -> Proposer:
+    """What proposes candidates: none that breaks a rule on these images."""
+
+    def check(overrides: Sequence[str]) -> None:
+        vary(plan.base, overrides).candidate.check(dataset)
+
+    return Proposer(space=space, sampler=plan.sampler, seed=plan.seed, startup=plan.startup, check=check)
+
+
+def _checked_space(config: Config, base: Sequence[str]) -> Space:
+    """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
+    space = parse_space(config.space, lambda key, values: has_option(key, values, config))
+    for key, values in space.examples():
+        group = key.partition(".")[0]
+        variants = getattr(space.dimensions.get(group), "choices", None)
+        if group != key and variants:
+            fitting = [name for name in variants if has_option(key, {group: name}, config)]
+            if not fitting:
+                raise ValueError(f"space.{key}: none of {group}={', '.join(map(str, variants))} has this option")
+            values = {group: fitting[0], **values}
+        try:
+            compose([*base, *to_overrides(values)])
+        except ValueError as error:
+            raise ValueError(f"space.{key}: {error}") from error
+    return space
+
+
+def _refuse_unwritable(output: Path) -> None:
+    existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")
+
+
+def _without_password(overrides: Sequence[str]) -> list[str]:
+    """The overrides as they may be shown and kept."""
+    key = "storage.url="
+    return [key + hidden(one.removeprefix(key)) if one.startswith(key) else one for one in overrides]
+
+
+def _places(overrides: Sequence[str]) -> list[str]:
+    """Those of the overrides that say where a study lies."""
+    return [one for one in overrides if one.startswith(("outputs=", "storage."))]
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    """What a reader of the report wants to know of the images."""
+    return {
+        "name": dataset.name,
+        "image_size": dataset.image_size,
+        "channels": dataset.channels,
+        "classes": len(dataset.classes),
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "test": len(dataset.test),
+        "skipped": dataset.skipped,
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this runs from; None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
