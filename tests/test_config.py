@@ -82,6 +82,7 @@ def test_every_key_takes_a_value_of_its_type() -> None:
     for key, kind in leaves(Config):
         expected[key] = VALUES[next(one for one in VALUES if one is kind or one in getattr(kind, "__args__", ()))]
     expected["format"] = ("json", "json")
+    expected["references"] = (["mixer_b16"], "[mixer_b16]")
     composed = OmegaConf.structured(compose([f"{key}={text}" for key, (_, text) in expected.items()]))
     assert {key: OmegaConf.select(composed, key) for key in expected} == {
         key: one for key, (one, _) in expected.items()
@@ -239,6 +240,8 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "storage.url": "sqlite:///x",
         "tracking.mode": "disabled",
         "throughput": "off",
+        "references": "[]",
+        "search.seed": "5",
         "training.threads": "3",
         "data.cache": "/x",
     }

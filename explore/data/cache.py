@@ -4,11 +4,13 @@ A folder appears complete or not at all, because it is written under another nam
 processes may write and read at the same time. Anything in the cache may be deleted at any time.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +52,10 @@ def store(folder: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
             for name, array in arrays.items():
                 np.save(complete / f"{name}.npy", array)
             (complete / "facts.json").write_text(json.dumps({**facts, "arrays": list(arrays)}))
-            if fetch(folder) is None:
-                shutil.rmtree(folder, ignore_errors=True)
-                _rename(complete, folder)
+            with _alone(folder.parent):
+                if fetch(folder) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    complete.rename(folder)
     except OSError as error:
         place = str(folder.parent)
         raise ValueError(
@@ -60,9 +63,12 @@ def store(folder: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _rename(complete: Path, folder: Path) -> None:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes: between looking and replacing, nobody may put a good copy there."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        complete.rename(folder)
-    except OSError:
-        if fetch(folder) is None:
-            raise
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

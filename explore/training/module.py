@@ -38,8 +38,14 @@ class Classifier(LightningModule):
         self.curve: list[dict[str, float]] = []
         self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self._began = 0.0
+        self._own = slice(None)
         self._training: list[Tensor] = []
         self._validation: list[Tensor] = []
+
+    def setup(self, stage: str) -> None:
+        """Note which part of every batch is this device's."""
+        if self.trainer.world_size > 1:
+            self._own = slice(self.trainer.global_rank, None, self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
         """AdamW, its rate set anew every step."""
@@ -129,8 +135,7 @@ class Classifier(LightningModule):
 
     def _share(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """This device's part of a batch: each draws the same batches, so that their number changes no result."""
-        own = slice(self.trainer.global_rank, None, self.trainer.world_size)
-        return (batch[0][own], batch[1][own]) if self.trainer.world_size > 1 else batch
+        return (batch[0][self._own], batch[1][self._own]) if self._own.step else batch
 
     def _sums(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = self._share(batch)
