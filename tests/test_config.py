@@ -241,7 +241,6 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "tracking.mode": "disabled",
         "throughput": "off",
         "references": "[]",
-        "search.seed": "5",
         "training.threads": "3",
         "data.cache": "/x",
     }

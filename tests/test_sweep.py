@@ -20,7 +20,7 @@ import yaml
 from explore.cluster.isolation import start_server
 from explore.command import _run
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED
-from explore.search.storage import open_study
+from explore.search.storage import find_study, open_study
 from explore.search.study import Trial, finished
 from explore.sweep import main
 
@@ -205,10 +205,10 @@ def wait_for_epochs(folder: Path, count: int) -> list[Trial]:
     """Wait until the running trials have `count` epochs between them."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if (folder / "smoke" / "study.db").exists():
-            trials = trials_of(folder)
-            if sum(len(trial.evaluation.curve) for trial in trials if trial.status == "running") >= count:
-                return trials
+        study = find_study(f"sqlite:///{folder}/smoke/study.db", "smoke")
+        trials = study.trials() if study else []
+        if sum(len(trial.evaluation.curve) for trial in trials if trial.status == "running") >= count:
+            return trials
         time.sleep(0.2)
     raise TimeoutError("no trial got that far")
 
