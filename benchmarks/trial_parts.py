@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
+
 from explore.candidate import build
 from explore.cluster.isolation import Isolated, start_server
 from explore.config import Config, compose, definition, vary
@@ -16,9 +18,9 @@ from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.evaluation import COMPLETE, Epoch, Evaluation, Report
 from explore.search.proposals import Proposer
-from explore.search.space import parse_space
+from explore.search.space import Space, parse_space, to_overrides
 from explore.search.storage import open_storage
-from explore.search.study import Study, Trial, create_study
+from explore.search.study import Proposal, Study, Trial, create_study
 from explore.tracking import Tracker
 from explore.training.fit import fit
 
@@ -43,8 +45,9 @@ def measure(history: int, nothing: Callable[[None, Path, Report], Evaluation]) -
             config.sampler,
             check=lambda some: vary(_BASE, some).candidate.check(dataset),
         )
-        trials = [_finished(study, proposer) for _ in range(history)]
-        running = [_claimed(study, proposer) for _ in range(4 * _REPEATS)]
+        waiting = _proposals(proposer.space, history + 4 * _REPEATS)
+        trials = [_finished(study, waiting.pop()) for _ in range(history)]
+        running = [_claimed(study, waiting.pop()) for _ in range(2 * _REPEATS)]
         tracker = Tracker(config.tracking, "overhead", folder)
         isolated = Isolated(nothing, lambda: None)
         network = build(config.candidate, dataset)
@@ -52,7 +55,7 @@ def measure(history: int, nothing: Callable[[None, Path, Report], Evaluation]) -
         fresh = iter(range(1000))
         parts: dict[str, Callable[[], object]] = {
             "propose": lambda: proposer.propose(study.trials()),
-            "claim": lambda: _claimed(study, proposer, propose=False),
+            "claim": lambda: study.claim(waiting.pop(), command="", target=10**6),
             "fork": lambda: isolated(None, folder / "fork", lambda item: None),
             "compose": lambda: vary(_BASE, [f"training.seed={next(fresh)}"]).candidate,
             "load images": lambda: load(config.data),
@@ -89,19 +92,31 @@ def _evaluation() -> Evaluation:
     return Evaluation(status=COMPLETE, cost=_COST, curve=tuple(_CURVE))
 
 
-def _claimed(study: Study, proposer: Proposer, *, propose: bool = True) -> Trial:
-    """Claim a trial; `propose=False` leaves out the rules and the sampler."""
-    trials = study.trials()
-    source = proposer if propose else Proposer(proposer.space, "random", seed=time.time_ns() % 2**31)
-    proposal = source.propose(trials)
-    assert proposal
+def _proposals(space: Space, count: int) -> list[Proposal]:
+    """Proposals at random, without any history."""
+    chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = []
+    for _ in range(count):
+        values = space.sample(chance.ask())
+        found.append(
+            Proposal(
+                values=values,
+                distributions=space.distributions(values),
+                overrides=to_overrides(values),
+                sampler_state={},
+            )
+        )
+    return found
+
+
+def _claimed(study: Study, proposal: Proposal) -> Trial:
     trial = study.claim(proposal, command="", target=10**6)
     assert trial
     return trial
 
 
-def _finished(study: Study, proposer: Proposer) -> Trial:
-    trial = _claimed(study, proposer, propose=False)
+def _finished(study: Study, proposal: Proposal) -> Trial:
+    trial = _claimed(study, proposal)
     study.finish(trial, _evaluation())
     return trial
 

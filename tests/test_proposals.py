@@ -187,7 +187,7 @@ def test_trials_reach_the_sampler_with_their_constraints() -> None:
     proposer = Proposer(space=space(), sampler="random")
     drawn = [t.proposal for t in search(proposer, 4)]
     statuses = (COMPLETE, REFUSED, FAILED, RUNNING)
-    mirror = proposals._mirror([trial(n, p, s) for n, (p, s) in enumerate(zip(drawn, statuses, strict=True))])
+    mirror = proposer._mirror([trial(n, p, s) for n, (p, s) in enumerate(zip(drawn, statuses, strict=True))])
     complete, refused = mirror.trials
     assert complete.values == pytest.approx([drawn[0].values["depth"] / 20, log(1000 / drawn[0].values["depth"])])
     assert refused.values[0] == 0

@@ -15,7 +15,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from explore.evaluation import COMPLETE, REFUSED
 from explore.search.samplers import make_sampler
@@ -45,6 +45,7 @@ class Proposer:
     check: Check = lambda overrides: None
     refusal: str = field(default="", init=False)
     _impossible: set[str] = field(default_factory=set, init=False)
+    _frozen: dict[int, FrozenTrial] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         make_sampler(self.sampler, seed=self.seed, startup=self.startup)
@@ -77,7 +78,7 @@ class Proposer:
             yield from (self._proposal(values, {}) for values in self.space.grid())
             return
         # Made anew: samplers leave notes in their study, and with those the same trials would not give the same answer.
-        mirror = _mirror(trials)
+        mirror = self._mirror(trials)
         yield from self._ask(mirror, sampler, _ASKS, patience=_REPEATS)
         if self.space.size > _SMALL:
             chance = RandomSampler(seed=_mix(self.seed, len(trials), 1))
@@ -86,6 +87,18 @@ class Proposer:
         rest = list(self.space.grid())
         np.random.default_rng(seed).shuffle(rest)
         yield from (self._proposal(values, {}) for values in rest)
+
+    def _mirror(self, trials: Sequence[Trial]) -> optuna.Study:
+        """A study in memory with the trials that tell a sampler something."""
+        storage = optuna.storages.InMemoryStorage()
+        storage.create_new_study([StudyDirection.MAXIMIZE] * 2, "mirror")
+        mirror = optuna.load_study(study_name="mirror", storage=storage)
+        for trial in trials:
+            if trial.status in (COMPLETE, REFUSED):
+                if trial.number not in self._frozen:
+                    self._frozen[trial.number] = _seen_by_samplers(trial)
+                mirror.add_trial(self._frozen[trial.number])
+        return mirror
 
     def _ask(self, mirror: optuna.Study, sampler: BaseSampler, count: int, *, patience: int) -> Iterator[Proposal]:
         """Ask up to `count` times, and no longer once `patience` answers were repeats: some take seconds for one."""
@@ -112,23 +125,15 @@ class Proposer:
         )
 
 
-def _mirror(trials: Sequence[Trial]) -> optuna.Study:
-    """A study in memory with the trials that tell a sampler something; refused ones have the worst accuracy."""
-    storage = optuna.storages.InMemoryStorage()
-    storage.create_new_study([StudyDirection.MAXIMIZE] * 2, "mirror")
-    mirror = optuna.load_study(study_name="mirror", storage=storage)
-    for trial in trials:
-        if trial.status in (COMPLETE, REFUSED):
-            mirror.add_trial(
-                create_trial(
-                    values=[trial.accuracy or 0.0, log(trial.throughput or _NO_THROUGHPUT)],
-                    params=dict(trial.proposal.values),
-                    distributions=dict(trial.proposal.distributions),
-                    system_attrs=dict(trial.proposal.sampler_state),
-                    constraints=dict(trial.evaluation.constraints),
-                )
-            )
-    return mirror
+def _seen_by_samplers(trial: Trial) -> FrozenTrial:
+    """A trial as samplers see it: speed on a log scale, and a refused one infeasible with the worst accuracy."""
+    return create_trial(
+        values=[trial.accuracy or 0.0, log(trial.throughput or _NO_THROUGHPUT)],
+        params=dict(trial.proposal.values),
+        distributions=dict(trial.proposal.distributions),
+        system_attrs=dict(trial.proposal.sampler_state),
+        constraints=dict(trial.evaluation.constraints),
+    )
 
 
 def _mix(*numbers: int) -> int:

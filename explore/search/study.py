@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Proposal:
     overrides: Sequence[str]
     sampler_state: Mapping[str, Any]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for equal configurations, however they were proposed."""
         return json.dumps(dict(sorted(self.values.items())))
