@@ -127,8 +127,9 @@ class Proposer:
 
 def _seen_by_samplers(trial: Trial) -> FrozenTrial:
     """A trial as samplers see it: speed on a log scale, and a refused one infeasible with the worst accuracy."""
+    accuracy = trial.accuracy if trial.status == COMPLETE else None
     return create_trial(
-        values=[trial.accuracy or 0.0, log(trial.throughput or _NO_THROUGHPUT)],
+        values=[accuracy or 0.0, log(trial.throughput or _NO_THROUGHPUT)],
         params=dict(trial.proposal.values),
         distributions=dict(trial.proposal.distributions),
         system_attrs=dict(trial.proposal.sampler_state),
