@@ -184,8 +184,8 @@ def test_the_gaussian_process_stops_asking_when_it_repeats_itself(monkeypatch: p
 
 
 def test_trials_reach_the_sampler_with_their_constraints() -> None:
+    drawn = [t.proposal for t in search(Proposer(space=space(), sampler="random"), 4)]
     proposer = Proposer(space=space(), sampler="random")
-    drawn = [t.proposal for t in search(proposer, 4)]
     statuses = (COMPLETE, REFUSED, FAILED, RUNNING)
     mirror = proposer._mirror([trial(n, p, s) for n, (p, s) in enumerate(zip(drawn, statuses, strict=True))])
     complete, refused = mirror.trials

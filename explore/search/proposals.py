@@ -32,7 +32,7 @@ _NO_THROUGHPUT = 1e-9
 
 @dataclass
 class Proposer:
-    """Asks the sampler called `sampler` for configurations of `space`.
+    """Asks the sampler called `sampler` for configurations of `space`, on the trials of one study.
 
     `check(overrides)` raises ValueError for a configuration that breaks a rule (patch size must divide the image);
     `refusal` is what it said last.
