@@ -4,7 +4,7 @@ Searches networks for the front of accuracy against throughput: proposes candida
 measures their speed on this machine, and writes a report. The same command goes on where it stopped.
 
   python -m explore.sweep +sweep=pareto
-  python -m explore.sweep +sweep=pareto data=folder data.path=~/shoes data.image_size=32 trials=200 workers=4
+  python -m explore.sweep +sweep=pareto data=folder data.path=~/shoes data.image_size=56 trials=200 workers=4
   python -m explore.sweep +sweep=pareto study=tiny limits.params=100000 'space.model.width=choice(16, 32)'
 
 Often set:
@@ -21,6 +21,7 @@ Often set:
   format=json              the result for machines
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 from explore.cluster.isolation import start_server
@@ -39,6 +40,8 @@ def main(config: "Config", overrides: list[str]) -> int:
     with refusing_bad_input():
         plan = prepare(config, overrides)
         study = begin(plan)
+    if skipped := plan.notes["data"]["skipped"]:
+        print(f"explore: {skipped} images could not be decoded and are left out", file=sys.stderr)
     return search(plan, study, make_view(plan.study, plan.trials, config.format))
 
 
