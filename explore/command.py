@@ -83,6 +83,10 @@ def _run(main: "Callable[[Config, list[str]], int]", arguments: list[str]) -> in
         if "format=json" in arguments:
             print(json.dumps({"error": str(refusal)}))
         return _BAD_INPUT
+    except BrokenPipeError:
+        # Whoever read the output, `head` for instance, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return _INTERRUPTED
 
