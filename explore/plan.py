@@ -24,6 +24,7 @@ from explore.search.study import Study, create_study, refuse_other_settings
 from explore.tracking import Tracking
 
 _MAX_AUTOMATIC_WORKERS = 4
+_ADVICE = "; change a dimension like this: 'space.model.patch_size=choice(4, 8)'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     )
     first = proposer(plan, space, dataset)
     if first.propose([]) is None:
-        raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}")
+        raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}{_ADVICE}")
     if study := find_study(plan.url, plan.study):
         refuse_other_settings(study, plan.definition)
     return plan
