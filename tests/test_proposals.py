@@ -9,8 +9,8 @@ from typing import Any
 
 import optuna
 import pytest
+from filled_studies import cost
 
-from explore.cost.record import Cost, Throughput
 from explore.evaluation import COMPLETE, FAILED, REFUSED, RUNNING, Epoch, Evaluation
 from explore.search import proposals
 from explore.search.proposals import Proposer
@@ -34,22 +34,10 @@ def space(**more: str) -> Space:
 
 def trial(number: int, proposal: Proposal, status: str = COMPLETE) -> Trial:
     depth = proposal.values.get("depth", 1)
-    speed = Throughput(
-        images_per_second=1000 / depth,
-        low=1,
-        high=1,
-        latency_ms=1,
-        batch_size=1,
-        precision="32-true",
-        device="table",
-        threads=1,
-        blocks=1,
-        torch_version="none",
-    )
     epoch = Epoch(epoch=0, train_loss=1, val_loss=1, val_accuracy=depth / 20 + number % 7 / 100, lr=0.1, seconds=1)
     evaluation = Evaluation(
         status=status,
-        cost=Cost(params=1, macs=1, memory_bytes=1, throughput=speed),
+        cost=cost(1000 / depth),
         curve=(epoch,) if status == COMPLETE else (),
         constraints={"params": 0.5 if status == REFUSED else -0.5},
     )

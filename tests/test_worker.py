@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filled_studies import cost
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from explore.cluster.local import Crew, in_turn
-from explore.cost.record import Cost, Throughput
+from explore.cost.record import Cost
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, REFUSED, Epoch, Evaluation, Report
 from explore.search import worker as worker_module
 from explore.search.proposals import Proposer
@@ -29,23 +30,11 @@ Evaluate = Callable[[Sequence[str], Path, Report], Evaluation]
 def table(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
     """What training would find: wide and deep is accurate and slow."""
     size = sum(int(override.partition("=")[2]) for override in overrides)
-    speed = Throughput(
-        images_per_second=1000 / size,
-        low=1,
-        high=1,
-        latency_ms=1,
-        batch_size=1,
-        precision="32-true",
-        device="table",
-        threads=1,
-        blocks=1,
-        torch_version="none",
-    )
-    cost = Cost(params=size, macs=size, memory_bytes=size, throughput=speed)
+    found = cost(1000 / size)
     epoch = Epoch(epoch=0, train_loss=1, val_loss=1, val_accuracy=size / 20, lr=0.1, seconds=0)
-    report(cost)
+    report(found)
     report(epoch)
-    return Evaluation(status=COMPLETE, cost=cost, curve=(epoch,))
+    return Evaluation(status=COMPLETE, cost=found, curve=(epoch,))
 
 
 def new_study() -> Study:
