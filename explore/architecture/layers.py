@@ -23,10 +23,27 @@ class TokenMixing(nn.Module):
     """Permuting the patches permutes the result, so that the network has to tell the patches apart itself."""
     class_token: ClassVar[bool] = False
     """Takes a class token in front of the patches."""
+    tied_to_grid: ClassVar[bool] = False
+    """Has weights whose shapes follow from the number of patches, or from the grid's height and width."""
+    has_norm: ClassVar[bool] = False
+    """Begins with a norm of its own, so that the block needs none before it."""
+
+    def deployed(self) -> nn.Module:
+        """A module that computes the same in evaluation at less cost; here the mixing itself."""
+        return self
 
 
 class ChannelMixing(nn.Module):
     """Base of what mixes across the channels of each patch: batch × tokens × channels in and out."""
+
+    class_token: ClassVar[bool] = True
+    """Takes a class token in front of the patches."""
+    per_patch: ClassVar[bool] = True
+    """What comes out at a patch depends on that patch only."""
+
+    def deployed(self) -> nn.Module:
+        """A module that computes the same in evaluation at less cost; here the mixing itself."""
+        return self
 
 
 def lecun_uniform(layer: Weighted) -> Weighted:
@@ -40,6 +57,12 @@ def lecun_uniform(layer: Weighted) -> Weighted:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def across_tokens(linear: nn.Linear, x: Tensor) -> Tensor:
+    """Applies `linear` to the tokens of each channel: batch × tokens in × channels to batch × tokens out × channels."""
+    # One batched product W·x + b in place of two transposes around x·Wᵀ + b; `W @ x` would transpose behind the scenes.
+    return torch.baddbmm(linear.bias.unsqueeze(1), linear.weight.expand(x.shape[0], -1, -1), x)
 
 
 def hidden_width(expansion: float, width: int) -> int:
