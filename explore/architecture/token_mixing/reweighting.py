@@ -13,7 +13,8 @@ from explore.architecture.layers import lecun_uniform
 class Reweighting(nn.Module):
     """Sums three branches, weighted for each image and channel.
 
-    The weights are a softmax over the branches of what an MLP says to the mean of their sum over the patches. Parameters: C²/4 + C/4 + 3·C²/4 + 3·C.
+    The weights are a softmax over the branches; their logits come from an MLP on the mean over the patches.
+    Parameters: C²/4 + C/4 + 3·C²/4 + 3·C.
     """
 
     BRANCHES = 3
