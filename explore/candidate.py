@@ -101,6 +101,8 @@ def build(candidate: Candidate, dataset: Dataset) -> Network:
 def evaluate(candidate: Candidate, folder: Path, report: Report) -> Evaluation:
     """Count, measure, compare with the limits, train; keeps checkpoint and cost in `folder` and goes on from them.
 
+    The cost is that of the deployed form of the network.
+
     Ends as complete, refused, diverged, or failed where memory ran out; other exceptions are the caller's.
     """
     clock = _Clock()
@@ -124,7 +126,7 @@ def evaluate(candidate: Candidate, folder: Path, report: Report) -> Evaluation:
             dataset = load(candidate.data)
             network = build(candidate, dataset)
         with clock.part("cost"):
-            cost = _cost(candidate, network, dataset, folder)
+            cost = _cost(candidate, network.deployed(), dataset, folder)
             report(cost)
         if beyond := {name: by for name, by in candidate.limits.excess(cost).items() if by > 0}:
             return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
@@ -148,7 +150,7 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
 def time_published(name: str, dataset: Dataset, options: Measuring) -> dict[str, Any]:
     """The speed of a published network on images of a data set, as a reference for a report: it is not trained."""
     network = adapted(name, image_size=dataset.image_size, channels=dataset.channels, classes=len(dataset.classes))
-    speed = measure_throughput(Network(network), _shape(dataset), options)
+    speed = measure_throughput(Network(network).deployed(), _shape(dataset), options)
     note = f"published depth and width, patches of {network.patch_size} pixels to divide these images; not trained here"
     return {"name": name, "throughput": speed.images_per_second, "accuracy": None, "note": note}
 

@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from explore.architecture.catalog import Mixing, hyperparameters, schema
+from explore.architecture.catalog import Mixing, hyperparameters, one_of, schema
 from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
 from explore.architecture.published import PUBLISHED
 from explore.architecture.spec import Model
@@ -38,20 +38,6 @@ from explore.training.options import Training
 CATALOGS: Mapping[str, Mapping[str, type]] = {"token_mixing": TOKEN_MIXINGS, "channel_mixing": CHANNEL_MIXINGS}
 FORMATS = ("text", "json")
 _GROUPS = (*CATALOGS, "data", "model", "sweep")
-# What may change between two runs of the same study, because it leaves the trials comparable.
-OPERATION = (
-    "study",
-    "outputs",
-    "trials",
-    "workers",
-    "sampler",
-    "search",
-    "format",
-    "storage",
-    "references",
-    "tracking",
-    "throughput",
-)
 # How Hydra words what people get wrong, and what they should read instead.
 _REWORDED = (
     (r"Ambiguous value for argument '\+*(.+?)=(.*?)'", "{0} takes one value, got {1}; {2}"),
@@ -129,9 +115,20 @@ def compose(overrides: Sequence[str]) -> Config:
     composed = _composed(tuple(overrides))
     with _errors_for_people():
         config: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    _check_variants(config.model)
     if config.format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {config.format!r}")
     return config
+
+
+def _check_variants(model: Model) -> None:
+    """Refuse options for a variant that does not exist, which no network would ever look at."""
+    for index, stage in enumerate(model.stages):
+        for group, catalog in CATALOGS.items():
+            given = stage.get(group, {}) if isinstance(stage, Mapping) else {}
+            for one in given if isinstance(given, list) else [given]:
+                for name in one if isinstance(one, Mapping) and "name" not in one else ():
+                    one_of(f"a {group} in model.stages[{index}]", name, catalog)
 
 
 def vary(base: Sequence[str], overrides: Sequence[str]) -> Config:
@@ -156,24 +153,6 @@ def vary(base: Sequence[str], overrides: Sequence[str]) -> Config:
 @cache
 def _base(overrides: tuple[str, ...]) -> Config:
     return compose(overrides)
-
-
-def described(config: Config) -> dict[str, Any]:
-    """The candidate of a configuration as JSON types, without what leaves its result the same."""
-    kept = {name: value for name, value in asdict(config).items() if name not in (*OPERATION, "space")}
-    del kept["training"]["threads"], kept["data"]["cache"]
-    source = next((name for name, source in SOURCES.items() if type(config.data) is source), type(config.data).__name__)
-    return {**kept, "data": {"source": source, **kept["data"]}}
-
-
-def definition(config: Config) -> dict[str, Any]:
-    """What makes the trials of a study comparable, as JSON types: what the candidates share, and the space."""
-    return {**described(config), "space": dict(config.space)}
-
-
-def without_operation(overrides: Sequence[str]) -> list[str]:
-    """The overrides that describe candidates, for the command line of a single one."""
-    return [one for one in overrides if re.split(r"[.=]", one.lstrip("+~"))[0] not in (*OPERATION, "space")]
 
 
 def as_yaml(overrides: Sequence[str]) -> str:
@@ -211,9 +190,22 @@ def _register_owners() -> None:
     for name, source in SOURCES.items():
         store.store(group="data", name=name, node=source)
     for name, row in PUBLISHED.items():
-        mixings = [{"override /token_mixing": row.token_mixing}, {"override /channel_mixing": row.channel_mixing}]
+        mixings = [{f"override /{group}": _published_mixing(group, name, getattr(row, group))} for group in CATALOGS]
         node = {"defaults": [*mixings, "_self_"], "model": dict(row.model)}
         store.store(group="model", name=name, node=node, package="_global_")
+
+
+def _published_mixing(group: str, model: str, given: str | Mapping[str, Any]) -> str:
+    """The option of the group that is the mixing of a published model: a variant, or one of its own for its options.
+
+    As an option of its own the mixing can be replaced as a whole by another variant, which has other options.
+    """
+    mixing = Mixing.of(given)
+    if not mixing.options:
+        return mixing.name
+    node = schema(mixing.name, CATALOGS[group][mixing.name])(**mixing.options)
+    ConfigStore.instance().store(group=group, name=model, node=node)
+    return model
 
 
 def _composed(overrides: tuple[str, ...]) -> DictConfig:

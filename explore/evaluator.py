@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 from explore.candidate import Candidate, evaluate
-from explore.config import described, import_extensions, vary
+from explore.config import import_extensions, vary
+from explore.definition import described
 from explore.evaluation import Evaluation, Report
 
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def main(config: "Config", overrides: list[str]) -> int:
     """Train one candidate and print its learning curve and cost."""
     from explore.candidate import local_rank
-    from explore.config import described
     from explore.data.dataset import load
+    from explore.definition import described
     from explore.evaluation import COMPLETE, INTERRUPTED, Evaluation
     from explore.evaluator import TrainingEvaluator
     from explore.tracking import Tracker

@@ -13,23 +13,22 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from explore.architecture.catalog import hyperparameters
+from explore.architecture.catalog import Mixing, hyperparameters
 from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED
+from explore.architecture.spec import Model
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.config import (
     CATALOGS,
     CONF,
-    OPERATION,
     Config,
     as_yaml,
     compose,
-    definition,
     has_option,
-    without_operation,
 )
 from explore.data.dataset import load
 from explore.data.options import SOURCES
+from explore.definition import OPERATION, definition, without_operation
 
 NEEDED = {"folder": ["data.path=/images"], "hub": ["data.name=owner/name"]}
 
@@ -55,8 +54,11 @@ def test_every_source_composes(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_published_model_composes(name: str) -> None:
     candidate, row = compose([f"model={name}"]).candidate, PUBLISHED[name]
-    assert {key: getattr(candidate.model, key) for key in row.model} == dict(row.model)
-    assert (candidate.token_mixing.name, candidate.channel_mixing.name) == (row.token_mixing, row.channel_mixing)
+    assert candidate.model == Model.of(row.model)
+    for group, catalog in CATALOGS.items():
+        mixing, expected = getattr(candidate, group), Mixing.of(getattr(row, group))
+        defaults = {one.name: one.default for one in hyperparameters(catalog[expected.name]).values()}
+        assert (mixing.name, mixing.options) == (expected.name, defaults | dict(expected.options))
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("sweep/*.yaml")), ids=lambda path: path.stem)
@@ -81,6 +83,8 @@ def test_every_key_takes_a_value_of_its_type() -> None:
     expected = {}
     for key, kind in leaves(Config):
         expected[key] = VALUES[next(one for one in VALUES if one is kind or one in getattr(kind, "__args__", ()))]
+    for name in ("stem", "downsample"):
+        expected[f"model.{name}.layers"] = (["projection", "norm"], "[projection,norm]")
     expected["format"] = ("json", "json")
     expected["references"] = (["mixer_b16"], "[mixer_b16]")
     composed = OmegaConf.structured(compose([f"{key}={text}" for key, (_, text) in expected.items()]))
@@ -97,17 +101,20 @@ def test_published_model_can_be_changed() -> None:
     assert (candidate.model.width, candidate.model.depth) == (512, 3)
 
 
+def test_mixing_of_a_published_model_is_replaced_with_its_options() -> None:
+    candidate = compose(["model=convmixer_768_32", "token_mixing.kernel=5"]).candidate
+    assert (candidate.token_mixing.name, candidate.token_mixing.options) == ("convolution", {"kernel": 5})
+    candidate = compose(["model=convmixer_768_32", "token_mixing=mlp"]).candidate
+    assert (candidate.token_mixing.name, candidate.model.block) == ("mlp", "convmixer")
+
+
 def test_stages_make_a_hybrid() -> None:
     stages = "model.stages=[{depth: 1, width: 16, token_mixing: {name: pooling, kernel: 5}},{token_mixing: attention}]"
     candidate = compose(["data=digits", "model.patch_size=2", "model.depth=2", stages]).candidate
     first, second = candidate.architecture(load(candidate.data)).stages
-    assert (first.depth, first.width, first.token_mixing.name, first.token_mixing.options) == (
-        1,
-        16,
-        "pooling",
-        {"kernel": 5},
-    )
-    assert (second.depth, second.width, second.token_mixing.name) == (2, 64, "attention")
+    assert (first.depth, first.width) == (1, 16)
+    assert first.token_mixing == (Mixing(name="pooling", options={"kernel": 5}),)
+    assert (second.depth, second.width, second.token_mixing) == (2, 64, (Mixing(name="attention"),))
     check(candidate.architecture(load(candidate.data)))
 
 
@@ -125,6 +132,10 @@ def test_stages_make_a_hybrid() -> None:
         (
             ["token_mixing=atention"],
             "token_mixing must be one of attention, .*, got 'atention'; did you mean attention?",
+        ),
+        (
+            ["model.stages=[{token_mixing: {pooling: {kernel: 5}}},{token_mixing: [{poling: {}}]}]"],
+            r"a token_mixing in model.stages\[1\] must be one of .*, got 'poling'; did you mean pooling?",
         ),
         (["token_mixing=null"], "token_mixing must be the name of an option, got null"),
         (["data="], "data must be the name of an option, got nothing"),

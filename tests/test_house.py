@@ -26,11 +26,12 @@ MAY_IMPORT = {
     "reporting": {"evaluation", "search"},
     "tracking": {"cost", "evaluation", "search"},
     "config": {*LEAVES, "candidate", "tracking"},
-    "evaluator": {"candidate", "config", "evaluation"},
+    "definition": {"config", "data"},
+    "evaluator": {"candidate", "config", "definition", "evaluation"},
     "view": {"evaluation", "reporting", "search"},
     "command": {"config"},
     "warm": {"evaluator"},
-    "plan": {"architecture", "cluster", "config", "data", "search", "tracking"},
+    "plan": {"architecture", "cluster", "config", "data", "definition", "search", "tracking"},
     "driver": {"candidate", "cluster", "config", "data", "evaluation", "evaluator", "plan", "reporting", "search"}
     | {"tracking", "view"},
 }

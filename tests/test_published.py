@@ -3,6 +3,7 @@
 Everything is built on the meta device, so that the largest costs no memory. Run with `-s` to see the table.
 """
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from explore.architecture.network import Network
-from explore.architecture.published import PUBLISHED, published
+from explore.architecture.published import PUBLISHED, adapted, published
 from explore.architecture.spec import Architecture
+from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 
 every_model = pytest.mark.parametrize("name", PUBLISHED)
 
@@ -22,22 +24,74 @@ def hollow(architecture: Architecture) -> Network:
         return Network(architecture).eval()
 
 
-def count(network: nn.Module) -> int:
+def parameters(network: nn.Module) -> int:
     return sum(one.numel() for one in network.parameters())
+
+
+def macs(network: nn.Module, image_size: int) -> float:
+    """Multiply-adds of matrix products and convolutions for one image, counted by torch and not by this package."""
+    with FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, 3, image_size, image_size, device="meta"))
+    return counter.get_total_flops() / 2
 
 
 @every_model
 def test_parameters_and_multiply_adds(name: str) -> None:
     row = PUBLISHED[name]
     network = hollow(published(name))
-    with FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, 3, row.image_size, row.image_size, device="meta"))
-    macs = counter.get_total_flops() / 2
-    print(
-        f"{name:10} {count(network):12,} params  {macs / 1e9:8.3f} G multiply-adds  {row.top1:.2f} % ({row.training})"
-    )
-    assert count(network) == row.params
-    assert macs == pytest.approx(row.macs, rel=5e-4)
+    counted = parameters(network), macs(network, row.image_size)
+    deployed = network.deployed()
+    inference = parameters(deployed), macs(deployed, row.image_size)
+    top1 = "" if row.top1 is None else f"{row.top1:.2f} % ({row.training})"
+    print(f"{name:18} {counted[0]:12,} params  {counted[1] / 1e9:8.3f} G multiply-adds  {top1}")
+    assert counted[0] == row.params
+    assert counted[1] == pytest.approx(row.macs, rel=5e-3)
+    if row.deployed:
+        print(f"{'  deployed':18} {inference[0]:12,} params  {inference[1] / 1e9:8.3f} G multiply-adds")
+        assert inference[0] == row.deployed[0]
+        assert inference[1] == pytest.approx(row.deployed[1], rel=5e-3)
+    else:
+        assert inference[0] <= counted[0]
+
+
+@every_model
+def test_other_numbers_of_classes_change_the_head_only(name: str) -> None:
+    spec = published(name)
+    other = hollow(replace(spec, classes=7))
+    assert PUBLISHED[name].params - parameters(other) == (spec.classes - 7) * (spec.stages[-1].width + 1)
+
+
+@every_model
+def test_other_images_change_only_what_is_tied_to_the_grid(name: str) -> None:
+    """Twice the side at the same patch size; positions and the weights of tied mixings grow, nothing else does."""
+    spec = published(name)
+    larger = replace(spec, image_size=2 * spec.image_size)
+    network = hollow(larger)
+    grown = {
+        key
+        for (key, before), (_, after) in zip(
+            hollow(spec).state_dict().items(), network.state_dict().items(), strict=True
+        )
+        if before.shape != after.shape
+    }
+    tied = any(TOKEN_MIXINGS[one.name].tied_to_grid for stage in spec.stages for one in stage.token_mixing)
+    assert {key for key in grown if ".token." not in key} <= {"positions"}
+    assert bool({key for key in grown if ".token." in key}) is tied
+    logits = network(torch.empty(2, 3, larger.image_size, larger.image_size, device="meta"))
+    assert logits.shape == (2, spec.classes)
+
+
+@every_model
+@pytest.mark.parametrize("image_size", [28, 32, 64, 96])
+def test_adapted_to_small_images(name: str, image_size: int) -> None:
+    """Every admissible size works; the others are refused with the sizes that would do."""
+    try:
+        spec = adapted(name, image_size=image_size, channels=1, classes=10)
+        network = hollow(spec)
+    except ValueError as refusal:
+        assert re.search(r"(must|needs) .*, got .*(try|use)", str(refusal))  # noqa: PT017 - some sizes cannot be
+        return
+    assert network(torch.empty(3, 1, image_size, image_size, device="meta")).shape == (3, 10)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +108,7 @@ def test_parameters_and_multiply_adds(name: str) -> None:
 )
 def test_mixers_without_the_head(name: str, params: int) -> None:
     network = hollow(published(name))
-    assert count(network) - count(network.head) == params
+    assert parameters(network) - parameters(network.head) == params
 
 
 @pytest.mark.parametrize(
@@ -62,7 +116,8 @@ def test_mixers_without_the_head(name: str, params: int) -> None:
     [("vit_s32", 22_878_184), ("vit_s16", 22_049_896), ("vit_b32", 88_222_696), ("vit_b16", 86_566_120)],
 )
 def test_vits_with_mean_pooling(name: str, params: int) -> None:
-    assert count(hollow(replace(published(name), pooling="mean"))) == params
+    spec = published(name)
+    assert parameters(hollow(replace(spec, model=replace(spec.model, pooling="mean")))) == params
 
 
 def test_mixers_have_no_positions_and_vits_have_a_class_token() -> None:
@@ -75,5 +130,5 @@ def test_mixers_have_no_positions_and_vits_have_a_class_token() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ValueError, match=r"a published model must be one of mixer_b16, .*; did you mean mixer_b16\?"):
+    with pytest.raises(ValueError, match=r"a published model must be one of .*mixer_b16, .*; did you mean mixer_b16\?"):
         published("mixer_b_16")

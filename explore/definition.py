@@ -1,0 +1,42 @@
+"""What makes the trials of a study comparable, and what may change between two runs of it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from explore.config import Config
+from explore.data.options import SOURCES
+
+# What may change between two runs of the same study, because it leaves the trials comparable.
+OPERATION = (
+    "study",
+    "outputs",
+    "trials",
+    "workers",
+    "sampler",
+    "search",
+    "format",
+    "storage",
+    "references",
+    "tracking",
+    "throughput",
+)
+
+
+def described(config: Config) -> dict[str, Any]:
+    """The candidate of a configuration as JSON types, without what leaves its result the same."""
+    kept = {name: value for name, value in asdict(config).items() if name not in (*OPERATION, "space")}
+    del kept["training"]["threads"], kept["data"]["cache"]
+    source = next((name for name, source in SOURCES.items() if type(config.data) is source), type(config.data).__name__)
+    return {**kept, "data": {"source": source, **kept["data"]}}
+
+
+def definition(config: Config) -> dict[str, Any]:
+    """What makes the trials of a study comparable, as JSON types: what the candidates share, and the space."""
+    return {**described(config), "space": dict(config.space)}
+
+
+def without_operation(overrides: Sequence[str]) -> list[str]:
+    """The overrides that describe candidates, for the command line of a single one."""
+    return [one for one in overrides if re.split(r"[.=]", one.lstrip("+~"))[0] not in (*OPERATION, "space")]
