@@ -14,6 +14,7 @@ from torch import nn
 
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network, check
+from explore.architecture.pretrained import check_pretrained, load_pretrained
 from explore.architecture.published import adapted
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.device import resolve_device, resolve_precision
@@ -66,6 +67,7 @@ class Candidate:
     token_mixing: Mixing
     channel_mixing: Mixing
     data: Data
+    pretrained: str | None  # file with the weights to begin with
     training: Training
     cost: Measuring
     limits: Limits
@@ -88,14 +90,20 @@ class Candidate:
         self.limits.check()
         resolve_precision(self.cost.precision, resolve_device(self.cost.device))
         resolve_precision(self.training.precision, _training_device(self.training))
-        check(self.architecture(dataset))
+        if self.pretrained:
+            check_pretrained(self.architecture(dataset), Path(self.pretrained))
+        else:
+            check(self.architecture(dataset))
 
 
 def build(candidate: Candidate, dataset: Dataset) -> Network:
-    """The network, its weights drawn by the training seed."""
+    """The network, its weights drawn by the training seed, or read where the candidate begins with a checkpoint."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(candidate.training.seed)
-        return Network(candidate.architecture(dataset))
+        network = Network(candidate.architecture(dataset))
+    if candidate.pretrained:
+        load_pretrained(network, Path(candidate.pretrained))
+    return network
 
 
 def evaluate(candidate: Candidate, folder: Path, report: Report) -> Evaluation:

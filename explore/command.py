@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,16 +137,27 @@ def _choices() -> str:
     groups = {
         "+sweep": sorted(path.stem for path in _conf().glob("sweep/*.yaml")),
         "data": _keys("data/options.py", "SOURCES"),
-        "model": [
-            "isotropic",
-            "and published ones: mixer_{s32,s16,b32,b16,l32,l16,h14}, vit_{ti16,s32,s16,b32,b16,l16}",
-        ],
+        "model": ["isotropic", *_published()],
         "token_mixing": _keys("architecture/token_mixing/catalog.py", "TOKEN_MIXINGS"),
         "channel_mixing": _keys("architecture/channel_mixing/catalog.py", "CHANNEL_MIXINGS"),
         "sampler": _keys("search/samplers.py", "SAMPLERS"),
     }
-    lines = [f"  {group + '=':16} {', '.join(names)}" for group, names in groups.items()]
+    lines = [
+        textwrap.fill(", ".join(names), 120, initial_indent=f"  {group + '=':16} ", subsequent_indent=" " * 19)
+        for group, names in groups.items()
+    ]
     return "\n".join(["Choices:", *lines, "", _QUESTIONS_IN_WORDS])
+
+
+def _published() -> list[str]:
+    """The names of published models, those of a family together."""
+    from explore.architecture.published import PUBLISHED
+
+    families: dict[str, list[str]] = {}
+    for name in PUBLISHED:
+        family, _, variant = name.partition("_")
+        families.setdefault(family, []).append(variant)
+    return [f"{family}_{{{','.join(variants)}}}" for family, variants in families.items()]
 
 
 def _conf() -> Path:

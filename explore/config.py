@@ -79,6 +79,7 @@ class Config:
     references: list[str] = field(default_factory=lambda: ["vit_ti16", "mixer_s16"])  # published, timed for the report
     token_mixing: Any = None
     channel_mixing: Any = None
+    pretrained: str | None = None  # checkpoint with the weights to begin with (.npz, .pth); null = random ones
     data: Any = None
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
@@ -97,6 +98,7 @@ class Config:
             token_mixing=_mixing(self.token_mixing),
             channel_mixing=_mixing(self.channel_mixing),
             data=self.data,
+            pretrained=self.pretrained,
             training=self.training,
             cost=self.cost,
             limits=self.limits,

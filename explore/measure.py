@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from explore.command import print_json, refusing_bad_input, run
 
 if TYPE_CHECKING:
-    from explore.architecture.published import Published
+    from explore.architecture.families.row import Published
     from explore.architecture.spec import Architecture
     from explore.config import Config
     from explore.cost.record import Cost

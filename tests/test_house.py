@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "definition": {"config", "data"},
     "evaluator": {"candidate", "config", "definition", "evaluation"},
     "view": {"evaluation", "reporting", "search"},
-    "command": {"config"},
+    "command": {"architecture", "config"},
     "warm": {"evaluator"},
     "plan": {"architecture", "cluster", "config", "data", "definition", "search", "tracking"},
     "driver": {"candidate", "cluster", "config", "data", "evaluation", "evaluator", "plan", "reporting", "search"}

@@ -1,0 +1,232 @@
+"""Official checkpoints: their tensors, renamed and reshaped by a table of `layouts`, become those of a network.
+
+Nothing is guessed: every tensor of the network must be in the file with the right shape, and the other way round. Two
+adaptations are made, which a person asks for by building the network so: a head for another number of classes starts
+anew, and token-mixing MLPs for K × K times as many patches become block-diagonal (MLP-Mixer, arXiv 2105.01601, appendix
+on fine-tuning at higher resolution).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from explore.architecture.layouts import LAYOUTS, Layout
+from explore.architecture.network import Network
+from explore.architecture.spec import Architecture
+from explore.architecture.token_mixing.mlp import TokenMlp
+
+_CONTAINERS = ("state_dict", "model", "model_state", "params")  # keys under which files nest their tensors
+_SHOWN = 5  # names in one message
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was done: the layout of the file, and the tensors that were enlarged or that start anew."""
+
+    layout: str
+    enlarged: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def names(network: Network, layout: Layout) -> dict[str, str]:
+    """The name in the checkpoint of every tensor of the network; raises `ValueError` for one the table lacks."""
+    found, lacking = {}, []
+    places = _places(network)
+    for ours in network.state_dict():
+        if ours.endswith("num_batches_tracked"):
+            continue
+        if theirs := _name(ours, layout, places):
+            found[ours] = theirs
+        else:
+            lacking.append(ours)
+    if lacking:
+        raise ValueError(f"the layout must name every tensor of the network, got none for {_list(lacking)}")
+    return found
+
+
+def load_pretrained(network: Network, path: Path) -> Loaded:
+    """Copies the weights of an official checkpoint (.npz, or a file of torch.save) into a network.
+
+    Raises `ValueError` for a file that cannot be read, a layout that is not known, and every tensor that is missing,
+    left over or of another shape; the network is unchanged then.
+    """
+    tensors, loaded = _fitted(network, path)
+    network.load_state_dict(tensors, strict=False)
+    return loaded
+
+
+def check_pretrained(architecture: Architecture, path: Path) -> Loaded:
+    """What `load_pretrained` would do to the network of an architecture, or raise; costs no network."""
+    with torch.device("meta"):
+        network = Network(architecture)
+    return _fitted(network, path)[1]
+
+
+def _fitted(network: Network, path: Path) -> tuple[dict[str, Tensor], Loaded]:
+    """The tensors for the network, in its names and shapes."""
+    given = _read(path)
+    name, renamed = _recognised(network, given, path)
+    layout, own = LAYOUTS.get(name), network.state_dict()
+    if leftover := sorted(set(given) - set(renamed.values()) - _counters(given)):
+        raise ValueError(
+            f"{path.name} must fit the network, got tensors it has no place for: {_list(leftover)}; "
+            "try the model= of this checkpoint"
+        )
+    tensors, enlarged, fresh = {}, [], []
+    for ours, theirs in renamed.items():
+        tensor = given[theirs] if layout is None else _converted(ours, given[theirs], own[ours], layout)
+        if tensor.shape != own[ours].shape and ours.startswith("head."):
+            fresh.append(ours)
+            continue
+        if tensor.shape != own[ours].shape and (larger := _enlarge(network, ours, tensor)) is not None:
+            enlarged.append(ours)
+            tensor = larger
+        if tensor.shape != own[ours].shape:
+            raise ValueError(_wrong_shape(path, ours, theirs, tensor, own[ours]))
+        tensors[ours] = tensor.to(own[ours].dtype)
+    return tensors, Loaded(name, tuple(enlarged), tuple(fresh))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".npz":
+            with path.open("rb") as stream, np.load(stream) as file:
+                return {key: torch.from_numpy(np.array(file[key])) for key in file.files}
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every format has its own ways to fail
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"pretrained must be a checkpoint (.npz, .pth), got {path}: {reason}") from error
+    while isinstance(content, Mapping) and (key := next((one for one in _CONTAINERS if one in content), None)):
+        content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(one, Tensor) for one in content.values()):
+        raise ValueError(f"pretrained must hold named tensors, got {type(content).__name__} in {path}")
+    return dict(content)
+
+
+def _recognised(network: Network, given: Mapping[str, Tensor], path: Path) -> tuple[str, dict[str, str]]:
+    """The layout that names most tensors of the file, and its names, all of which are in the file."""
+    candidates: dict[str, dict[str, str]] = {"explore": {key: key for key in network.state_dict()}}
+    for name, layout in LAYOUTS.items():
+        try:
+            candidates[name] = names(network, layout)
+        except ValueError:
+            continue  # of another kind of network
+    name, renamed = max(candidates.items(), key=lambda one: len(set(one[1].values()) & set(given)))
+    missing = [theirs for theirs in renamed.values() if theirs not in given]
+    if len(missing) > len(renamed) / 2:
+        raise ValueError(
+            f"{path.name} must have the layout of one of {', '.join(sorted(candidates))} for this network, got tensors "
+            f"such as {_list(sorted(given))}; try the model= of this checkpoint"
+        )
+    if missing:
+        raise ValueError(f"{path.name} must have every tensor of the network, got none named {_list(missing)}")
+    return name, renamed
+
+
+def _places(network: Network) -> list[tuple[bool, int, int]]:
+    """Of each stage: whether it begins with a downsample, its place, and the number of blocks before it."""
+    found, place, index = [], 0, 0
+    for stage in network.stages:
+        assert isinstance(stage, nn.Sequential)
+        downsample = isinstance(stage[0], nn.Sequential)
+        place += downsample
+        found.append((downsample, place, index))
+        place += 1
+        index += len(stage) - downsample
+    return found
+
+
+def _name(ours: str, layout: Layout, places: list[tuple[bool, int, int]]) -> str | None:
+    inside = re.fullmatch(r"stages\.(\d+)\.(\d+)\.(.+)", ours)
+    if not inside:
+        return _looked_up(layout.outside, ours)
+    stage, position = int(inside[1]), int(inside[2])
+    downsample, place, before = places[stage]
+    if downsample and position == 0:
+        theirs = _looked_up(layout.downsample, inside[3])
+        return theirs and theirs.format(stage=stage, place=place - 1)
+    block = position - downsample
+    theirs = _looked_up(layout.block, inside[3])
+    return theirs and theirs.format(stage=stage, place=place, block=block, index=before + block)
+
+
+def _looked_up(table: Mapping[str, str], name: str) -> str | None:
+    """The name of a tensor by the entry for it, or for the module that it belongs to."""
+    if name in table:
+        return table[name]
+    module, _, tensor = name.rpartition(".")
+    return f"{table[module]}.{tensor}" if module in table else None
+
+
+def _converted(ours: str, tensor: Tensor, target: Tensor, layout: Layout) -> Tensor:
+    for ending, convert in layout.converted.items():
+        if ours.endswith(ending):
+            return convert(tensor)
+    if layout.channels_last:
+        tensor = tensor.permute(-1, -2, *range(tensor.ndim - 2)) if tensor.ndim == 4 else tensor.squeeze().t()
+    if tensor.ndim == 4 and target.ndim == 2:
+        # The stem takes the pixels of a patch channel by channel, a downsample its four patches one by one.
+        inside_stage = ours.startswith("stages.") and tensor.shape[2] > 1
+        tensor = (tensor.permute(0, 2, 3, 1) if inside_stage else tensor).flatten(1)
+    return tensor.squeeze(-1) if tensor.ndim == 3 and target.ndim == 2 else tensor
+
+
+def _enlarge(network: Network, ours: str, tensor: Tensor) -> Tensor | None:
+    """The block-diagonal form of a tensor of a token-mixing MLP; None where the shapes do not allow one."""
+    module, _, which = ours.rpartition(".mixing.")
+    mixing = network.get_submodule(f"{module}.mixing") if module else None
+    if not isinstance(mixing, TokenMlp):
+        return None
+    side, target = isqrt(mixing.expand.in_features), network.state_dict()[ours]
+    tokens_axis = {"expand.weight": 1, "contract.weight": 0, "contract.bias": 0}.get(which)
+    tiles = target.numel() / tensor.numel() if tensor.ndim == 1 else target.shape[0] / tensor.shape[0]
+    factor = isqrt(round(tiles))
+    if (
+        factor**2 != tiles
+        or factor < 2
+        or side % factor
+        or any(new != factor**2 * old for new, old in zip(target.shape, tensor.shape, strict=True))
+    ):
+        return None
+    if tokens_axis is None:
+        return tensor.repeat(factor**2)
+    result = torch.zeros(target.shape)
+    for tile, places in enumerate(_tiles(side, factor)):
+        if tensor.ndim == 1:
+            result[places] = tensor
+            continue
+        hidden = torch.arange(tile * tensor.shape[1 - tokens_axis], (tile + 1) * tensor.shape[1 - tokens_axis])
+        rows, columns = (hidden, places) if tokens_axis else (places, hidden)
+        result[rows.unsqueeze(1), columns] = tensor
+    return result
+
+
+def _tiles(side: int, factor: int) -> list[Tensor]:
+    """The tokens of each of `factor` × `factor` equal squares of a `side` × `side` grid, row by row."""
+    inner = side // factor
+    grid = torch.arange(side**2).reshape(factor, inner, factor, inner).transpose(1, 2)
+    return list(grid.reshape(factor**2, inner**2))
+
+
+def _wrong_shape(path: Path, ours: str, theirs: str, tensor: Tensor, target: Tensor) -> str:
+    shapes = " and ".join(" × ".join(map(str, one.shape)) for one in (target, tensor))
+    advice = "model=, data.image_size or channels of this checkpoint"
+    if ".token.mixing." in ours:
+        advice += "; for K times the image side, K² times the token_mixing.expansion"
+    return f"{path.name}: {theirs} must have the shape of {ours}, got {shapes}; try the {advice}"
+
+
+def _counters(given: Mapping[str, Any]) -> set[str]:
+    return {key for key in given if key.endswith("num_batches_tracked")}
+
+
+def _list(of: list[str]) -> str:
+    more = f" and {len(of) - _SHOWN} more" if len(of) > _SHOWN else ""
+    return ", ".join(of[:_SHOWN]) + more
