@@ -85,6 +85,7 @@ def test_every_key_takes_a_value_of_its_type() -> None:
         expected[key] = VALUES[next(one for one in VALUES if one is kind or one in getattr(kind, "__args__", ()))]
     for name in ("stem", "downsample"):
         expected[f"model.{name}.layers"] = (["projection", "norm"], "[projection,norm]")
+    expected["cost.dispatch"] = ("compiled", "compiled")
     expected["format"] = ("json", "json")
     expected["references"] = (["mixer_b16"], "[mixer_b16]")
     composed = OmegaConf.structured(compose([f"{key}={text}" for key, (_, text) in expected.items()]))

@@ -4,6 +4,7 @@ from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
 
@@ -57,6 +58,9 @@ def lecun_uniform(layer: Weighted) -> Weighted:
 
 def across_tokens(linear: nn.Linear, x: Tensor) -> Tensor:
     """Applies `linear` to the tokens of each channel: batch × tokens in × channels to batch × tokens out × channels."""
+    if torch.is_grad_enabled() and linear.out_features > 4 * x.shape[2]:
+        # The backward pass of the form below would make a gradient of W for each image, here larger than x itself.
+        return F.linear(x.transpose(1, 2), linear.weight, linear.bias).transpose(1, 2)
     # One batched product W·x + b in place of two transposes around x·Wᵀ + b; `W @ x` would transpose behind the scenes.
     return torch.baddbmm(linear.bias.unsqueeze(1), linear.weight.expand(x.shape[0], -1, -1), x)
 

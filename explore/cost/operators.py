@@ -117,7 +117,11 @@ COUNTED: dict[str, Handle] = {
     "aten::mv": matrix_product(0),
     "aten::dot": matrix_product(0),
     "aten::addmm": matrix_product(1),
+    "aten::addmm_": matrix_product(1),
     "aten::baddbmm": matrix_product(1),
+    "aten::baddbmm_": matrix_product(1),
+    # Each row of the left factor meets the matrix of one expert.
+    "explore::expert_product": matrix_product(0),
     "aten::tensordot": tensordot,
     "aten::einsum": einsum,
     "aten::scaled_dot_product_attention": attention,
@@ -138,8 +142,8 @@ _ACTIVATION = """
 """
 _RANDOM = "alpha_dropout bernoulli dropout feature_dropout rand rand_like randn randn_like"
 _REDUCTION = """
-    amax amin argmax argmin cumsum linalg_norm linalg_vector_norm logsumexp max mean min norm prod sort std std_mean sum
-    topk var var_mean
+    amax amin argmax argmin argsort cumsum linalg_norm linalg_vector_norm logsumexp max mean min norm prod sort std
+    std_mean sum topk var var_mean
 """
 _NORMALISATION = "batch_norm group_norm instance_norm layer_norm rms_norm"
 _POOLING = """

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+DISPATCHES = ("eager", "compiled")
+
 
 @dataclass(kw_only=True)
 class Measuring:
@@ -14,6 +16,7 @@ class Measuring:
         block_seconds: how long a block should last; the number of passes in a block is chosen from the warm-up.
         precision: `auto`, `32-true` or `bf16-mixed`; `auto` is bfloat16 where the hardware multiplies it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the GPU where there is one.
+        dispatch: `eager` launches operators one by one, `compiled` runs what torch.compile makes of them.
         threads: threads that the processor computes with; one core is the fair comparison where others work beside it.
         max_seconds: no new block starts after this time, and no warm-up block after a quarter of it; throughput and
             latency have it each, and each gets one pass of warm-up and one timed block in any case.
@@ -28,6 +31,7 @@ class Measuring:
     block_seconds: float = 0.02
     precision: str = "auto"
     device: str = "auto"
+    dispatch: str = "eager"
     threads: int = 1
     max_seconds: float = 3.0
 
@@ -35,6 +39,8 @@ class Measuring:
         for name in ("batch_size", "blocks", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"cost.{name} must be at least 1, got {getattr(self, name)}")
+        if self.dispatch not in DISPATCHES:
+            raise ValueError(f"cost.dispatch must be one of {', '.join(DISPATCHES)}, got {self.dispatch!r}")
         if self.warmup < 0:
             raise ValueError(f"cost.warmup must be at least 0, got {self.warmup}")
         for name in ("block_seconds", "max_seconds"):

@@ -20,7 +20,7 @@ class Throughput:
         threads: threads that torch computes with on the processor.
         blocks: timed blocks behind `images_per_second`.
         torch_version: version of torch.
-        dispatch: how operators are launched; `eager` is one by one, not compiled.
+        dispatch: `eager`, operators one by one, or `compiled`.
         memory_bytes: measured peak of the pass on a GPU, as `Cost.memory_bytes` counts it; None on the processor.
     """
 

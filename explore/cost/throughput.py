@@ -1,10 +1,7 @@
 """Images per second and latency of a network: eval mode, warm-up, timed blocks, synchronised, median with spread."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from itertools import chain
 
 import numpy as np
 import torch
@@ -13,13 +10,14 @@ from torch import Tensor, nn
 from explore.cost.device import autocast, device_name, exclusive, resolve_device, resolve_precision
 from explore.cost.options import Measuring
 from explore.cost.record import Throughput
+from explore.cost.timing import CLOCK, Clock, ready, seconds_per_pass, synchronizer, threads
 
 
 def measure_throughput(
     network: nn.Module,
     image_shape: tuple[int, int, int],
     options: Measuring,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = CLOCK,
 ) -> Throughput:
     """Times inference of a network that takes float `batch × channels × height × width`.
 
@@ -38,19 +36,20 @@ def measure_throughput(
     """
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
-    synchronize = partial(torch.cuda.synchronize, device) if device.type == "cuda" else _nothing_to_wait_for
+    synchronize = synchronizer(device)
     with (
         exclusive(device),
-        _threads(options.threads),
-        _ready(network, device),
+        threads(options.threads),
+        ready(network, device),
         torch.inference_mode(),
         autocast(device, precision),
     ):
         images = torch.rand(options.batch_size, *image_shape, device=device)
+        forward = _dispatched(network, options.dispatch, images)
         memory = _PeakMemory(device)
-        batches = _seconds_per_pass(partial(network, images), synchronize, options, clock)
+        batches = seconds_per_pass(partial(forward, images), synchronize, options, clock)
         memory_bytes = memory.peak([images, *network.parameters(), *network.buffers()])
-        singles = _seconds_per_pass(partial(network, images[:1]), synchronize, options, clock)
+        singles = seconds_per_pass(partial(forward, images[:1]), synchronize, options, clock)
     low, median, high = np.quantile([options.batch_size / seconds for seconds in batches], [0.25, 0.5, 0.75]).tolist()
     return Throughput(
         images_per_second=median,
@@ -63,64 +62,21 @@ def measure_throughput(
         threads=options.threads,
         blocks=len(batches),
         torch_version=str(torch.__version__),
+        dispatch=options.dispatch,
         memory_bytes=memory_bytes,
     )
 
 
-def _seconds_per_pass(
-    forward: Callable[[], object], synchronize: Callable[[], None], options: Measuring, clock: Callable[[], float]
-) -> list[float]:
-    """Seconds of one pass, as the mean within each timed block."""
-
-    def block(passes: int) -> float:
-        synchronize()
-        start = clock()
-        for _ in range(passes):
-            forward()
-        synchronize()
-        return (clock() - start) / passes
-
-    def passes_in_a_block(seconds: float) -> int:
-        return max(1, round(options.block_seconds / max(seconds, 1e-6)))
-
-    began = clock()
-    # The first pass also pays for what torch sets up on first use, so the blocks after it correct its estimate.
-    passes = passes_in_a_block(block(1))
-    for _ in range(options.warmup):
-        # Slow passes need little warm-up, and should leave time for more than one that counts.
-        if clock() - began >= options.max_seconds / 4:
-            break
-        passes = passes_in_a_block(block(passes))
-    timed: list[float] = []
-    while len(timed) < options.blocks and (not timed or clock() - began < options.max_seconds):
-        timed.append(block(passes))
-    return timed
-
-
-@contextmanager
-def _ready(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """The network on the device and in eval mode; afterwards where and how it was."""
-    home = next((tensor.device for tensor in chain(network.parameters(), network.buffers())), device)
-    if home.type == "meta":
-        raise ValueError("a network must have weights to be timed, got one on the meta device; build it on the cpu")
-    modes = {module: module.training for module in network.modules()}
-    try:
-        network.to(device).eval()
-        yield
-    finally:
-        network.to(home)
-        for module, training in modes.items():
-            module.training = training
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _dispatched(network: nn.Module, dispatch: str, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """The network itself, or compiled for this batch and for one image, which takes its time before any that counts."""
+    if dispatch == "eager":
+        return network
+    # Programs of the networks before this one would count towards torch's limit, behind which it does not compile.
+    torch.compiler.reset()
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
+    for batch in (images, images[:1]):
+        compiled(batch)
+    return compiled
 
 
 class _PeakMemory:
@@ -139,7 +95,3 @@ class _PeakMemory:
             return None
         own = sum(tensor.numel() * tensor.element_size() for tensor in resident)
         return own + torch.cuda.max_memory_allocated(self.device) - self.before
-
-
-def _nothing_to_wait_for() -> None:
-    """Operators on the processor have ended when they return."""

@@ -14,6 +14,9 @@ CHANNELS_PER_HEAD = 64  # of every published ViT from Ti to L
 class Attention(TokenMixing):
     """Softmax attention between all patches, with biased projections.
 
+    Formula: `softmax(Q·Kᵀ / √(C/h))·V` for each of h heads, their results side by side times an output matrix; Q, K and
+    V are linear in X, of S × C.
+    Mixes: all patches, with weights that follow from the image.
     `heads`: number of heads, must divide `width`; null takes the most heads that leave each at least 64 channels, as
     the published ViTs do.
     Parameters: 4·C² + 4·C; multiply-adds: 4·S·C² + 2·S²·C, for S tokens of C channels.

@@ -3,12 +3,24 @@
 from explore.architecture.layers import TokenMixing
 from explore.architecture.token_mixing.attention import Attention
 from explore.architecture.token_mixing.convolution import DepthwiseConvolution
+from explore.architecture.token_mixing.fourier import FourierMixing
+from explore.architecture.token_mixing.global_filter import GlobalFilter
+from explore.architecture.token_mixing.grouped_mlp import GroupedTokenMlp
+from explore.architecture.token_mixing.linear import TokenLinear
 from explore.architecture.token_mixing.mlp import TokenMlp
+from explore.architecture.token_mixing.monarch import MonarchTokenMlp
 from explore.architecture.token_mixing.pooling import Pooling
+from explore.architecture.token_mixing.spatial_gating import SpatialGating
 
 TOKEN_MIXINGS: dict[str, type[TokenMixing]] = {
     "mlp": TokenMlp,
+    "grouped_mlp": GroupedTokenMlp,
+    "monarch": MonarchTokenMlp,
+    "linear": TokenLinear,
+    "spatial_gating": SpatialGating,
     "attention": Attention,
     "convolution": DepthwiseConvolution,
     "pooling": Pooling,
+    "global_filter": GlobalFilter,
+    "fourier": FourierMixing,
 }

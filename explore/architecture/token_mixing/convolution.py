@@ -9,7 +9,10 @@ from explore.architecture.layers import TokenMixing, as_image, as_tokens, lecun_
 class DepthwiseConvolution(TokenMixing):
     """A convolution over the grid of patches, one filter per channel, zero-padded to keep the grid.
 
-    `kernel`: side of the filter in patches, odd.
+    Formula: `Y[i, j] = b + Σ W[u, v] ⊙ X[i + u, j + v]` over the k × k offsets around the patch, with one W and b for
+    each channel, and X zero outside the grid.
+    Mixes: the k × k neighbourhood, each channel alone.
+    `kernel`: side k of the filter in patches, odd.
     Parameters: C·(k² + 1); multiply-adds: S·C·k², for S tokens of C channels.
     """
 

@@ -11,6 +11,8 @@ from explore.architecture.layers import TokenMixing, across_tokens, hidden_width
 class TokenMlp(TokenMixing):
     """An MLP over the patches, the same for every channel.
 
+    Formula: `W₂·GELU(W₁·X + b₁) + b₂`, with W₁ of D_S × S and W₂ of S × D_S, for X of S × C.
+    Mixes: all patches, the same for every channel.
     `expansion`: hidden size D_S as a multiple of `width`; every published Mixer has 0.5.
     Parameters: 2·S·D_S + S + D_S; multiply-adds: 2·S·D_S·C, for S tokens of C channels.
     """

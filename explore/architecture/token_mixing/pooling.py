@@ -10,7 +10,10 @@ from explore.architecture.layers import TokenMixing, as_image, as_tokens, odd
 class Pooling(TokenMixing):
     """The mean over the neighbouring patches minus the patch itself, which the residual around it adds again.
 
-    `kernel`: side of the window in patches, odd. Patches outside the image do not count. No parameters.
+    Formula: `mean of X over the k × k window around the patch - X`; patches outside the image do not count.
+    Mixes: the k × k neighbourhood, each channel alone, with fixed weights.
+    `kernel`: side k of the window in patches, odd.
+    Parameters: none; multiply-adds: none, for S tokens of C channels, but S·C·k² additions.
     """
 
     def __init__(self, grid: Grid, width: int, *, kernel: int = 3) -> None:
