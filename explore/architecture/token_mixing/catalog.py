@@ -3,6 +3,8 @@
 from explore.architecture.layers import TokenMixing
 from explore.architecture.token_mixing.attention import Attention
 from explore.architecture.token_mixing.convolution import DepthwiseConvolution
+from explore.architecture.token_mixing.dynamic import DynaMixer
+from explore.architecture.token_mixing.external_attention import ExternalAttention
 from explore.architecture.token_mixing.fourier import FourierMixing
 from explore.architecture.token_mixing.global_filter import GlobalFilter
 from explore.architecture.token_mixing.grouped_mlp import GroupedTokenMlp
@@ -10,7 +12,10 @@ from explore.architecture.token_mixing.linear import TokenLinear
 from explore.architecture.token_mixing.mlp import TokenMlp
 from explore.architecture.token_mixing.monarch import MonarchTokenMlp
 from explore.architecture.token_mixing.pooling import Pooling
+from explore.architecture.token_mixing.repmlp import RepMlp
+from explore.architecture.token_mixing.sparse import SparseMlp
 from explore.architecture.token_mixing.spatial_gating import SpatialGating
+from explore.architecture.token_mixing.wave import Wave
 
 TOKEN_MIXINGS: dict[str, type[TokenMixing]] = {
     "mlp": TokenMlp,
@@ -20,6 +25,11 @@ TOKEN_MIXINGS: dict[str, type[TokenMixing]] = {
     "spatial_gating": SpatialGating,
     "attention": Attention,
     "convolution": DepthwiseConvolution,
+    "dynamic": DynaMixer,
+    "external_attention": ExternalAttention,
+    "repmlp": RepMlp,
+    "sparse": SparseMlp,
+    "wave": Wave,
     "pooling": Pooling,
     "global_filter": GlobalFilter,
     "fourier": FourierMixing,
