@@ -15,10 +15,12 @@ from explore.architecture.token_mixing.pooling import Pooling
 from explore.architecture.token_mixing.repmlp import RepMlp
 from explore.architecture.token_mixing.sparse import SparseMlp
 from explore.architecture.token_mixing.spatial_gating import SpatialGating
+from explore.architecture.token_mixing.swiglu import TokenSwiGlu
 from explore.architecture.token_mixing.wave import Wave
 
 TOKEN_MIXINGS: dict[str, type[TokenMixing]] = {
     "mlp": TokenMlp,
+    "swiglu": TokenSwiGlu,
     "grouped_mlp": GroupedTokenMlp,
     "monarch": MonarchTokenMlp,
     "linear": TokenLinear,
