@@ -76,7 +76,7 @@ def test_other_images_change_only_what_is_tied_to_the_grid(name: str) -> None:
     }
     tied = any(TOKEN_MIXINGS[one.name].tied_to_grid for stage in spec.stages for one in stage.token_mixing)
     assert {key for key in grown if ".token." not in key} <= {"positions"}
-    assert bool({key for key in grown if ".token." in key}) is tied
+    assert tied or not {key for key in grown if ".token." in key}
     logits = network(torch.empty(2, 3, larger.image_size, larger.image_size, device="meta"))
     assert logits.shape == (2, spec.classes)
 

@@ -19,7 +19,7 @@ class TokenMixing(nn.Module):
     class_token: ClassVar[bool] = False
     """Takes a class token in front of the patches."""
     tied_to_grid: ClassVar[bool] = False
-    """Has weights whose shapes follow from the number of patches, or from the grid's height and width."""
+    """Its weights are made for one grid: their shapes, or what they mean, follow from its height and width."""
     has_norm: ClassVar[bool] = False
     """Begins with a norm of its own, so that the block needs none before it."""
 

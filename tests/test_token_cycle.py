@@ -1,0 +1,93 @@
+"""CycleMLP reads each channel from the patch that its turn says, along the width and along the height.
+
+Against arrays written by hand, a plain loop over patches and channels, and the closed formulas of its cost.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from explore.architecture.catalog import Grid
+from explore.architecture.token_mixing.cycle import CycleFc
+
+
+def read(x: Tensor, grid: Grid, kernel: int, down: bool) -> Tensor:
+    """One patch and one channel at a time; x is batch × tokens × channels."""
+    result = torch.zeros_like(x)
+    for row in range(grid.height):
+        for column in range(grid.width):
+            for channel in range(x.shape[2]):
+                offset = (channel + kernel // 2) % kernel - kernel // 2
+                source_row, source_column = (row + offset, column) if down else (row, column + offset)
+                if 0 <= source_row < grid.height and 0 <= source_column < grid.width:
+                    source = source_row * grid.width + source_column
+                    result[:, row * grid.width + column, channel] = x[:, source, channel]
+    return result
+
+
+def reference(module: CycleFc, x: Tensor, grid: Grid, kernel: int) -> Tensor:
+    branches = [
+        read(x, grid, kernel, down=False) @ module.along_width.weight.T + module.along_width.bias,
+        read(x, grid, kernel, down=True) @ module.along_height.weight.T + module.along_height.bias,
+        x @ module.channels.weight.T,
+    ]
+    reweighting = module.reweighting
+    logits = reweighting.contract(F.gelu(reweighting.expand((branches[0] + branches[1] + branches[2]).mean(1))))
+    total = torch.zeros_like(x)
+    for channel in range(x.shape[2]):
+        weights = logits[:, 3 * channel : 3 * channel + 3].softmax(1)
+        for number, branch in enumerate(branches):
+            total[:, :, channel] += weights[:, number, None] * branch[:, :, channel]
+    return total @ module.projection.weight.T + module.projection.bias
+
+
+@pytest.mark.parametrize(("width", "kernel"), [(60, 3), (60, 5), (13, 3), (2, 3), (8, 7)])
+@pytest.mark.parametrize("grid", [Grid(1, 2), Grid(2, 2), Grid(3, 5), Grid(5, 3), Grid(1, 9), Grid(7, 1)], ids=str)
+def test_mixing_equals_a_loop_over_patches_and_channels(grid: Grid, width: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    module, x = CycleFc(grid, width, kernel=kernel), torch.randn(2, grid.tokens, width)
+    torch.testing.assert_close(module(x), reference(module, x, grid, kernel), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        # rows 1 2 3 and 4 5 6; behind them the zeros from outside
+        ("row", [[1, 2, 3, 4, 5, 6], [2, 3, 0, 5, 6, 0], [0, 1, 2, 0, 4, 5], [1, 2, 3, 4, 5, 6]]),
+        ("column", [[1, 2, 3, 4, 5, 6], [4, 5, 6, 0, 0, 0], [0, 0, 0, 1, 2, 3], [1, 2, 3, 4, 5, 6]]),
+    ],
+)
+def test_channels_are_read_from_the_patch_itself_the_next_and_the_one_before(
+    direction: str, expected: list[list[int]]
+) -> None:
+    x = torch.tensor([1.0, 2, 3, 4, 5, 6, 0]).reshape(1, 7, 1).expand(-1, -1, 4)
+    moved = getattr(CycleFc(Grid(2, 3), 4), direction)(x)
+    assert moved[0].T.tolist() == expected
+
+
+def test_gradient_equals_that_of_the_loop() -> None:
+    torch.manual_seed(0)
+    grid = Grid(3, 4)
+    module, x = CycleFc(grid, 8), torch.randn(2, grid.tokens, 8, requires_grad=True)
+    weight = torch.randn(2, grid.tokens, 8)
+    (gradient,) = torch.autograd.grad((module(x) * weight).sum(), x)
+    (expected,) = torch.autograd.grad((reference(module, x, grid, 3) * weight).sum(), x)
+    torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", [1, 4])
+def test_an_even_or_trivial_kernel_is_refused(kernel: int) -> None:
+    with pytest.raises(ValueError, match=rf"kernel must be an odd number of at least 3, got {kernel}; try 3, 5, 7, 9$"):
+        CycleFc(Grid(3, 5), 60, kernel=kernel)
+
+
+@pytest.mark.parametrize(("width", "params", "macs"), [(384, 739_680, 115_752_960), (768, 2_953_920, 463_011_840)])
+def test_cost_equals_the_closed_formula(width: int, params: int, macs: int) -> None:
+    with torch.device("meta"):
+        module, x = CycleFc(Grid(14, 14), width), torch.empty(1, 196, width)
+    with FlopCounterMode(display=False) as counter:
+        module(x)
+    assert sum(one.numel() for one in module.parameters()) == params
+    assert counter.get_total_flops() == 2 * macs
