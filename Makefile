@@ -10,7 +10,7 @@ INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --progress-bar o
 BASE := python3 python3.13 python3.12 python3.11
 TESTS := $(PYTHON) -m pytest
 
-.PHONY: help sweep test test-slow test-gpu lint setup clean
+.PHONY: help sweep test test-slow test-gpu docs lint setup clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -27,6 +27,9 @@ test-slow: $(READY) ## the tests that take longer
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	@$(TESTS) -m gpu $(ARGS)
+
+docs: $(READY) ## the page of all mixings, from the catalogs
+	@$(PYTHON) docs/make_mixings.py
 
 lint: $(READY) ## style and types only
 	@$(PYTHON) -m ruff check

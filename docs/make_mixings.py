@@ -54,9 +54,7 @@ def described(mixing: type) -> Described:
     costs = parts and re.match(r"(.+?); multiply-adds: (.+?)(?:,? for (?:each of )?S tokens|\.? ?$)", parts[5])
     paper = re.match(r"(.+?)(?:\n\n|$)", inspect.getdoc(inspect.getmodule(mixing)) or "", re.DOTALL)
     if not parts or not costs or not paper:
-        raise ValueError(
-            f"the docstring of {mixing.__name__} must have Formula:, Mixes:, Parameters: and multiply-adds:"
-        )
+        raise ValueError(f"{mixing.__name__} must say Formula:, Mixes:, Parameters: and multiply-adds: in its docs")
     options = dict(re.findall(r"`(\w+)`: (.+?)(?= `\w+`: |$)", parts[4]))
     return Described(parts[1], parts[2], parts[3], options, costs[1], costs[2], " ".join(paper[1].split()))
 

@@ -77,7 +77,7 @@ def test_construct_passes_the_options() -> None:
             Mixing(name="atention"),
             r"token_mixing must be one of attention, .*, got 'atention'; did you mean attention\?$",
         ),
-        (Mixing(name="42"), r"token_mixing must be one of attention, convolution, .*mlp, .*pooling.*, got '42'$"),
+        (Mixing(name="42"), r"token_mixing must be one of attention, .*convolution, .*mlp, .*pooling.*, got '42'$"),
         (
             Mixing(name="mlp", options={"expantion": 1.0}),
             r"an option of token_mixing=mlp must be one of expansion, got 'expantion'; did you mean expansion\?",

@@ -107,7 +107,7 @@ def test_cost_equals_the_closed_formula(heads: int | None, width: int, params: i
 
 @pytest.mark.parametrize("heads", [0, 3])
 def test_refuses_heads_that_do_not_divide_the_width(heads: int) -> None:
-    with pytest.raises(ValueError, match=rf"heads must divide width, got {heads} and 8; try null or 1, 2, 4, 8$"):
+    with pytest.raises(ValueError, match=rf"heads must divide width, got {heads} and 8; try 1, 2, 4, 8$"):
         ExternalAttention(GRID, WIDTH, heads=heads)
 
 

@@ -73,6 +73,24 @@ def hidden_width(expansion: float, width: int) -> int:
     return hidden
 
 
+def dividing(name: str, parts: int, width: int) -> int:
+    """Returns a number of parts that `width` can be cut into; raises `ValueError` for any other."""
+    if parts < 1 or width % parts:
+        allowed = ", ".join(map(str, divisors(width)))
+        raise ValueError(f"{name} must divide width, got {parts} and {width}; try {allowed}")
+    return parts
+
+
+def divisors(number: int) -> list[int]:
+    """What divides a number, smallest first."""
+    return [one for one in range(1, number + 1) if number % one == 0]
+
+
+def heads_of(width: int, channels: int) -> int:
+    """The largest number of heads that leaves each at least so many channels; 1 where the width is smaller."""
+    return max(count for count in divisors(width) if count == 1 or width // count >= channels)
+
+
 def as_image(x: Tensor, grid: Grid) -> Tensor:
     """Batch × tokens × channels to batch × channels × rows × columns, a view in channels-last memory format."""
     return x.reshape(x.shape[0], grid.height, grid.width, x.shape[2]).permute(0, 3, 1, 2)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing, lecun_uniform
+from explore.architecture.layers import TokenMixing, dividing, heads_of, lecun_uniform
 
 CHANNELS_PER_HEAD = 64  # of every published ViT from Ti to L
 
@@ -27,11 +27,7 @@ class Attention(TokenMixing):
 
     def __init__(self, grid: Grid, width: int, *, heads: int | None = None) -> None:
         super().__init__()
-        divisors = [count for count in range(1, width + 1) if width % count == 0]
-        if heads is not None and heads not in divisors:
-            allowed = ", ".join(map(str, divisors))
-            raise ValueError(f"heads must divide width, got {heads} and {width}; try {allowed}")
-        self.heads = heads or max(count for count in divisors if count == 1 or width // count >= CHANNELS_PER_HEAD)
+        self.heads = heads_of(width, CHANNELS_PER_HEAD) if heads is None else dividing("heads", heads, width)
         self.query_key_value = lecun_uniform(nn.Linear(width, 3 * width))
         self.projection = lecun_uniform(nn.Linear(width, width))
 

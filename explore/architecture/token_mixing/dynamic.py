@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing, lecun_uniform
+from explore.architecture.layers import TokenMixing, dividing, heads_of, lecun_uniform
 from explore.architecture.token_mixing.reweighting import Reweighting
 
 CHANNELS_PER_HEAD = 24  # at least, of every published DynaMixer
@@ -57,13 +57,9 @@ class DynaMixer(TokenMixing):
 
     def __init__(self, grid: Grid, width: int, *, heads: int | None = None, reduced: int = 2) -> None:
         super().__init__()
-        divisors = [count for count in range(1, width + 1) if width % count == 0]
-        if heads is not None and heads not in divisors:
-            allowed = ", ".join(map(str, divisors))
-            raise ValueError(f"heads must divide width, got {heads} and {width}; try null or {allowed}")
+        heads = heads_of(width, CHANNELS_PER_HEAD) if heads is None else dividing("heads", heads, width)
         if reduced < 1:
             raise ValueError(f"reduced must be at least 1, got {reduced}; try 2 or 8")
-        heads = heads or max(count for count in divisors if count == 1 or width // count >= CHANNELS_PER_HEAD)
         self.column = DynamicLines(grid, width, heads, reduced, rows=False)
         self.row = DynamicLines(grid, width, heads, reduced, rows=True)
         self.channels = lecun_uniform(nn.Linear(width, width, bias=False))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing, lecun_uniform
+from explore.architecture.layers import TokenMixing, dividing, lecun_uniform
 from explore.architecture.norms import BatchNorm
 
 EXPANSION = 4  # of the multi-head form: four times the channels in four times the heads
@@ -23,7 +23,7 @@ class ExternalAttention(TokenMixing):
     Formula: `A = softmax over patches(X·W_q·M_k)`, `Y = (A / sum over memory(A))·M_v·W`, single-head followed by a
     batch norm; multi-head the same for each head, with M_k and M_v shared between the heads.
     Mixes: all patches, through the normalisation of the attention only.
-    `heads`: null for the single head of EANet, else the number h of heads of EAMLP, must divide `width`: W_q gives
+    `heads`: null for the single head of EANet, else the number h of heads of EAMLP, must divide `width`; W_q gives
     4·C channels in 4·h heads, and every product has a bias (that of M_k cancels in the softmax).
     `memory`: number k of learned keys and values.
     Parameters: 2·C² + 3·C + 2·k·C, multi-head 8·C² + 5·C + 2·k·C/h + k + C/h; multiply-adds: S·(2·C² + 2·k·C),
@@ -35,13 +35,10 @@ class ExternalAttention(TokenMixing):
 
     def __init__(self, grid: Grid, width: int, *, heads: int | None = None, memory: int = 64) -> None:
         super().__init__()
-        if heads is not None and (heads < 1 or width % heads):
-            allowed = ", ".join(str(count) for count in range(1, width + 1) if width % count == 0)
-            raise ValueError(f"heads must divide width, got {heads} and {width}; try null or {allowed}")
         if memory < 1:
             raise ValueError(f"memory must be at least 1, got {memory}; try 64")
         single = heads is None
-        self.heads = 1 if heads is None else EXPANSION * heads
+        self.heads = 1 if heads is None else EXPANSION * dividing("heads", heads, width)
         expanded = width if single else EXPANSION * width
         self.query = lecun_uniform(nn.Linear(width, expanded))
         self.keys = lecun_uniform(nn.Linear(expanded // self.heads, memory, bias=not single))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing, hidden_width
+from explore.architecture.layers import TokenMixing, dividing, hidden_width
 
 
 class GroupedTokenMlp(TokenMixing):
@@ -27,10 +27,7 @@ class GroupedTokenMlp(TokenMixing):
 
     def __init__(self, grid: Grid, width: int, *, groups: int | None = 4, expansion: float = 0.5) -> None:
         super().__init__()
-        self.groups = width if groups is None else groups
-        if self.groups < 1 or width % self.groups:
-            allowed = ", ".join(str(count) for count in range(1, width + 1) if width % count == 0)
-            raise ValueError(f"groups must divide width, got {groups} and {width}; try {allowed}")
+        self.groups = width if groups is None else dividing("groups", groups, width)
         hidden = hidden_width(expansion, width)
         self.expand = LinearOfEachGroup(self.groups, grid.tokens, hidden)
         self.activation = nn.GELU()

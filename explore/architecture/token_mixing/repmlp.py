@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing, as_image, as_tokens, lecun_uniform, odd
+from explore.architecture.layers import TokenMixing, as_image, as_tokens, dividing, lecun_uniform, odd
 
 
 class GlobalPerceptron(nn.Module):
@@ -69,9 +69,7 @@ class RepMlp(TokenMixing):
 
     def __init__(self, grid: Grid, width: int, *, share_sets: int = 1, kernel: int = 3, reduction: int = 4) -> None:
         super().__init__()
-        if share_sets < 1 or width % share_sets:
-            allowed = ", ".join(str(count) for count in range(1, width + 1) if width % count == 0)
-            raise ValueError(f"share_sets must divide width, got {share_sets} and {width}; try {allowed}")
+        dividing("share_sets", share_sets, width)
         if not 1 <= reduction <= width:
             raise ValueError(f"reduction must be from 1 to width, got {reduction} and {width}; try {min(4, width)}")
         self.grid, self.width, self.share_sets, self.reduction = grid, width, share_sets, reduction
