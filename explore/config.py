@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from explore.architecture.catalog import Mixing, hyperparameters, one_of, schema
 from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
 from explore.architecture.published import PUBLISHED
-from explore.architecture.spec import Model
+from explore.architecture.spec import Model, options_in_stages
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.candidate import Candidate, Limits
 from explore.cost.options import Measuring
@@ -117,20 +117,22 @@ def compose(overrides: Sequence[str]) -> Config:
     composed = _composed(tuple(overrides))
     with _errors_for_people():
         config: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]
-    _check_variants(config.model)
+    _check_stages(config.model, overrides)
     if config.format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {config.format!r}")
     return config
 
 
-def _check_variants(model: Model) -> None:
-    """Refuse options for a variant that does not exist, which no network would ever look at."""
-    for index, stage in enumerate(model.stages):
-        for group, catalog in CATALOGS.items():
-            given = stage.get(group, {}) if isinstance(stage, Mapping) else {}
-            for one in given if isinstance(given, list) else [given]:
-                for name in one if isinstance(one, Mapping) and "name" not in one else ():
-                    one_of(f"a {group} in model.stages[{index}]", name, catalog)
+def _check_stages(model: Model, overrides: Sequence[str]) -> None:
+    """Refuse what would be ignored: options for a variant that does not exist, and those that every stage sets anew."""
+    for index, group, name, options in options_in_stages(model):
+        one_of(f"a {group} in model.stages[{index}]", name, CATALOGS[group])
+        for option in options:
+            if any(override.startswith(f"{group}.{option}=") for override in overrides):
+                raise ValueError(
+                    f"{group}.{option} must be set in model.stages, where each stage of this model has its own, got it "
+                    "for all; leave it out, or write model.stages anew"
+                )
 
 
 def vary(base: Sequence[str], overrides: Sequence[str]) -> Config:
@@ -347,7 +349,7 @@ def _wrong_value(key: str, parent: DictConfig, cause: BaseException) -> str:
     known = [item.name for item in fields(OmegaConf.get_type(parent))]  # type: ignore[arg-type]
     if name not in known:
         if owners := _owners(group, name):
-            return f"unknown key {key}; only {' and '.join(owners)} has it"
+            return f"unknown key {key}; only {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
         if group not in CATALOGS:
             return _unknown_key(key, group, known)
         known.remove("name")
@@ -386,7 +388,7 @@ def _unknown_key(key: str, where: str, known: Sequence[str]) -> str:
 
 def _unknown_option(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    options = sorted(error.options or [])
+    options = sorted(CATALOGS.get(group) or error.options or [])
     near = difflib.get_close_matches(name, options, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"{group or 'config'} must be one of {', '.join(options)}, got {name!r}{hint}"

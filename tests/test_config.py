@@ -127,7 +127,10 @@ def test_stages_make_a_hybrid() -> None:
         (["model.dpth=1"], "unknown key model.dpth; model has patch_size, .*; did you mean model.depth?"),
         (["+model.dpth=1"], "unknown key model.dpth; model has patch_size, .*; did you mean model.depth?"),
         (["data.augmentation.shfit=1"], "unknown key data.augmentation.shfit; .* mean data.augmentation.shift?"),
-        (["token_mixing.kernel=3"], "unknown key token_mixing.kernel; only token_mixing=convolution and token_mix"),
+        (
+            ["token_mixing.kernel=3"],
+            "unknown key token_mixing.kernel; only token_mixing=.*token_mixing=convolution, .* have it",
+        ),
         (["token_mixing.kernle=3", "token_mixing=pooling"], "token_mixing=pooling has kernel; did you mean token_mix"),
         (["data.path=/x"], "unknown key data.path; only data=folder has it"),
         (
@@ -137,6 +140,10 @@ def test_stages_make_a_hybrid() -> None:
         (
             ["model.stages=[{token_mixing: {pooling: {kernel: 5}}},{token_mixing: [{poling: {}}]}]"],
             r"a token_mixing in model.stages\[1\] must be one of .*, got 'poling'; did you mean pooling?",
+        ),
+        (
+            ["model=repmlp_t224", "token_mixing.share_sets=4"],
+            "token_mixing.share_sets must be set in model.stages, where each stage of this model has its own, got it",
         ),
         (["token_mixing=null"], "token_mixing must be the name of an option, got null"),
         (["data="], "data must be the name of an option, got nothing"),
@@ -232,7 +239,9 @@ def test_mixing_from_outside_is_one_like_the_others(tmp_path: Path, monkeypatch:
         assert has_option("token_mixing.places", {}, config)
         assert definition(compose(given))["token_mixing"] == {"name": "rolled", "places": 2}
         assert without_operation(given) == given
-        assert "pooling, rolled, got 'roled'; did you mean rolled?" in refusal("token_mixing=roled")
+        message = refusal("token_mixing=roled")
+        assert "repmlp, rolled, s2" in message
+        assert message.endswith("got 'roled'; did you mean rolled?")
         assert "only token_mixing=rolled has it" in refusal("token_mixing.places=2")
     finally:
         TOKEN_MIXINGS.pop("rolled", None)

@@ -6,7 +6,7 @@ Nothing here needs torch: what can be refused by arithmetic is refused before an
 mixing (heads divide the width, ...) belong to the mixing and appear in `network.check`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Self
@@ -147,6 +147,16 @@ def architecture(
 def patch_sizes(image_size: int, downsamples: int = 0) -> list[int]:
     """The patch sizes that divide the image and leave an even grid before each downsample."""
     return [size for size in range(1, image_size + 1) if image_size % (size * 2**downsamples) == 0]
+
+
+def options_in_stages(model: Model) -> Iterator[tuple[int, str, str, Mapping[str, Any]]]:
+    """Number of the stage, kind of mixing, name and options: what stages say for mixings that the model may have."""
+    for index, stage in enumerate(model.stages):
+        for kind in ("token_mixing", "channel_mixing"):
+            given = stage.get(kind, {}) if isinstance(stage, Mapping) else {}
+            for one in given if isinstance(given, list) else [given]:
+                for name, options in one.items() if isinstance(one, Mapping) and "name" not in one else ():
+                    yield index, kind, name, options if isinstance(options, Mapping) else {}
 
 
 def _stage(index: int, given: Any, model: Model, token_mixing: Mixing, channel_mixing: Mixing) -> Stage:
