@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def from_repository(folder: str, module: str, constructor: str, then: Callable[[
             raise LookupError(f"{path} is not there")
         with importable(path):
             network: nn.Module = getattr(importlib.import_module(module), constructor)()
-        if then:
-            then(network)
+            if then:
+                then(network)
         return network
 
     return build
@@ -108,6 +109,14 @@ def deploy(network: Any) -> None:
     network.eval().locality_injection()
 
 
+def shift_with_torch(network: Any) -> None:
+    """AS-MLP's shift by the plain function beside its CUDA kernel, which a processor does not have."""
+    for module in network.modules():
+        if type(module).__name__ == "Shift":
+            plain = sys.modules[type(module).__module__].torch_shift
+            module.forward = partial(plain, shift_size=module.kernel_size, dim=module.dim)
+
+
 COMPARED: tuple[tuple[str, str, Build], ...] = (
     ("mixer_s16", "timm", from_timm("mixer_s16_224")),
     ("mixer_b32", "timm", from_timm("mixer_b32_224")),
@@ -129,7 +138,7 @@ COMPARED: tuple[tuple[str, str, Build], ...] = (
     ("gfnet_ti", "GFNet", from_repository("GFNet", "gfnet", "GFNet")),
     ("vip_s7", "VisionPermutator", from_repository("VisionPermutator", "models.vip", "vip_s7")),
     ("dynamixer_s", "DynaMixer", from_repository("DynaMixer", "models.configs.conf_dynamixer", "dynamixer_s")),
-    ("asmlp_t", "AS-MLP", from_repository("AS-MLP", "models.as_mlp", "AS_MLP")),
+    ("asmlp_t", "AS-MLP", from_repository("AS-MLP", "models.as_mlp", "AS_MLP", shift_with_torch)),
     ("smlp_t", "SPACH", from_repository("SPACH", "models.registry", "smlpnet_tiny")),
     ("repmlp_t224", "RepMLP", from_repository("RepMLP", "repmlpnet", "create_RepMLPNet_T224", deploy)),
     ("cyclemlp_b1", "CycleMLP", from_repository("CycleMLP", "cycle_mlp", "CycleMLP_B1")),

@@ -1,5 +1,7 @@
 """Every block design computes the formula in its documentation, and norms, activations and stochastic depth theirs."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from explore.architecture.activations import ACTIVATIONS, activation
 from explore.architecture.blocks import BLOCKS, StochasticDepth, Surroundings
 from explore.architecture.catalog import Grid
 from explore.architecture.channel_mixing.mlp import ChannelMlp
+from explore.architecture.hidden import added
 from explore.architecture.layers import ChannelMixing, TokenMixing
 from explore.architecture.norms import NORMS, norm
 from explore.architecture.token_mixing.mlp import TokenMlp
@@ -101,6 +104,16 @@ def test_stochastic_depth_does_nothing_in_evaluation() -> None:
     x = torch.randn(4, 2, 3)
     assert StochasticDepth(0.9).eval()(x) is x
     assert StochasticDepth(0.0).train()(x) is x
+
+
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.flip(1), lambda x: x.transpose(1, 2)[:, :6]])
+def test_inference_leaves_its_input_alone(view: Callable[[Tensor], Tensor]) -> None:
+    """Branches are added in place there, which must not reach what came in, even where a mixing hands that on."""
+    x = torch.randn(2, 6, 6)
+    kept, expected = x.clone(), x + view(x)
+    with torch.no_grad():
+        assert torch.equal(added(x, view(x)), expected)
+    assert torch.equal(x, kept)
 
 
 # Norms: each over the axes it names, against plain formulas

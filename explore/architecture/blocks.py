@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from explore.architecture.hidden import activated, added
 from explore.architecture.layers import ChannelMixing, TokenMixing
 
 
@@ -74,8 +75,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Batch × tokens × channels."""
-        branch: Tensor = self.drop(self.scale(self.mixing(self.norm(x))))
-        return x + branch
+        return added(x, self.drop(self.scale(self.mixing(self.norm(x)))))
 
 
 class PreNorm(nn.Module):
@@ -147,7 +147,7 @@ class ConvMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Batch × tokens × channels."""
-        mixed: Tensor = self.norm(self.activation(self.channel(self.token(x))))
+        mixed: Tensor = self.norm(activated(self.activation, self.channel(self.token(x))))
         return mixed
 
 

@@ -27,6 +27,14 @@ def activated(activation: nn.Module, hidden: Tensor) -> Tensor:
     return result
 
 
+def added(x: Tensor, branch: Tensor) -> Tensor:
+    """`x + branch`; where no gradient needs it, over `branch`, unless that is a view of `x`."""
+    if x.requires_grad or branch.requires_grad or branch.dtype != x.dtype or torch.compiler.is_compiling():
+        return x + branch
+    # A storage of its own is what tells a new tensor from a view; its address would not do without memory.
+    return branch.add_(x) if branch.untyped_storage()._cdata != x.untyped_storage()._cdata else x + branch
+
+
 def gated(activation: nn.Module, gate: Tensor, value: Tensor) -> Tensor:
     """`activation(gate) · value`, over `gate` itself where no gradient needs it; the caller must own `gate`."""
     factor = activated(activation, gate)
