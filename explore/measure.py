@@ -1,60 +1,164 @@
 """python -m explore.measure [KEY=VALUE ...]
 
-Counts and times a network without training it: parameters, multiply-adds, memory, throughput and latency.
+Counts and times networks without training them: parameters, multiply-adds, memory, throughput and latency.
 
   python -m explore.measure model=mixer_b16
   python -m explore.measure token_mixing=attention model.depth=8 data=mnist
   python -m explore.measure model=vit_s16 throughput=off format=json
+  python -m explore.measure token_mixing=all
+  python -m explore.measure model=all format=json
 
 A published model is measured at its published size (224 pixels, 1,000 classes) unless data=... is given; other networks
 for the images of data=.
+
+One of these may be `all`:
+  token_mixing=all       every token mixing in the same place, with its defaults: inference eager and compiled, and a
+                         training step, in turn, so that a busy machine slows all alike; the fastest first. Compiling
+                         takes up to a minute for each: cost.dispatch=eager leaves it out. All networks are in memory
+                         at the same time
+  channel_mixing=all     the same for channel mixings
+  model=all              the counts of every published network beside what its paper says: about two minutes; with
+                         throughput=on their speed too, which takes much longer
 
 Often set:
   throughput=off         count only
   cost.batch_size=N      images in one pass (default: 256; 8 for a published model on a processor)
   cost.precision=NAME    auto, 32-true or bf16-mixed
   cost.device=NAME       auto, cpu, cuda or cuda:N
+  cost.dispatch=NAME     eager or compiled
   cost.threads=N         threads that the processor computes with (default: 1)
   format=json            params, macs, throughput, latency_ms, memory_bytes, and the protocol
 """
 
+import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from explore.command import print_json, refusing_bad_input, run
+from explore.command import Refused, print_json, refusing_bad_input, run
 
 if TYPE_CHECKING:
     from explore.architecture.families.row import Published
     from explore.architecture.spec import Architecture
     from explore.config import Config
-    from explore.cost.record import Cost
+    from explore.cost.record import Throughput
 
+ALL = ("model=all", "token_mixing=all", "channel_mixing=all")
 _PUBLISHED_BATCH_ON_CPU = 8
 # With one of these set, the network is not the published one any more.
 _OF_THE_NETWORK = ("model.", "token_mixing", "channel_mixing", "data")
 
 
 def main(config: "Config", overrides: list[str]) -> int:
-    """Measure one network and print its cost."""
-    from explore.cost.device import resolve_device, resolve_precision
+    """Measure one network, or all that a word of `ALL` among the overrides stands for, and print the cost."""
+    from explore.cost_tables import print_network, print_published, print_variants
 
-    with refusing_bad_input():
-        name, row = _published(overrides)
-        architecture = _architecture(config, row, overrides)
-        device = resolve_device(config.cost.device)
-        precision = resolve_precision(config.cost.precision, device)
-    config.cost = replace(config.cost, precision=precision)
-    given = any(override.startswith("cost.batch_size=") for override in overrides)
-    if row and device.type == "cpu" and not given:
-        config.cost = replace(config.cost, batch_size=_PUBLISHED_BATCH_ON_CPU)
-    cost = _measure(config, architecture)
-    changed = any(override.lstrip("+").startswith(_OF_THE_NETWORK) for override in overrides)
-    result = _result(name or "network", cost, config, architecture, None if changed else row)
+    every = [word for word in overrides if word in ALL]
+    overrides = [override for override in overrides if override not in ALL]
+    if len(set(every)) > 1:
+        raise Refused(f"only one group can be all at a time, got {' and '.join(every)}; leave out one of them")
+    group = every[0].partition("=")[0] if every else ""
+    if group == "model":
+        result, show = _every_published(config, overrides), print_published
+    elif group:
+        result, show = _every_variant(group, config, overrides), print_variants
+    else:
+        result, show = _one(config, overrides), print_network
     if config.format == "json":
         print_json(result)
     else:
-        _print(result)
+        show(result)
     return 0
+
+
+def _one(config: "Config", overrides: list[str]) -> dict[str, Any]:
+    import torch
+
+    from explore.architecture.network import Network, check
+    from explore.comparison import count
+    from explore.cost.memory import peak_memory
+    from explore.cost.throughput import measure_throughput
+
+    name, row = _published(overrides)
+    with refusing_bad_input():
+        architecture = _architecture(config, row, overrides)
+        check(architecture)
+        _settle_protocol(config, row, overrides)
+    with torch.device("cpu" if config.throughput else "meta"):
+        network = Network(architecture)
+    deployed, cost = network.deployed(), config.cost
+    counts = count(network)
+    memory = peak_memory(deployed, network.image_shape, cost.batch_size, precision=cost.precision)
+    throughput = measure_throughput(deployed, network.image_shape, cost) if config.throughput else None
+    changed = any(override.lstrip("+").startswith(_OF_THE_NETWORK) for override in overrides)
+    return {
+        "name": name or "network",
+        "image_size": architecture.image_size,
+        "classes": architecture.classes,
+        **asdict(counts),
+        "flops": 2 * counts.macs,
+        "memory_bytes": memory,
+        **_speed(throughput),
+        "protocol": _protocol(config, throughput),
+        "published": _figures(name) if row and not changed else None,
+    }
+
+
+def _every_variant(group: str, config: "Config", overrides: list[str]) -> dict[str, Any]:
+    from explore.architecture.network import check
+    from explore.comparison import compare
+    from explore.config import CATALOGS, vary
+    from explore.cost.options import DISPATCHES
+
+    if options := [one for one in overrides if one.startswith(f"{group}.")]:
+        raise Refused(f"{group}=all measures every variant with its defaults, got {options[0]}; leave it out")
+    name, row = _published(overrides)
+    with refusing_bad_input():
+        first = _architecture(config, row, overrides)
+        _settle_protocol(config, row, overrides)
+    architectures, refused = {}, []
+    for variant in CATALOGS[group]:
+        try:
+            architectures[variant] = _architecture(vary(overrides, [f"{group}={variant}"]), row, overrides)
+            check(architectures[variant])
+        except ValueError as error:
+            architectures.pop(variant, None)
+            refused.append({"name": variant, "reason": str(error)})
+    dispatches = (config.cost.dispatch,) if _given("cost.dispatch", overrides) else DISPATCHES
+    with _Progress() as report:
+        variants = compare(architectures, config.cost, dispatches if config.throughput else (), report)
+    return {
+        "group": group,
+        "network": name or ", ".join(f"{part.depth} blocks of width {part.width}" for part in first.stages),
+        "image_size": first.image_size,
+        "patch_size": first.patch_size,
+        "classes": first.classes,
+        "variants": [asdict(variant) for variant in variants],
+        "refused": refused,
+        "protocol": _protocol(config, None),
+    }
+
+
+def _every_published(config: "Config", overrides: list[str]) -> dict[str, Any]:
+    from explore.architecture.network import Network
+    from explore.architecture.published import PUBLISHED, published
+    from explore.comparison import published_counts
+    from explore.cost.throughput import measure_throughput
+
+    if changed := [one for one in overrides if one.lstrip("+").startswith((*_OF_THE_NETWORK, "pretrained"))]:
+        raise Refused(f"model=all measures published models as they are, got {changed[0]}; leave it out")
+    with refusing_bad_input():
+        _settle_protocol(config, next(iter(PUBLISHED.values())), overrides)
+    timed = config.throughput and _given("throughput", overrides)
+    networks = []
+    with _Progress() as report:
+        for number, counted in enumerate(published_counts(), start=1):
+            name, speed = counted["name"], None
+            report(f"{number} of {len(PUBLISHED)}: {name}")
+            if timed:
+                network = Network(published(name))
+                speed = measure_throughput(network.deployed(), network.image_shape, config.cost)
+            networks.append({**counted, **_speed(speed)})
+    return {"networks": networks, "protocol": _protocol(config, None)}
 
 
 def _published(overrides: list[str]) -> "tuple[str, Published | None]":
@@ -65,14 +169,23 @@ def _published(overrides: list[str]) -> "tuple[str, Published | None]":
     return name, PUBLISHED.get(name)
 
 
+def _given(key: str, overrides: list[str]) -> bool:
+    return any(override.startswith(f"{key}=") for override in overrides)
+
+
+def _figures(name: str) -> dict[str, Any]:
+    from explore.comparison import published_figures
+
+    return published_figures(name)
+
+
 def _architecture(config: "Config", row: "Published | None", overrides: list[str]) -> "Architecture":
-    from explore.architecture.network import check
     from explore.architecture.spec import architecture
     from explore.data.dataset import load
 
     if row and not any(override.startswith(("data=", "data.")) for override in overrides):
         candidate = config.candidate
-        result = architecture(
+        return architecture(
             candidate.model,
             candidate.token_mixing,
             candidate.channel_mixing,
@@ -80,85 +193,56 @@ def _architecture(config: "Config", row: "Published | None", overrides: list[str
             channels=3,
             classes=row.classes,
         )
-    else:
-        result = config.candidate.architecture(load(config.data))
-    check(result)
-    return result
+    return config.candidate.architecture(load(config.data))
 
 
-def _measure(config: "Config", architecture: "Architecture") -> "Cost":
-    import torch
+def _settle_protocol(config: "Config", row: "Published | None", overrides: list[str]) -> None:
+    """Replace what the machine decides by what it decided."""
+    from explore.cost.device import resolve_device, resolve_precision
 
-    from explore.architecture.network import Network
-    from explore.cost.measure import measure_cost
-
-    shape = (architecture.channels, architecture.image_size, architecture.image_size)
-    with torch.device("cpu" if config.throughput else "meta"):
-        network = Network(architecture)
-    return measure_cost(network, shape, config.cost, timed=config.throughput)
+    device = resolve_device(config.cost.device)
+    config.cost = replace(config.cost, precision=resolve_precision(config.cost.precision, device))
+    if row and device.type == "cpu" and not _given("cost.batch_size", overrides):
+        config.cost = replace(config.cost, batch_size=_PUBLISHED_BATCH_ON_CPU)
 
 
-def _result(
-    name: str, cost: "Cost", config: "Config", architecture: "Architecture", row: "Published | None"
-) -> dict[str, Any]:
-    timed = asdict(cost.throughput) if cost.throughput else {}
-    published = None
-    if row:
-        published = {"paper": row.paper, "params": row.params, "macs": row.macs, "top1": row.top1}
+def _speed(throughput: "Throughput | None") -> dict[str, float | None]:
     return {
-        "name": name,
-        "image_size": architecture.image_size,
-        "classes": architecture.classes,
-        "params": cost.params,
-        "macs": cost.macs,
-        "flops": 2 * cost.macs,
-        "memory_bytes": cost.memory_bytes,
-        "throughput": timed.pop("images_per_second", None),
-        "throughput_low": timed.pop("low", None),
-        "throughput_high": timed.pop("high", None),
-        "latency_ms": timed.pop("latency_ms", None),
-        "protocol": timed or {"batch_size": config.cost.batch_size, "precision": config.cost.precision},
-        "published": published,
+        "throughput": throughput.images_per_second if throughput else None,
+        "throughput_low": throughput.low if throughput else None,
+        "throughput_high": throughput.high if throughput else None,
+        "latency_ms": throughput.latency_ms if throughput else None,
     }
 
 
-def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _protocol(config: "Config", throughput: "Throughput | None") -> dict[str, Any]:
+    import torch
 
-    published, protocol = result["published"], result["protocol"]
-    title = f"{result['name']}, {result['image_size']} × {result['image_size']} pixels, {result['classes']:,} classes"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 3, 0, 0))
-    table.add_column("")
-    table.add_column("measured", justify="right")
-    if published:
-        table.add_column(f"published ({published['paper']})", justify="right")
+    from explore.cost.device import device_name, resolve_device
 
-    def row(name: str, value: str, reference: str = "") -> None:
-        table.add_row(name, value, *([reference] if published else []))
-
-    row("parameters", f"{result['params']:,}", f"{published['params']:,}" if published else "")
-    row("multiply-adds (MACs)", _giga(result["macs"]), _giga(published["macs"]) if published else "")
-    row("FLOPs (2 × MACs)", _giga(result["flops"]))
-    row(f"peak memory, batch {protocol['batch_size']}", f"{result['memory_bytes'] / 2**20:,.1f} MiB")
-    if result["throughput"]:
-        spread = f"[{result['throughput_low']:,.1f} to {result['throughput_high']:,.1f}]"
-        row(f"throughput, batch {protocol['batch_size']}", f"{result['throughput']:,.1f} images/s {spread}")
-        row("latency, batch 1", f"{result['latency_ms']:,.2f} ms")
-    console = Console()
-    console.print(table)
-    if result["throughput"]:
-        console.print(
-            f"{protocol['device']}, {protocol['threads']} thread(s), {protocol['precision']}, {protocol['dispatch']}, "
-            f"median and quartiles of {protocol['blocks']} blocks, torch {protocol['torch_version']}",
-            style="dim",
-            soft_wrap=True,
-        )
+    cost = config.cost
+    protocol: dict[str, Any] = {"batch_size": cost.batch_size, "precision": cost.precision}
+    if config.throughput:
+        protocol |= {"device": device_name(resolve_device(cost.device)), "threads": cost.threads}
+        protocol |= {"torch_version": str(torch.__version__)}
+    if throughput:
+        protocol |= {"blocks": throughput.blocks, "dispatch": cost.dispatch, "memory_bytes": throughput.memory_bytes}
+    return protocol
 
 
-def _giga(value: float) -> str:
-    return f"{value / 1e9:,.3f} G" if value >= 1e8 else f"{value / 1e6:,.3f} M"
+class _Progress:
+    """One line of a terminal that says what goes on; silent elsewhere. No thread, which would disturb the timing."""
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __call__(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *exception: object) -> None:
+        self("")
 
 
 if __name__ == "__main__":
-    run(main, __doc__ or "")
+    run(main, __doc__ or "", words=ALL)

@@ -10,6 +10,7 @@ stopped. Every trial of a search is such a line.
 Often set:
   token_mixing=NAME, channel_mixing=NAME   how patches and channels are mixed; options behind a dot
   model.patch_size=N, model.depth=N, model.width=N
+  pretrained=FILE                          official checkpoint (.npz, .pth) to begin with
   training.epochs=N, training.lr=X, training.batch_size=N, training.seed=N
   outputs=DIR                              results go to DIR/train/ID, one folder per configuration
   format=json                              the result for machines

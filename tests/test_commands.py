@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from explore import measure, train
+from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.command import _run
 from explore.config import as_yaml, compose
 from explore.training.fit import CHECKPOINT
@@ -70,7 +71,8 @@ def test_help_comes_at_once_and_without_torch(command: str, tmp_path: Path) -> N
     assert min(seconds) < 0.5
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith(f"python -m explore.{command} ")
-    assert "token_mixing=    attention, convolution, mlp, pooling" in shown.stdout
+    assert "token_mixing=    attention, axial_shift, convolution, cycle, dynamic, " in shown.stdout
+    assert "mixer_{s32,s16,b32,b16,l32,l16,h14}" in shown.stdout
     assert max(len(line) for line in shown.stdout.splitlines()) <= 120
     imports = shell("-X", "importtime", "-m", f"explore.{command}", "-h", folder=tmp_path).stderr
     names = {line.rpartition("|")[2].strip().partition(".")[0] for line in imports.splitlines()}
@@ -263,8 +265,8 @@ COMP_LINE="python -m explore.train token_mixing=" COMP_WORDS=(python -m explore.
 _explore_complete; echo "${{COMPREPLY[@]}}"
 """
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    offered = {f"token_mixing={name}" for name in ("attention", "convolution", "mlp", "pooling")}
-    assert set(done.stdout.split()) == offered
+    offered = {f"token_mixing={name}" for name in TOKEN_MIXINGS}
+    assert set(done.stdout.split()) >= offered
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.config import compose
+from explore.measure import ALL
 from explore.measure import main as measure
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +52,7 @@ def test_commands_compose(command: tuple[str, ...]) -> None:
     if module.startswith("benchmarks"):
         return
     placeholders = [word for word in overrides if re.search(r"=[A-Z]+$|\.\.\.", word)]
+    overrides = [word for word in overrides if word not in ALL]
     if not placeholders and not any(word.startswith(("imports=", "-")) for word in overrides):
         compose(overrides)
 

@@ -27,6 +27,8 @@ MAY_IMPORT = {
     "tracking": {"cost", "evaluation", "search"},
     "config": {*LEAVES, "candidate", "tracking"},
     "definition": {"config", "data"},
+    "comparison": {"architecture", "cost"},
+    "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
     "view": {"evaluation", "reporting", "search"},
     "command": {"architecture", "config"},

@@ -3,6 +3,8 @@
 The Mixer is held against a plain NumPy implementation of its published code, on checkpoints in both of its layouts.
 """
 
+import re
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from explore import train
 from explore.architecture.catalog import Mixing
-from explore.architecture.layouts import MIXER, Layout
+from explore.architecture.families.isotropic_layouts import MIXER
+from explore.architecture.families.layout import Layout
 from explore.architecture.network import Network
 from explore.architecture.pretrained import check_pretrained, load_pretrained, names
 from explore.architecture.spec import Architecture, Model, architecture
+from explore.command import _run
+from explore.training.fit import CHECKPOINT
 
 PATCH, SIDE, WIDTH, DEPTH, HIDDEN, CLASSES = 4, 4, 6, 2, 3, 5
 TOKENS = SIDE**2
@@ -107,7 +113,7 @@ def test_mixer_checkpoint_gives_the_official_logits(
 
 def test_file_of_torch_with_nested_tensors_and_own_names(tmp_path: Path) -> None:
     source, network = Network(spec()).eval(), Network(spec()).eval()
-    torch.save({"epoch": 3, "state_dict": source.state_dict()}, tmp_path / "own.pth")
+    torch.save({"epoch": 3, "args": Namespace(lr=0.1), "state_dict": source.state_dict()}, tmp_path / "own.pth")
     assert load_pretrained(network, tmp_path / "own.pth").layout == "explore"
     assert torch.equal(network(images()), source(images()))
 
@@ -160,7 +166,7 @@ REFUSED = [
     (
         lambda arrays: without(arrays, "MixerBlock_1/token_mixing/Dense_0/bias"),
         {},
-        r"Mixer-X_4.npz must have every tensor .*, got none named MixerBlock_1/token_mixing/Dense_0/bias$",
+        r"Mixer-X_4.npz must have every tensor .*, got none named MixerBlock_1/token_mixing/Dense_0/bias; try the",
     ),
     (
         lambda arrays: arrays | {"MixerBlock_2/LayerNorm_0/scale": arrays["stem/bias"]},
@@ -212,3 +218,60 @@ def test_layout_that_lacks_a_name_says_which() -> None:
     with pytest.raises(ValueError, match=r"the layout must name every tensor of the network, got none for stem.*more"):
         names(Network(spec()), Layout(outside={}, block={}))
     assert isinstance(Network(spec()).stages, nn.Sequential)
+
+
+FINE_TUNING = (
+    "model=isotropic",
+    "data=digits",
+    f"model.width={WIDTH}",
+    f"model.depth={DEPTH}",
+    "model.patch_size=2",
+    "model.gelu=tanh",
+    "training.epochs=1",
+    "training.batch_size=256",
+    "training.threads=1",
+    "training.lr=1e-9",
+    "throughput=off",
+    "tracking.mode=disabled",
+)
+
+
+def checkpoint_for_digits() -> Arrays:
+    """For gray images of 8 × 8 pixels and patches of 2 × 2."""
+    arrays = flax_checkpoint()
+    return arrays | {"stem/kernel": arrays["stem/kernel"][:2, :2, :1]}
+
+
+def test_training_begins_with_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arrays = checkpoint_for_digits()
+    path = saved(tmp_path, arrays)
+    status = _run(train.main, [*FINE_TUNING, f"pretrained={path}", "outputs=results"])
+    assert (status, capsys.readouterr().err) == (0, "")
+    (trained,) = (tmp_path / "results" / "train").glob(f"*/**/{CHECKPOINT}")
+    weights = torch.load(trained, map_location="cpu", weights_only=False)["state_dict"]
+    for index in range(DEPTH):
+        (found,) = (one for key, one in weights.items() if key.endswith(f"0.{index}.channel.mixing.expand.weight"))
+        expected = arrays[f"MixerBlock_{index}/channel_mixing/Dense_0/kernel"].T
+        torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.width=8"], r"explore: Mixer-X_4.npz: stem/kernel must have the shape of stem.projection.weight, got "),
+        (["token_mixing=attention"], r"explore: Mixer-X_4.npz must have .*; try the model= of this checkpoint"),
+        (["pretrained=none.npz"], r"explore: pretrained must be a checkpoint \(.npz, .pth\), got none.npz: .*No such"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_of_the_command(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path, checkpoint_for_digits())
+    given = [] if arguments[0].startswith("pretrained") else [f"pretrained={path}"]
+    assert _run(train.main, [*FINE_TUNING, *given, *arguments]) == 2
+    refusal = capsys.readouterr().err
+    assert re.match(message, refusal)
+    assert refusal.count("\n") == 1

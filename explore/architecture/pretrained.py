@@ -7,22 +7,26 @@ on fine-tuning at higher resolution).
 """
 
 import re
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explore.architecture.layouts import LAYOUTS, Layout
+from explore.architecture.families.layout import Converter, Layout, Source
+from explore.architecture.layouts import LAYOUTS
 from explore.architecture.network import Network
 from explore.architecture.spec import Architecture
 from explore.architecture.token_mixing.mlp import TokenMlp
 
 _CONTAINERS = ("state_dict", "model", "model_state", "params")  # keys under which files nest their tensors
+_PARALLEL = "module."  # in front of all names when several processes trained
+_OWN = "explore"  # the layout of our own networks
 _SHOWN = 5  # names in one message
 
 
@@ -37,22 +41,11 @@ class Loaded:
 
 def names(network: Network, layout: Layout) -> dict[str, str]:
     """The name in the checkpoint of every tensor of the network; raises `ValueError` for one the table lacks."""
-    found, lacking = {}, []
-    places = _places(network)
-    for ours in network.state_dict():
-        if ours.endswith("num_batches_tracked"):
-            continue
-        if theirs := _name(ours, layout, places):
-            found[ours] = theirs
-        else:
-            lacking.append(ours)
-    if lacking:
-        raise ValueError(f"the layout must name every tensor of the network, got none for {_list(lacking)}")
-    return found
+    return {ours: source.name for ours, source in _sources(network, layout).items()}
 
 
 def load_pretrained(network: Network, path: Path) -> Loaded:
-    """Copies the weights of an official checkpoint (.npz, or a file of torch.save) into a network.
+    """Copies the weights of an official checkpoint (.npz, or a file of torch.save) into a network, before `deployed`.
 
     Raises `ValueError` for a file that cannot be read, a layout that is not known, and every tensor that is missing,
     left over or of another shape; the network is unchanged then.
@@ -72,16 +65,22 @@ def check_pretrained(architecture: Architecture, path: Path) -> Loaded:
 def _fitted(network: Network, path: Path) -> tuple[dict[str, Tensor], Loaded]:
     """The tensors for the network, in its names and shapes."""
     given = _read(path)
-    name, renamed = _recognised(network, given, path)
+    name, sources = _recognised(network, given, path)
     layout, own = LAYOUTS.get(name), network.state_dict()
-    if leftover := sorted(set(given) - set(renamed.values()) - _counters(given)):
+    expected = {source.name for source in sources.values()}
+    unused = ("num_batches_tracked", *(layout.unused if layout else ()))
+    if leftover := sorted(key for key in set(given) - expected if not key.endswith(unused)):
         raise ValueError(
             f"{path.name} must fit the network, got tensors it has no place for: {_list(leftover)}; "
             "try the model= of this checkpoint"
         )
     tensors, enlarged, fresh = {}, [], []
-    for ours, theirs in renamed.items():
-        tensor = given[theirs] if layout is None else _converted(ours, given[theirs], own[ours], layout)
+    for ours, source in sources.items():
+        tensor = given[source.name]
+        if source.convert:
+            tensor = _converted(source.convert, tensor, network.get_submodule(ours.rpartition(".")[0]))
+        if layout:
+            tensor = _shaped(ours, tensor, own[ours], layout)
         if tensor.shape != own[ours].shape and ours.startswith("head."):
             fresh.append(ours)
             continue
@@ -89,7 +88,7 @@ def _fitted(network: Network, path: Path) -> tuple[dict[str, Tensor], Loaded]:
             enlarged.append(ours)
             tensor = larger
         if tensor.shape != own[ours].shape:
-            raise ValueError(_wrong_shape(path, ours, theirs, tensor, own[ours]))
+            raise ValueError(_wrong_shape(path, ours, source.name, tensor, own[ours]))
         tensors[ours] = tensor.to(own[ours].dtype)
     return tensors, Loaded(name, tuple(enlarged), tuple(fresh))
 
@@ -99,7 +98,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".npz":
             with path.open("rb") as stream, np.load(stream) as file:
                 return {key: torch.from_numpy(np.array(file[key])) for key in file.files}
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # the options of a training run, in many official files
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every format has its own ways to fail
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"pretrained must be a checkpoint (.npz, .pth), got {path}: {reason}") from error
@@ -107,75 +107,114 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(one, Tensor) for one in content.values()):
         raise ValueError(f"pretrained must hold named tensors, got {type(content).__name__} in {path}")
-    return dict(content)
+    parallel = all(key.startswith(_PARALLEL) for key in content)
+    return {key.removeprefix(_PARALLEL) if parallel else key: tensor for key, tensor in content.items()}
 
 
-def _recognised(network: Network, given: Mapping[str, Tensor], path: Path) -> tuple[str, dict[str, str]]:
-    """The layout that names most tensors of the file, and its names, all of which are in the file."""
-    candidates: dict[str, dict[str, str]] = {"explore": {key: key for key in network.state_dict()}}
+def _recognised(network: Network, given: Mapping[str, Tensor], path: Path) -> tuple[str, dict[str, Source]]:
+    """The layout that names most tensors of the file, and where in it, which has them all, each tensor is."""
+    candidates = {_OWN: {key: Source(key) for key in network.state_dict()}}
     for name, layout in LAYOUTS.items():
         try:
-            candidates[name] = names(network, layout)
+            candidates[name] = _sources(network, layout)
         except ValueError:
             continue  # of another kind of network
-    name, renamed = max(candidates.items(), key=lambda one: len(set(one[1].values()) & set(given)))
-    missing = [theirs for theirs in renamed.values() if theirs not in given]
-    if len(missing) > len(renamed) / 2:
+    expected = {name: {source.name for source in sources.values()} for name, sources in candidates.items()}
+    name = max(expected, key=lambda one: len(expected[one] & set(given)))
+    missing = sorted(expected[name] - set(given))
+    if len(missing) > len(expected[name]) / 2:
         raise ValueError(
             f"{path.name} must have the layout of one of {', '.join(sorted(candidates))} for this network, got tensors "
             f"such as {_list(sorted(given))}; try the model= of this checkpoint"
         )
     if missing:
-        raise ValueError(f"{path.name} must have every tensor of the network, got none named {_list(missing)}")
-    return name, renamed
+        raise ValueError(
+            f"{path.name} must have every tensor of the network, got none named {_list(missing)}; "
+            "try the model= of this checkpoint"
+        )
+    return name, candidates[name]
 
 
-def _places(network: Network) -> list[tuple[bool, int, int]]:
-    """Of each stage: whether it begins with a downsample, its place, and the number of blocks before it."""
-    found, place, index = [], 0, 0
-    for stage in network.stages:
-        assert isinstance(stage, nn.Sequential)
-        downsample = isinstance(stage[0], nn.Sequential)
-        place += downsample
-        found.append((downsample, place, index))
-        place += 1
-        index += len(stage) - downsample
+def _sources(network: Network, layout: Layout) -> dict[str, Source]:
+    """Where every tensor of the network comes from; raises `ValueError` for one the table lacks."""
+    found, lacking = {}, []
+    places = _places(network)
+    for ours in network.state_dict():
+        if ours.endswith("num_batches_tracked"):
+            continue
+        if source := _source(ours, layout, places):
+            found[ours] = source
+        else:
+            lacking.append(ours)
+    if lacking:
+        raise ValueError(f"the layout must name every tensor of the network, got none for {_list(lacking)}")
     return found
 
 
-def _name(ours: str, layout: Layout, places: list[tuple[bool, int, int]]) -> str | None:
+class _Place(NamedTuple):
+    """Where a stage is: whether it begins with a downsample, its place, the number of blocks before it, and in all."""
+
+    downsample: bool
+    place: int
+    before: int
+    blocks: int
+
+
+def _places(network: Network) -> list[_Place]:
+    stages = [stage for stage in network.stages if isinstance(stage, nn.Sequential)]
+    downsamples = [isinstance(stage[0], nn.Sequential) for stage in stages]
+    depths = [len(stage) - downsample for stage, downsample in zip(stages, downsamples, strict=True)]
+    return [
+        _Place(downsample, index + sum(downsamples[: index + 1]), sum(depths[:index]), sum(depths))
+        for index, downsample in enumerate(downsamples)
+    ]
+
+
+def _source(ours: str, layout: Layout, places: list[_Place]) -> Source | None:
     inside = re.fullmatch(r"stages\.(\d+)\.(\d+)\.(.+)", ours)
     if not inside:
-        return _looked_up(layout.outside, ours)
+        return _looked_up(layout.outside, ours, {"blocks": places[0].blocks})
     stage, position = int(inside[1]), int(inside[2])
-    downsample, place, before = places[stage]
+    downsample, place, before, blocks = places[stage]
+    words = {"stage": stage, "place": place, "blocks": blocks}
     if downsample and position == 0:
-        theirs = _looked_up(layout.downsample, inside[3])
-        return theirs and theirs.format(stage=stage, place=place - 1)
+        return _looked_up(layout.downsample, inside[3], words)
     block = position - downsample
-    theirs = _looked_up(layout.block, inside[3])
-    return theirs and theirs.format(stage=stage, place=place, block=block, index=before + block)
+    return _looked_up(layout.block, inside[3], {**words, "block": block, "index": before + block})
 
 
-def _looked_up(table: Mapping[str, str], name: str) -> str | None:
-    """The name of a tensor by the entry for it, or for the module that it belongs to."""
-    if name in table:
-        return table[name]
+def _looked_up(table: Mapping[str, str | Source], name: str, words: Mapping[str, int]) -> Source | None:
+    """The entry for a tensor, or for the module that it belongs to, with the words filled in."""
     module, _, tensor = name.rpartition(".")
-    return f"{table[module]}.{tensor}" if module in table else None
+    entry, ending = (table[name], "") if name in table else (table.get(module), f".{tensor}")
+    if entry is None:
+        return None
+    theirs, convert = (entry, None) if isinstance(entry, str) else (entry.name, entry.convert)
+    filled = re.sub(r"\{(\w+)([+-]\d+)?\}", lambda found: str(words[found[1]] + int(found[2] or 0)), theirs)
+    return Source(filled + ending, convert)
 
 
-def _converted(ours: str, tensor: Tensor, target: Tensor, layout: Layout) -> Tensor:
-    for ending, convert in layout.converted.items():
-        if ours.endswith(ending):
-            return convert(tensor)
+def _converted(convert: Converter, tensor: Tensor, module: nn.Module) -> Tensor:
+    try:
+        return convert(tensor, module)
+    except RuntimeError:  # not of the shape that it converts, which is refused later
+        return tensor
+
+
+def _shaped(ours: str, tensor: Tensor, target: Tensor, layout: Layout) -> Tensor:
+    """The tensor in the order of axes that it has here, and in the shape where that can follow from the names."""
     if layout.channels_last:
         tensor = tensor.permute(-1, -2, *range(tensor.ndim - 2)) if tensor.ndim == 4 else tensor.squeeze().t()
+    if _without_ones(tensor) == _without_ones(target):
+        return tensor.reshape(target.shape)
     if tensor.ndim == 4 and target.ndim == 2:
         # The stem takes the pixels of a patch channel by channel, a downsample its four patches one by one.
-        inside_stage = ours.startswith("stages.") and tensor.shape[2] > 1
-        tensor = (tensor.permute(0, 2, 3, 1) if inside_stage else tensor).flatten(1)
-    return tensor.squeeze(-1) if tensor.ndim == 3 and target.ndim == 2 else tensor
+        return (tensor.permute(0, 2, 3, 1) if ours.startswith("stages.") else tensor).flatten(1)
+    return tensor
+
+
+def _without_ones(tensor: Tensor) -> list[int]:
+    return [size for size in tensor.shape if size > 1]
 
 
 def _enlarge(network: Network, ours: str, tensor: Tensor) -> Tensor | None:
@@ -221,10 +260,6 @@ def _wrong_shape(path: Path, ours: str, theirs: str, tensor: Tensor, target: Ten
     if ".token.mixing." in ours:
         advice += "; for K times the image side, K² times the token_mixing.expansion"
     return f"{path.name}: {theirs} must have the shape of {ours}, got {shapes}; try the {advice}"
-
-
-def _counters(given: Mapping[str, Any]) -> set[str]:
-    return {key for key in given if key.endswith("num_batches_tracked")}
 
 
 def _list(of: list[str]) -> str:

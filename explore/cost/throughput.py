@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from explore.cost.device import autocast, device_name, exclusive, resolve_device, resolve_precision
 from explore.cost.options import Measuring
 from explore.cost.record import Throughput
-from explore.cost.timing import CLOCK, Clock, ready, seconds_per_pass, synchronizer, threads
+from explore.cost.timing import CLOCK, Clock, Speed, ready, seconds_per_pass, synchronizer, threads
 
 
 def measure_throughput(
@@ -45,16 +45,16 @@ def measure_throughput(
         autocast(device, precision),
     ):
         images = torch.rand(options.batch_size, *image_shape, device=device)
-        forward = _dispatched(network, options.dispatch, images)
+        forward = network if options.dispatch == "eager" else _compiled(network, images)
         memory = _PeakMemory(device)
         batches = seconds_per_pass(partial(forward, images), synchronize, options, clock)
         memory_bytes = memory.peak([images, *network.parameters(), *network.buffers()])
         singles = seconds_per_pass(partial(forward, images[:1]), synchronize, options, clock)
-    low, median, high = np.quantile([options.batch_size / seconds for seconds in batches], [0.25, 0.5, 0.75]).tolist()
+    speed = Speed.of(batches, options.batch_size)
     return Throughput(
-        images_per_second=median,
-        low=low,
-        high=high,
+        images_per_second=speed.images_per_second,
+        low=speed.low,
+        high=speed.high,
         latency_ms=1000 * float(np.median(singles)),
         batch_size=options.batch_size,
         precision=precision,
@@ -67,10 +67,8 @@ def measure_throughput(
     )
 
 
-def _dispatched(network: nn.Module, dispatch: str, images: Tensor) -> Callable[[Tensor], Tensor]:
-    """The network itself, or compiled for this batch and for one image, which takes its time before any that counts."""
-    if dispatch == "eager":
-        return network
+def _compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """The network compiled for this batch and for one image, which takes its time before any that counts."""
     # Programs of the networks before this one would count towards torch's limit, behind which it does not compile.
     torch.compiler.reset()
     compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)

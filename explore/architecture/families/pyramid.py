@@ -10,21 +10,20 @@ _WIDER = (96, 192, 384, 768)
 _FOUR, _EIGHT = (4.0, 4.0, 4.0, 4.0), (8.0, 8.0, 4.0, 4.0)
 
 
-def _two_stages(patch: int, stages: Sequence[tuple[int, int]], **rest: Any) -> dict[str, Any]:
-    return {
-        "patch_size": patch,
-        "stages": [{"depth": depth, "width": width} for depth, width in stages],
-        "norm_eps": 1e-5,
-        **rest,
-    }
+def _stages(widths: Sequence[int], depths: Sequence[int]) -> list[dict[str, Any]]:
+    """Stages with a downsample before each that is wider than the one before it."""
+    return [
+        {"depth": depth, "width": width} | ({"downsample": False} if width == before else {})
+        for depth, width, before in zip(depths, widths, (None, *widths[:-1]), strict=True)
+    ]
 
 
-def _s2mlpv2(patch: int, stages: Sequence[tuple[int, int]], params: int, macs: float) -> Published:
+def _s2mlpv2(patch: int, widths: Sequence[int], depths: Sequence[int], params: int, macs: float) -> Published:
     return Published(
         paper="S²-MLPv2, arXiv 2108.01072",
         params=params,
         macs=macs,
-        model=_two_stages(patch, stages),
+        model={"patch_size": patch, "stages": _stages(widths, depths), "norm_eps": 1e-5},
         token_mixing="s2v2",
         channel_mixing={"name": "mlp", "expansion": 3.0},
     )
@@ -32,18 +31,20 @@ def _s2mlpv2(patch: int, stages: Sequence[tuple[int, int]], params: int, macs: f
 
 # No official code: counted from the paper's specification.
 S2MLPV2 = {
-    "s2mlpv2_s14": _s2mlpv2(14, [(18, 384)], 29_890_000, 6.856e9),
-    "s2mlpv2_s7": _s2mlpv2(7, [(4, 192), (14, 384)], 25_110_000, 6.902e9),
-    "s2mlpv2_m7": _s2mlpv2(7, [(7, 256), (17, 512)], 55_270_000, 16.284e9),
+    "s2mlpv2_s14": _s2mlpv2(14, (384,), (18,), 29_891_176, 6.856e9),
+    "s2mlpv2_s7": _s2mlpv2(7, (192, 384), (4, 14), 25_113_448, 6.902e9),
+    "s2mlpv2_m7": _s2mlpv2(7, (256, 512), (7, 17), 55_269_864, 16.284e9),
 }
 
 
-def _vip(patch: int, stages: Sequence[tuple[int, int]], params: int, macs: float, top1: float | None) -> Published:
+def _vip(
+    patch: int, widths: Sequence[int], depths: Sequence[int], params: int, macs: float, top1: float | None
+) -> Published:
     return Published(
         paper="Vision Permutator, arXiv 2106.12368",
         params=params,
         macs=macs,
-        model=_two_stages(patch, stages),
+        model={"patch_size": patch, "stages": _stages(widths, depths), "norm_eps": 1e-5},
         token_mixing="permutator",
         channel_mixing={"name": "mlp", "expansion": 3.0},
         top1=top1,
@@ -51,28 +52,25 @@ def _vip(patch: int, stages: Sequence[tuple[int, int]], params: int, macs: float
 
 
 VIP = {
-    "vip_s14": _vip(14, [(18, 384)], 29_892_904, 6.856e9, None),
-    "vip_s7": _vip(7, [(4, 192), (14, 384)], 25_114_984, 6.902e9, 81.5),
-    "vip_m7": _vip(7, [(7, 256), (17, 512)], 55_272_488, 16.284e9, 82.7),
-    "vip_l7": _vip(7, [(8, 256), (28, 512)], 87_784_936, 24.340e9, 83.2),
+    "vip_s14": _vip(14, (384, 384, 384, 384), (4, 3, 8, 3), 29_892_904, 6.856e9, None),
+    "vip_s7": _vip(7, (192, 384, 384, 384), (4, 3, 8, 3), 25_114_984, 6.902e9, 81.5),
+    "vip_m7": _vip(7, (256, 256, 512, 512), (4, 3, 14, 3), 55_272_488, 16.284e9, 82.7),
+    "vip_l7": _vip(7, (256, 512, 512, 512), (8, 8, 16, 4), 87_784_936, 24.340e9, 83.2),
 }
 
 
 def _dynamixer(
-    stages: Sequence[tuple[int, int, int]], reduced: int, params: int, macs: float, top1: float
+    widths: Sequence[int], depths: Sequence[int], reduced: int, params: int, macs: float, top1: float
 ) -> Published:
+    stages = [
+        stage | {"token_mixing": {"dynamic": {"heads": 8 if width == widths[0] else 16}}}
+        for stage, width in zip(_stages(widths, depths), widths, strict=True)
+    ]
     return Published(
         paper="DynaMixer, arXiv 2201.12083",
         params=params,
         macs=macs,
-        model={
-            "patch_size": 7,
-            "stages": [
-                {"depth": depth, "width": width, "token_mixing": {"dynamic": {"heads": heads}}}
-                for depth, width, heads in stages
-            ],
-            "norm_eps": 1e-5,
-        },
+        model={"patch_size": 7, "stages": stages, "norm_eps": 1e-5},
         token_mixing={"name": "dynamic", "reduced": reduced},
         channel_mixing={"name": "mlp", "expansion": 3.0},
         top1=top1,
@@ -80,9 +78,9 @@ def _dynamixer(
 
 
 DYNAMIXER = {
-    "dynamixer_s": _dynamixer([(4, 192, 8), (14, 384, 16)], 2, 26_265_960, 7.30e9, 82.7),
-    "dynamixer_m": _dynamixer([(7, 256, 8), (17, 512, 16)], 2, 57_128_264, 16.98e9, 83.7),
-    "dynamixer_l": _dynamixer([(8, 256, 8), (28, 512, 16)], 8, 97_818_088, 27.34e9, 84.3),
+    "dynamixer_s": _dynamixer((192, 384, 384, 384), (4, 3, 8, 3), 2, 26_265_960, 7.30e9, 82.7),
+    "dynamixer_m": _dynamixer((256, 256, 512, 512), (4, 3, 14, 3), 2, 57_128_264, 16.98e9, 83.7),
+    "dynamixer_l": _dynamixer((256, 512, 512, 512), (8, 8, 16, 4), 8, 97_818_088, 27.34e9, 84.3),
 }
 
 

@@ -17,8 +17,8 @@ class Published:
     """One published model: what it is made of (`model` holds the fields of `spec.Model` that differ) and its figures.
 
     `params` and `macs` (multiply-adds per image) are those of the network that is trained, `deployed` is the same pair
-    for inference where that differs; `top1` is in percent, `training` says on what those weights were trained; square
-    images of `image_size` pixels.
+    for the authors' inference form where they have one; `top1` is in percent, `training` says on what those weights
+    were trained; square images of `image_size` pixels.
     """
 
     paper: str
