@@ -11,13 +11,14 @@ import optuna
 
 from explore.candidate import build
 from explore.cluster.isolation import Isolated, start_server
-from explore.config import Config, compose, vary
+from explore.config import compose, vary
 from explore.cost.measure import measure_cost
 from explore.cost.record import Cost, Throughput
 from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.definition import definition
 from explore.evaluation import COMPLETE, Epoch, Evaluation, Report
+from explore.schema import Config
 from explore.search.proposals import Proposer
 from explore.search.space import Space, parse_space, to_overrides
 from explore.search.storage import open_storage

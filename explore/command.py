@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from explore.config import Config
+    from explore.schema import Config
 
 _PACKAGE = Path(__file__).parent
 _BAD_INPUT = 2
@@ -125,7 +125,8 @@ def _ask_hydra() -> None:
     import hydra
     from omegaconf import DictConfig
 
-    from explore.config import CONF, register
+    from explore.config import CONF
+    from explore.schema import register
 
     def nothing(config: DictConfig) -> None:
         """Questions are answered before the task would run."""

@@ -1,4 +1,4 @@
-"""The configuration: one schema from the dataclasses beside their owners, composed by Hydra.
+"""The configuration: what people write, composed by Hydra, and refused in words where it cannot be.
 
 Hydra ends here: what `compose` returns are plain dataclasses.
 """
@@ -10,13 +10,12 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
@@ -24,18 +23,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from explore.architecture.catalog import Mixing, hyperparameters, one_of, schema
-from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
-from explore.architecture.published import PUBLISHED
+from explore.architecture.catalog import hyperparameters, one_of, schema
 from explore.architecture.spec import Model, options_in_stages
-from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
-from explore.candidate import Candidate, Limits
-from explore.cost.options import Measuring
 from explore.data.options import SOURCES
-from explore.tracking import Tracking
-from explore.training.options import Training
+from explore.schema import CATALOGS, Config, chosen, register
 
-CATALOGS: Mapping[str, Mapping[str, type]] = {"token_mixing": TOKEN_MIXINGS, "channel_mixing": CHANNEL_MIXINGS}
 FORMATS = ("text", "json")
 _GROUPS = (*CATALOGS, "data", "model", "sweep")
 # How Hydra words what people get wrong, and what they should read instead.
@@ -48,62 +40,6 @@ _REWORDED = (
 _COMPOSING = threading.Lock()  # Hydra keeps its state in one place for all threads
 _INSTALLED, _REPOSITORY = Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else _REPOSITORY
-
-
-@dataclass(kw_only=True)
-class Storage:
-    """Schema of the config group `storage`: where the study is kept."""
-
-    url: str | None = None  # SQLAlchemy URL; null = a SQLite file in the study's output folder
-
-
-@dataclass(kw_only=True)
-class Search:
-    """Schema of the config group `search`."""
-
-    seed: int = 0  # of the sampler
-    startup: int = 10  # trials drawn at random before the sampler has a model; population size of nsga2 and nsga3
-
-
-@dataclass(kw_only=True)
-class Config:
-    """The whole configuration; every command reads the part that concerns it."""
-
-    study: str | None = None  # name of the study; a sweep brings its own
-    outputs: str = "outputs"  # folder of all results
-    trials: int = 24  # finished trials of the whole study, however often it is restarted
-    workers: int | None = None  # processes that evaluate trials; null = one per GPU, or per core without one
-    sampler: str = "tpe"
-    format: str = "text"  # text for people, json for machines
-    throughput: bool = True  # measure speed; off = count only
-    references: list[str] = field(default_factory=lambda: ["vit_ti16", "mixer_s16"])  # published, timed for the report
-    token_mixing: Any = None
-    channel_mixing: Any = None
-    pretrained: str | None = None  # checkpoint with the weights to begin with (.npz, .pth); null = random ones
-    data: Any = None
-    model: Model = field(default_factory=Model)
-    training: Training = field(default_factory=Training)
-    cost: Measuring = field(default_factory=Measuring)
-    limits: Limits = field(default_factory=Limits)
-    search: Search = field(default_factory=Search)
-    storage: Storage = field(default_factory=Storage)
-    tracking: Tracking = field(default_factory=Tracking)
-    space: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def candidate(self) -> Candidate:
-        """The candidate that this configuration describes."""
-        return Candidate(
-            model=self.model,
-            token_mixing=_mixing(self.token_mixing),
-            channel_mixing=_mixing(self.channel_mixing),
-            data=self.data,
-            pretrained=self.pretrained,
-            training=self.training,
-            cost=self.cost,
-            limits=self.limits,
-            timed=self.throughput,
-        )
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -169,47 +105,8 @@ def has_option(key: str, values: Mapping[str, Any], base: Config) -> bool:
     group, _, option = key.partition(".")
     if group not in CATALOGS or not option:
         return True
-    name = values.get(group, _mixing(getattr(base, group)).name)
+    name = values.get(group, chosen(getattr(base, group)).name)
     return name not in CATALOGS[group] or option in hyperparameters(CATALOGS[group][name])
-
-
-def register() -> None:
-    """Tell Hydra the schema and every option of the catalogs."""
-    _register_owners()
-    for group, catalog in CATALOGS.items():
-        for name, mixing in catalog.items():
-            _register_mixing(group, name, mixing)
-
-
-@cache
-def _register_mixing(group: str, name: str, mixing: type) -> None:
-    ConfigStore.instance().store(group=group, name=name, node=schema(name, mixing))
-
-
-@cache
-def _register_owners() -> None:
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    store.store(group="model", name="isotropic", node=Model)
-    for name, source in SOURCES.items():
-        store.store(group="data", name=name, node=source)
-    for name, row in PUBLISHED.items():
-        mixings = [{f"override /{group}": _published_mixing(group, name, getattr(row, group))} for group in CATALOGS]
-        node = {"defaults": [*mixings, "_self_"], "model": dict(row.model)}
-        store.store(group="model", name=name, node=node, package="_global_")
-
-
-def _published_mixing(group: str, model: str, given: str | Mapping[str, Any]) -> str:
-    """The option of the group that is the mixing of a published model: a variant, or one of its own for its options.
-
-    As an option of its own the mixing can be replaced as a whole by another variant, which has other options.
-    """
-    mixing = Mixing.of(given)
-    if not mixing.options:
-        return mixing.name
-    node = schema(mixing.name, CATALOGS[group][mixing.name])(**mixing.options)
-    ConfigStore.instance().store(group=group, name=model, node=node)
-    return model
 
 
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
@@ -224,8 +121,13 @@ def _compose(overrides: tuple[str, ...]) -> DictConfig:
         _check_form(override)
     if not GlobalHydra.instance().is_initialized():
         hydra.initialize_config_dir(str(CONF), version_base="1.3")
+    given = [_in_home(override) for override in remaining]
     with _errors_for_people():
-        config = hydra.compose("config", [_in_home(override) for override in remaining])
+        try:
+            config = hydra.compose("config", given)
+        except MissingConfigException:
+            register()
+            config = hydra.compose("config", given)
     _refuse_unknown_keys(config)
     config.space = _space({str(key): str(text) for key, text in config.space.items()}, dimensions)
     return config
@@ -299,13 +201,8 @@ def import_extensions(overrides: Sequence[str]) -> list[str]:
                 raise ValueError(
                     f"imports must name modules that Python finds, got {module.strip()}: {error}"
                 ) from error
-    register()
+    register(published=False)
     return remaining
-
-
-def _mixing(node: Any) -> Mixing:
-    options = {item.name: getattr(node, item.name) for item in fields(node) if item.name != "name"}
-    return Mixing(name=node.name, options=options)
 
 
 def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:

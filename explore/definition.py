@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from explore.config import Config
 from explore.data.options import SOURCES
+from explore.schema import Config
 
 # What may change between two runs of the same study, because it leaves the trials comparable.
 OPERATION = (

@@ -39,8 +39,8 @@ from explore.command import Refused, print_json, refusing_bad_input, run
 if TYPE_CHECKING:
     from explore.architecture.families.row import Published
     from explore.architecture.spec import Architecture
-    from explore.config import Config
     from explore.cost.record import Throughput
+    from explore.schema import Config
 
 ALL = ("model=all", "token_mixing=all", "channel_mixing=all")
 _PUBLISHED_BATCH_ON_CPU = 8
@@ -106,8 +106,9 @@ def _one(config: "Config", overrides: list[str]) -> dict[str, Any]:
 def _every_variant(group: str, config: "Config", overrides: list[str]) -> dict[str, Any]:
     from explore.architecture.network import check
     from explore.comparison import compare
-    from explore.config import CATALOGS, vary
+    from explore.config import vary
     from explore.cost.options import DISPATCHES
+    from explore.schema import CATALOGS
 
     if options := [one for one in overrides if one.startswith(f"{group}.")]:
         raise Refused(f"{group}=all measures every variant with its defaults, got {options[0]}; leave it out")

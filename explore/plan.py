@@ -15,9 +15,10 @@ import torch
 from explore.architecture.catalog import one_of
 from explore.architecture.published import PUBLISHED
 from explore.cluster.local import cores
-from explore.config import Config, compose, has_option, vary
+from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation
+from explore.schema import Config
 from explore.search.proposals import Proposer
 from explore.search.space import Space, parse_space, to_overrides
 from explore.search.storage import find_study, hidden, open_storage

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from explore.command import print_json, refusing_bad_input, run
 
 if TYPE_CHECKING:
-    from explore.config import Config
+    from explore.schema import Config
     from explore.search.study import Study
 
 

@@ -28,7 +28,7 @@ from explore.cluster.isolation import start_server
 from explore.command import refusing_bad_input, run
 
 if TYPE_CHECKING:
-    from explore.config import Config
+    from explore.schema import Config
 
 
 def main(config: "Config", overrides: list[str]) -> int:

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING
 from explore.command import make_folder, print_json, refusing_bad_input, run
 
 if TYPE_CHECKING:
-    from explore.config import Config
     from explore.cost.record import Cost
     from explore.evaluation import Epoch
+    from explore.schema import Config
 
 
 def main(config: "Config", overrides: list[str]) -> int:

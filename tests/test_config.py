@@ -18,17 +18,11 @@ from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED
 from explore.architecture.spec import Model
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
-from explore.config import (
-    CATALOGS,
-    CONF,
-    Config,
-    as_yaml,
-    compose,
-    has_option,
-)
+from explore.config import CONF, as_yaml, compose, has_option
 from explore.data.dataset import load
 from explore.data.options import SOURCES
 from explore.definition import OPERATION, definition, without_operation
+from explore.schema import CATALOGS, Config
 
 NEEDED = {"folder": ["data.path=/images"], "hub": ["data.name=owner/name"]}
 
