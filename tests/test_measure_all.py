@@ -22,6 +22,7 @@ from explore.command import _run
 from explore.comparison import compare
 from explore.config import compose
 from explore.cost.timing import Speed
+from explore.schema import register
 
 SMALL = ("data=digits", "model.patch_size=2", "model.width=8", "model.depth=1")
 QUICK = ("cost.batch_size=2", "cost.blocks=1", "cost.warmup=0", "cost.block_seconds=0.001")
@@ -67,18 +68,19 @@ class Folding(TokenMixing):
 
 
 @pytest.fixture
-def catalog(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def catalog() -> Iterator[None]:
     """A catalog of few token mixings, two of them our own."""
     options = ConfigStore.instance().repo
-    compose([])  # registers the others
+    register()  # of the others
     known = dict(TOKEN_MIXINGS)
-    for name in set(TOKEN_MIXINGS) - {"mlp", "attention", "pooling"}:
-        monkeypatch.delitem(TOKEN_MIXINGS, name)
-    monkeypatch.setitem(TOKEN_MIXINGS, "picky", Picky)
-    monkeypatch.setitem(TOKEN_MIXINGS, "folding", Folding)
+    TOKEN_MIXINGS.clear()
+    TOKEN_MIXINGS.update({name: known[name] for name in ("mlp", "attention", "pooling")})
+    TOKEN_MIXINGS.update(picky=Picky, folding=Folding)
     yield
     for name in set(TOKEN_MIXINGS) - set(known):
         options["token_mixing"].pop(f"{name}.yaml", None)
+    TOKEN_MIXINGS.clear()
+    TOKEN_MIXINGS.update(known)
 
 
 @pytest.mark.usefixtures("catalog")
