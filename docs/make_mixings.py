@@ -2,8 +2,9 @@
 
     python docs/make_mixings.py
 
-What the page says of a mixing is its docstring. The figures are what `python -m explore.measure token_mixing=all
-format=json` and the same with `channel_mixing=all` printed; the file keeps each with its command, commit and date.
+What the page says of a mixing is its docstring. The file of figures has, for each kind of mixing, what
+`python -m explore.measure token_mixing=all format=json` (or `channel_mixing=all`) printed as `result`, with the
+`command`, `commit` and `date`.
 """
 
 import inspect
@@ -90,25 +91,38 @@ def _section(kind: str, name: str, mixing: type, figures: Mapping[str, Any]) -> 
         default = "null" if option.default is None else option.default
         lines.append(f"- `{kind}.{option.name}={default}`: {about.options[option.name]}")
     lines.append(f"- Published networks: {', '.join(f'`{one}`' for one in users) or 'none in the list'}")
-    for row in figures.get("rows", ()):
+    for row in figures["result"]["variants"] if figures else ():
         if row["name"] == name:
-            lines.append(f"- Measured (network as in the table above): {_figures(row)}")
+            lines.append(f"- Measured, in the network of the table above: {_figures(row)}")
     return "\n".join(lines) + "\n"
 
 
 def _measured(kind: str, figures: Mapping[str, Any]) -> str:
-    lines = [f"Measured: `{figures['command']}`, {figures['device']}, commit {figures['commit']}, {figures['date']}."]
-    lines += ["", f"| `{kind}=` | parameters | multiply-adds | images/s eager | compiled | training |"]
-    lines.append("|---|---:|---:|---:|---:|---:|")
-    for row in figures["rows"]:
+    result = figures["result"]
+    protocol = result["protocol"]
+    lines = [
+        f"Measured in a network of {result['network']} for {result['image_size']} × {result['image_size']} pixels in "
+        f"patches of {result['patch_size']}: images per second, median and quartiles of blocks in turn, batch "
+        f"{protocol['batch_size']}, {protocol['threads']} thread of an {protocol['device']}, {protocol['precision']}, "
+        f"torch {protocol['torch_version']}. Parameters and multiply-adds are those of the whole network; inference "
+        "is that of the deployed form, training is forward, backward and a step of AdamW.",
+        "",
+        f"`{figures['command']}`, commit {figures['commit']}, {figures['date']}",
+        "",
+        f"| `{kind}=` | parameters | multiply-adds | memory | inference, eager | compiled | training |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in result["variants"]:
+        counts = f"{row['params']:,} | {row['macs'] / 1e6:,.1f} M | {row['memory_bytes'] / 2**20:,.0f} MiB"
         speeds = " | ".join(_speed(row.get(key)) for key in ("eager", "compiled", "training"))
-        lines.append(f"| `{row['name']}` | {row['params']:,} | {row['macs'] / 1e6:,.1f} M | {speeds} |")
+        lines.append(f"| [`{row['name']}`](#{kind}-{row['name']}) | {counts} | {speeds} |")
+    lines += [f"\n`{one['name']}` is left out: {one['reason']}" for one in result["refused"]]
     return "\n".join(lines) + "\n"
 
 
 def _figures(row: Mapping[str, Any]) -> str:
-    eager = _speed(row.get("eager"))
-    return f"{row['params']:,} parameters, {row['macs'] / 1e6:,.1f} M multiply-adds, {eager} images/s eager"
+    speeds = ", ".join(f"{key} {_speed(row[key])}" for key in ("eager", "compiled", "training") if row.get(key))
+    return f"{row['params']:,} parameters, {row['macs'] / 1e6:,.1f} M multiply-adds; images/s {speeds}"
 
 
 def _speed(speed: Mapping[str, float] | None) -> str:
