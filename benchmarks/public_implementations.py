@@ -34,13 +34,12 @@ SOURCES = {
     "AS-MLP": "https://github.com/svip-lab/AS-MLP at dd1eb4f",
     "ConvNeXt": "https://github.com/facebookresearch/ConvNeXt at 048efce",
     "CV-Backbones": "https://github.com/huawei-noah/CV-Backbones at 25531f7",
-    "convmixer": "https://github.com/locuslab/convmixer at 47048118",
+    "convmixer": "https://github.com/locuslab/convmixer at 4704811",
     "CycleMLP": "https://github.com/ShoufaChen/CycleMLP at 4e062a0",
     "deit": "https://github.com/facebookresearch/deit at 7e160fe",
     "DynaMixer": "https://github.com/ziyuwwang/DynaMixer at 038b73b",
     "GFNet": "https://github.com/raoyongming/GFNet at 2de48b6",
     "Hire-Wave-MLP.pytorch": "https://github.com/ggjy/Hire-Wave-MLP.pytorch at 7ef7ddd",
-    "Jittor-MLP": "https://github.com/liuruiyang98/Jittor-MLP",
     "poolformer": "https://github.com/sail-sg/poolformer at a075575",
     "RepMLP": "https://github.com/DingXiaoH/RepMLP at 3eff13f",
     "SPACH": "https://github.com/microsoft/SPACH at dcede1e",
@@ -148,7 +147,6 @@ COMPARED: tuple[tuple[str, str, Build], ...] = (
         "Hire-Wave-MLP.pytorch",
         from_repository("Hire-Wave-MLP.pytorch", "mlp_based.hire_mlp", "hire_mlp_tiny"),
     ),
-    ("s2mlp_deep", "Jittor-MLP", from_repository("Jittor-MLP", "models_pytorch.s2_mlp_v1", "S2MLPv1_deep")),
 )
 
 
