@@ -8,7 +8,8 @@ import io
 
 import pytest
 import torch
-from torch import Tensor, nn
+from mixing_references import OnImage, scattered
+from torch import Tensor
 from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
@@ -22,9 +23,7 @@ every_k = pytest.mark.parametrize("top_k", [1, 2, 4])
 
 def example(top_k: int, balance: float = 0.01) -> tuple[MixtureOfExperts, Tensor]:
     torch.manual_seed(0)
-    module = MixtureOfExperts(GRID, WIDTH, top_k=top_k, expansion=1.5, balance=balance)
-    nn.init.normal_(module.expand_bias)
-    nn.init.normal_(module.contract_bias)
+    module = scattered(MixtureOfExperts(GRID, WIDTH, top_k=top_k, expansion=1.5, balance=balance))
     return module.eval(), torch.randn(3, GRID.tokens, WIDTH)
 
 
@@ -159,22 +158,12 @@ def test_autocast_routes_in_full_precision() -> None:
     torch.testing.assert_close(rounded.float(), module(x), atol=0.05, rtol=0.05)
 
 
-class OnImages(nn.Module):
-    def __init__(self, mixing: MixtureOfExperts) -> None:
-        super().__init__()
-        self.mixing = mixing
-
-    def forward(self, image: Tensor) -> Tensor:
-        mixed: Tensor = self.mixing(image.flatten(2).transpose(1, 2))
-        return mixed
-
-
 @pytest.mark.parametrize(("number", "top_k"), [(4, 1), (4, 2), (8, 2)])
 def test_cost_equals_the_closed_formula(number: int, top_k: int) -> None:
     with torch.device("meta"):
         module = MixtureOfExperts(Grid(14, 14), 384, experts=number, top_k=top_k)
     assert sum(one.numel() for one in module.parameters()) == number * (8 * 384**2 + 5 * 384) + number * 384
-    macs = count_macs(OnImages(module), (384, 14, 14))
+    macs = count_macs(OnImage(module), (384, 14, 14))
     assert macs.total == 196 * (8 * top_k * 384**2 + number * 384)
 
 

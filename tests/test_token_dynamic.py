@@ -1,14 +1,14 @@
 """DynaMixer's token mixing equals the paper's dynamic matrices, written out below line by line and head by head."""
 
+from functools import partial
+
 import pytest
 import torch
+from mixing_references import cost, product, reweighted, rows_and_columns, scattered
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from explore.architecture.catalog import Grid
 from explore.architecture.token_mixing.dynamic import DynamicLines, DynaMixer
-from explore.architecture.token_mixing.reweighting import Reweighting
 
 WIDTH = 8
 
@@ -18,17 +18,8 @@ def example(grid: Grid) -> Tensor:
 
 
 def make(grid: Grid, heads: int | None = 2, reduced: int = 2) -> DynaMixer:
-    """Every bias is other than zero."""
     torch.manual_seed(0)
-    module = DynaMixer(grid, WIDTH, heads=heads, reduced=reduced)
-    for name, value in module.state_dict().items():
-        if name.endswith("bias"):
-            value.normal_()
-    return module
-
-
-def product(x: Tensor, layer: nn.Linear) -> Tensor:
-    return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+    return scattered(DynaMixer(grid, WIDTH, heads=heads, reduced=reduced))
 
 
 def mixed_line(module: DynamicLines, line: Tensor) -> Tensor:
@@ -55,25 +46,12 @@ def mixed_lines(module: DynamicLines, x: Tensor, lines: list[list[int]]) -> Tens
     return result
 
 
-def reweighted(module: Reweighting, branches: list[Tensor]) -> Tensor:
-    mean = torch.stack([one.mean(1) for one in branches]).sum(0)
-    logits = product(F.gelu(product(mean, module.expand)), module.contract)
-    result = torch.zeros_like(branches[0])
-    for channel in range(mean.shape[1]):
-        weights = logits[:, 3 * channel : 3 * channel + 3].softmax(1)
-        for index, one in enumerate(branches):
-            result[:, :, channel] += weights[:, index, None] * one[:, :, channel]
-    return result
-
-
 @pytest.mark.parametrize("grid", [Grid(3, 5), Grid(4, 2), Grid(1, 2), Grid(5, 1)], ids=str)
 @pytest.mark.parametrize(("heads", "reduced"), [(1, 2), (2, 3), (8, 1), (None, 2)])
 @torch.no_grad()
 def test_equals_the_dynamic_matrices(grid: Grid, heads: int | None, reduced: int) -> None:
     module, x = make(grid, heads, reduced), example(grid)
-    height, width = grid
-    columns = [[row * width + column for row in range(height)] for column in range(width)]
-    rows = [[row * width + column for column in range(width)] for row in range(height)]
+    rows, columns = rows_and_columns(grid)
     branches = [
         mixed_lines(module.column, x, columns),
         mixed_lines(module.row, x, rows),
@@ -104,12 +82,7 @@ FORMULAS = [
 
 @pytest.mark.parametrize(("width", "params", "macs"), FORMULAS)
 def test_cost_equals_the_closed_formula(width: int, params: int, macs: int) -> None:
-    with torch.device("meta"):
-        module, x = DynaMixer(Grid(14, 14), width, heads=16), torch.empty(1, 196, width)
-    with FlopCounterMode(display=False) as counter:
-        module(x)
-    assert sum(one.numel() for one in module.parameters()) == params
-    assert counter.get_total_flops() == 2 * macs
+    assert cost(partial(DynaMixer, heads=16), width) == (params, macs)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(192, 8), (256, 8), (384, 16), (512, 16), (60, 2), (8, 1)])

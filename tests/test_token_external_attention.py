@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from mixing_references import batch_norm, cost, product, scattered
+from torch import Tensor
 
 from explore.architecture.catalog import Grid
 from explore.architecture.norms import BatchNorm
@@ -17,19 +17,8 @@ def example(tokens: int = GRID.tokens) -> Tensor:
 
 
 def make(heads: int | None, memory: int = 5) -> ExternalAttention:
-    """Every bias and batch statistic is other than zero."""
     torch.manual_seed(0)
-    module = ExternalAttention(GRID, WIDTH, heads=heads, memory=memory)
-    for name, value in module.state_dict().items():
-        if name.endswith(("bias", "running_mean")):
-            value.normal_()
-        elif name.startswith("norm.") and value.is_floating_point():
-            value.uniform_(0.5, 2.0)
-    return module
-
-
-def product(x: Tensor, layer: nn.Linear) -> Tensor:
-    return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+    return scattered(ExternalAttention(GRID, WIDTH, heads=heads, memory=memory))
 
 
 def attended(module: ExternalAttention, features: Tensor) -> Tensor:
@@ -50,14 +39,7 @@ def reference(module: ExternalAttention, x: Tensor) -> Tensor:
         heads = product(image, module.query).chunk(module.heads, 1)
         images.append(product(torch.cat([attended(module, head) for head in heads], 1), module.projection))
     result, norm = torch.stack(images), module.norm
-    if not isinstance(norm, BatchNorm):
-        return result
-    mean, variance = norm.running_mean, norm.running_var
-    if norm.training:
-        mean, variance = result.mean((0, 1)), result.var((0, 1), unbiased=False)
-    assert mean is not None
-    assert variance is not None
-    return (result - mean) / (variance + norm.eps).sqrt() * norm.weight + norm.bias
+    return batch_norm(result, norm) if isinstance(norm, BatchNorm) else result
 
 
 @pytest.mark.parametrize("heads", [None, 1, 2, 8])
@@ -97,12 +79,7 @@ FORMULAS = [
 
 @pytest.mark.parametrize(("heads", "width", "params", "macs"), FORMULAS)
 def test_cost_equals_the_closed_formula(heads: int | None, width: int, params: int, macs: int) -> None:
-    with torch.device("meta"):
-        module, x = ExternalAttention(Grid(14, 14), width, heads=heads).eval(), torch.empty(1, 196, width)
-    with FlopCounterMode(display=False) as counter:
-        module(x)
-    assert sum(one.numel() for one in module.parameters()) == params
-    assert counter.get_total_flops() == 2 * macs
+    assert cost(lambda grid, width: ExternalAttention(grid, width, heads=heads).eval(), width) == (params, macs)
 
 
 @pytest.mark.parametrize("heads", [0, 3])

@@ -9,7 +9,8 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from mixing_references import OnImage
+from torch import Tensor
 
 from explore.architecture.catalog import Grid
 from explore.architecture.token_mixing.fourier import FourierMixing
@@ -62,18 +63,6 @@ def test_any_number_of_patches_will_do() -> None:
 def test_half_precision_is_computed_in_single_precision(dtype: torch.dtype) -> None:
     module, x = FourierMixing(Grid(3, 5), 4), torch.randn(2, 15, 4).to(dtype)
     assert torch.equal(module(x), module(x.float()).to(dtype))
-
-
-class OnImage(nn.Module):
-    """Takes an image with one pixel for each patch."""
-
-    def __init__(self, mixing: nn.Module) -> None:
-        super().__init__()
-        self.mixing = mixing
-
-    def forward(self, image: Tensor) -> Tensor:
-        mixed: Tensor = self.mixing(image.flatten(2).transpose(1, 2))
-        return mixed
 
 
 @pytest.mark.parametrize("width", [384, 768])

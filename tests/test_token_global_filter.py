@@ -9,7 +9,8 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from mixing_references import OnImage
+from torch import Tensor
 
 from explore.architecture.catalog import Grid
 from explore.architecture.token_mixing.global_filter import GlobalFilter
@@ -97,18 +98,6 @@ def test_autocast_changes_nothing() -> None:
     expected = module(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(module(x), expected)
-
-
-class OnImage(nn.Module):
-    """Takes an image with one pixel for each patch."""
-
-    def __init__(self, mixing: nn.Module) -> None:
-        super().__init__()
-        self.mixing = mixing
-
-    def forward(self, image: Tensor) -> Tensor:
-        mixed: Tensor = self.mixing(image.flatten(2).transpose(1, 2))
-        return mixed
 
 
 @pytest.mark.parametrize(("width", "params"), [(384, 86_016), (768, 172_032)])

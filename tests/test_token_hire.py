@@ -4,13 +4,12 @@ Against arrays written by hand, a plain loop over regions in evaluation and in t
 cost.
 """
 
-import copy
+from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from mixing_references import batch_norm, cost, product, reweighted, rows_and_columns, scattered
+from torch import Tensor
 
 from explore.architecture.catalog import Grid
 from explore.architecture.token_mixing.hire import Hire, RegionMlp
@@ -27,14 +26,8 @@ def along(module: RegionMlp, x: Tensor, lines: list[list[int]], region: int, shi
             places = range(start, start + region)
             vectors.append(torch.cat([x[:, rolled[place % len(line)]] for place in places], 1))
             members.append([rolled[place] if place < len(line) else None for place in places])
-    hidden = torch.stack(vectors, 1) @ module.expand.weight.T
-    norm = module.norm
-    flat = hidden.flatten(0, 1)
-    mean = flat.mean(0) if norm.training else torch.as_tensor(norm.running_mean)
-    variance = flat.var(0, unbiased=False) if norm.training else torch.as_tensor(norm.running_var)
-    hidden = ((hidden - mean) / (variance + 1e-5).sqrt() * norm.weight + norm.bias).relu()
-    mixed = hidden @ module.contract.weight.T + module.contract.bias
-    mixed = mixed.reshape(len(x), len(vectors), region, -1)
+    hidden = batch_norm(product(torch.stack(vectors, 1), module.expand), module.norm).relu()
+    mixed = product(hidden, module.contract).reshape(len(x), len(vectors), region, -1)
     result = torch.zeros_like(x)
     for number, patches in enumerate(members):
         for place, patch in enumerate(patches):
@@ -44,20 +37,13 @@ def along(module: RegionMlp, x: Tensor, lines: list[list[int]], region: int, shi
 
 
 def reference(module: Hire, x: Tensor, grid: Grid, region: int, shift: int) -> Tensor:
-    rows = [[row * grid.width + column for column in range(grid.width)] for row in range(grid.height)]
-    columns = [[row * grid.width + column for row in range(grid.height)] for column in range(grid.width)]
+    rows, columns = rows_and_columns(grid)
     branches = [
         along(module.along_height, x, columns, region, shift),
         along(module.along_width, x, rows, region, shift),
-        x @ module.channels.weight.T + module.channels.bias,
+        product(x, module.channels),
     ]
-    reweighting = module.reweighting
-    logits = reweighting.contract(F.gelu(reweighting.expand((branches[0] + branches[1] + branches[2]).mean(1))))
-    weights = logits.unflatten(1, (-1, 3)).softmax(2)
-    total = torch.zeros_like(x)
-    for number, branch in enumerate(branches):
-        total += weights[:, None, :, number] * branch
-    return total @ module.projection.weight.T + module.projection.bias
+    return product(reweighted(module.reweighting, branches), module.projection)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
@@ -65,12 +51,9 @@ def reference(module: Hire, x: Tensor, grid: Grid, region: int, shift: int) -> T
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_mixing_equals_a_loop_over_regions(grid: Grid, region: int, shift: int, training: bool) -> None:
     torch.manual_seed(0)
-    module, x = Hire(grid, 12, region=region, shift=shift).train(training), torch.randn(3, grid.tokens, 12)
-    for branch in (module.along_height, module.along_width):
-        for values in (branch.norm.weight, branch.norm.bias, torch.as_tensor(branch.norm.running_mean)):
-            nn.init.normal_(values)
-        nn.init.uniform_(torch.as_tensor(branch.norm.running_var), 0.5, 2)
-    expected = reference(copy.deepcopy(module), x, grid, region, shift)
+    module = scattered(Hire(grid, 12, region=region, shift=shift)).train(training)
+    x = torch.randn(3, grid.tokens, 12)
+    expected = reference(module, x, grid, region, shift)
     torch.testing.assert_close(module(x), expected, atol=1e-5, rtol=0)
 
 
@@ -109,9 +92,4 @@ def test_senseless_regions_are_refused(region: int, shift: int, message: str) ->
 
 @pytest.mark.parametrize(("width", "params", "macs"), [(384, 1_036_512, 115_752_960), (768, 4_137_408, 463_011_840)])
 def test_cost_equals_the_closed_formula(width: int, params: int, macs: int) -> None:
-    with torch.device("meta"):
-        module, x = Hire(Grid(14, 14), width, shift=1), torch.empty(1, 196, width)
-    with FlopCounterMode(display=False) as counter:
-        module(x)
-    assert sum(one.numel() for one in module.parameters()) == params
-    assert counter.get_total_flops() == 2 * macs
+    assert cost(partial(Hire, shift=1), width) == (params, macs)

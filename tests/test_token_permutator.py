@@ -5,9 +5,8 @@ Against a plain loop over patches, against permutations written by hand, and the
 
 import pytest
 import torch
+from mixing_references import cost, product, reweighted, rows_and_columns
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from explore.architecture.catalog import Grid
 from explore.architecture.token_mixing.permutator import Permutator
@@ -17,11 +16,9 @@ def along(weight: Tensor, x: Tensor, grid: Grid, height: bool) -> Tensor:
     """One line of patches and one segment at a time; x is batch × tokens × channels."""
     count = grid.height if height else grid.width
     size = x.shape[2] // count
-    lines = [[row * grid.width + column for row in range(grid.height)] for column in range(grid.width)]
-    if not height:
-        lines = [[row * grid.width + column for column in range(grid.width)] for row in range(grid.height)]
+    rows, columns = rows_and_columns(grid)
     result = torch.empty_like(x)
-    for line in lines:
+    for line in columns if height else rows:
         for segment in range(count):
             channels = slice(segment * size, (segment + 1) * size)
             vector = torch.cat([x[:, patch, channels] for patch in line], 1) @ weight.T
@@ -34,16 +31,9 @@ def reference(module: Permutator, x: Tensor, grid: Grid) -> Tensor:
     branches = [
         along(module.along_height.weight, x, grid, height=True),
         along(module.along_width.weight, x, grid, height=False),
-        x @ module.channels.weight.T,
+        product(x, module.channels),
     ]
-    reweighting = module.reweighting
-    logits = reweighting.contract(F.gelu(reweighting.expand((branches[0] + branches[1] + branches[2]).mean(1))))
-    total = torch.zeros_like(x)
-    for channel in range(x.shape[2]):
-        weights = logits[:, 3 * channel : 3 * channel + 3].softmax(1)
-        for number, branch in enumerate(branches):
-            total[:, :, channel] += weights[:, number, None] * branch[:, :, channel]
-    return total @ module.projection.weight.T + module.projection.bias
+    return product(reweighted(module.reweighting, branches), module.projection)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +93,4 @@ def test_a_width_that_does_not_fit_the_grid_is_refused(grid: Grid, width: int, m
 
 @pytest.mark.parametrize(("width", "params", "macs"), [(384, 738_912, 151_142_400), (768, 2_952_384, 604_569_600)])
 def test_cost_equals_the_closed_formula(width: int, params: int, macs: int) -> None:
-    with torch.device("meta"):
-        module, x = Permutator(Grid(16, 16), width), torch.empty(1, 256, width)
-    with FlopCounterMode(display=False) as counter:
-        module(x)
-    assert sum(one.numel() for one in module.parameters()) == params
-    assert counter.get_total_flops() == 2 * macs
+    assert cost(Permutator, width, Grid(16, 16)) == (params, macs)

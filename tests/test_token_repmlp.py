@@ -5,9 +5,9 @@ The deployed form is compared after training steps that moved the batch statisti
 
 import pytest
 import torch
+from mixing_references import convolved, cost, product
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from explore.architecture.catalog import Grid
 from explore.architecture.layers import TokenMixing
@@ -51,28 +51,18 @@ def batch_norm(planes: Tensor, norm: nn.BatchNorm1d, share_set: int) -> Tensor:
 
 def reference(module: RepMlp, x: Tensor) -> Tensor:
     """Share set by share set, patch by patch."""
-    height, width = module.grid
     result = torch.empty_like(x)
     matrices = module.channel.weight.view(-1, module.grid.tokens, module.grid.tokens)
     for share_set, matrix in enumerate(matrices):
         channels = range(share_set, x.shape[2], len(matrices))
         planes = x[:, :, list(channels)]
         everywhere = torch.stack([planes[:, :, i] @ matrix.T for i in range(len(channels))], 2)
-        local, filters = torch.zeros_like(planes), module.local.weight[share_set, 0]
-        reach = filters.shape[0] // 2
-        for row in range(height):
-            for column in range(width):
-                for down in range(-reach, reach + 1):
-                    for right in range(-reach, reach + 1):
-                        if 0 <= row + down < height and 0 <= column + right < width:
-                            neighbour = planes[:, (row + down) * width + column + right]
-                            local[:, row * width + column] += filters[reach + down, reach + right] * neighbour
+        local = convolved(planes, module.grid, module.local.weight[share_set].expand(len(channels), -1, -1))
         total = batch_norm(everywhere, module.channel_norm, share_set) + batch_norm(local, module.local_norm, share_set)
         total = total + batch_norm(planes * module.point.weight[share_set], module.point_norm, share_set)
         result[:, :, list(channels)] = total
-    first, second = module.gate.expand, module.gate.contract
-    hidden = F.relu(x.mean(1) @ first.weight.T + first.bias)
-    return result * torch.sigmoid(hidden @ second.weight.T + second.bias)[:, None]
+    hidden = F.relu(product(x.mean(1), module.gate.expand))
+    return result * torch.sigmoid(product(hidden, module.gate.contract))[:, None]
 
 
 @every_case
@@ -130,20 +120,15 @@ FORMULAS = [
 ]
 
 
-def cost(module: nn.Module, width: int) -> tuple[int, int]:
-    with FlopCounterMode(display=False) as counter:
-        module(torch.empty(1, 196, width, device="meta"))
-    return sum(one.numel() for one in module.parameters()), counter.get_total_flops() // 2
-
-
 @pytest.mark.parametrize(("share_sets", "width", "params", "macs", "deployed_params", "deployed_macs"), FORMULAS)
 def test_cost_equals_the_closed_formula(
     share_sets: int, width: int, params: int, macs: int, deployed_params: int, deployed_macs: int
 ) -> None:
-    with torch.device("meta"):
-        module = RepMlp(Grid(14, 14), width, share_sets=share_sets).eval()
-    assert cost(module, width) == (params, macs)
-    assert cost(module.deployed(), width) == (deployed_params, deployed_macs)
+    def make(grid: Grid, width: int) -> RepMlp:
+        return RepMlp(grid, width, share_sets=share_sets).eval()
+
+    assert cost(make, width) == (params, macs)
+    assert cost(lambda grid, width: make(grid, width).deployed(), width) == (deployed_params, deployed_macs)
 
 
 @pytest.mark.parametrize(
