@@ -148,7 +148,7 @@ def test_compiles_as_one_graph(subject: Subject) -> None:
 
 @every_network
 def test_export_round_trip(subject: Subject) -> None:
-    module, x = subject.make(), subject.example()
+    module, x = subject.make().deployed().eval(), subject.example()
     program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     file = io.BytesIO()
     torch.export.save(program, file)
