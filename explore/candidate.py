@@ -151,7 +151,7 @@ def evaluate(candidate: Candidate, folder: Path, report: Report) -> Evaluation:
 def test_accuracy(candidate: Candidate, folder: Path) -> float:
     """Accuracy of a trained candidate on the test images, as a fraction; for members of the final front only."""
     dataset = load(candidate.data)
-    network = build(candidate, dataset)
+    network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
     return accuracy(network, _batches(candidate, dataset, dataset.test), _resolved(candidate.training), folder)
 
 

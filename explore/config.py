@@ -24,7 +24,7 @@ from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from explore.architecture.catalog import hyperparameters, one_of, schema
-from explore.architecture.spec import Model, options_in_stages
+from explore.architecture.spec import Model, options_in_stages, set_in_every_stage
 from explore.data.options import SOURCES
 from explore.schema import CATALOGS, Config, chosen, register
 
@@ -60,7 +60,14 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def _check_stages(model: Model, overrides: Sequence[str]) -> None:
-    """Refuse what would be ignored: options for a variant that does not exist, and those that every stage sets anew."""
+    """Refuse what would be ignored: options for a variant that does not exist, and what the stages set themselves."""
+    for key in ("model.depth", "model.width", *CATALOGS):
+        given = next((one for one in overrides if one.lstrip("+").startswith((f"{key}=", f"{key}."))), None)
+        if given and set_in_every_stage(model, key.removeprefix("model.")):
+            raise ValueError(
+                f"{key} must be set in model.stages, where every stage of this model has its own, got {given}; "
+                "leave it out, or write model.stages anew"
+            )
     for index, group, name, options in options_in_stages(model):
         one_of(f"a {group} in model.stages[{index}]", name, CATALOGS[group])
         for option in options:

@@ -1,8 +1,10 @@
 """What makes the trials of a study comparable, and what may change between two runs of it."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from explore.data.options import SOURCES
@@ -28,6 +30,8 @@ def described(config: Config) -> dict[str, Any]:
     """The candidate of a configuration as JSON types, without what leaves its result the same."""
     kept = {name: value for name, value in asdict(config).items() if name not in (*OPERATION, "space")}
     del kept["training"]["threads"], kept["data"]["cache"]
+    if config.pretrained:
+        kept["pretrained"] = {"file": Path(config.pretrained).name, "sha256": _digest(config.pretrained)}
     source = next((name for name, source in SOURCES.items() if type(config.data) is source), type(config.data).__name__)
     return {**kept, "data": {"source": source, **kept["data"]}}
 
@@ -40,3 +44,12 @@ def definition(config: Config) -> dict[str, Any]:
 def without_operation(overrides: Sequence[str]) -> list[str]:
     """The overrides that describe candidates, for the command line of a single one."""
     return [one for one in overrides if re.split(r"[.=]", one.lstrip("+~"))[0] not in (*OPERATION, "space")]
+
+
+def _digest(path: str) -> str:
+    """What is in a file decides a result, not its name; raises ValueError for one that cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"pretrained must be a file that can be read, got {path}: {error.strerror}") from error

@@ -54,6 +54,8 @@ def main(config: "Config", overrides: list[str]) -> int:
 
     every = [word for word in overrides if word in ALL]
     overrides = [override for override in overrides if override not in ALL]
+    if config.pretrained:
+        raise Refused(f"weights change no cost, got pretrained={config.pretrained}; leave it out")
     if len(set(every)) > 1:
         raise Refused(f"only one group can be all at a time, got {' and '.join(every)}; leave out one of them")
     group = every[0].partition("=")[0] if every else ""

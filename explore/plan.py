@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from explore.architecture.catalog import one_of
-from explore.architecture.published import PUBLISHED
+from explore.architecture.network import check
+from explore.architecture.published import PUBLISHED, adapted
 from explore.cluster.local import cores
 from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
@@ -70,6 +71,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     url = study_url(config)
     _refuse_unwritable(output)
     dataset = load(config.data)
+    _check_references(config, dataset)
     workers = config.workers or torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)
     threads = config.training.threads or max(1, cores() // workers)
     base = [*without_operation(overrides), f"training.threads={threads}"]
@@ -161,6 +163,16 @@ def _checked_space(config: Config, base: Sequence[str]) -> Space:
         except ValueError as error:
             raise ValueError(f"space.{key}: {error}") from error
     return space
+
+
+def _check_references(config: Config, dataset: Dataset) -> None:
+    """Refuse published models that cannot be built for these images: they are timed when the search has ended."""
+    for name in config.references:
+        try:
+            sizes = {"image_size": dataset.image_size, "channels": dataset.channels, "classes": len(dataset.classes)}
+            check(adapted(name, **sizes))
+        except ValueError as error:
+            raise ValueError(f"references must fit the images, got {name}: {error}; or leave it out") from error
 
 
 def _refuse_unwritable(output: Path) -> None:

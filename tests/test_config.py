@@ -136,6 +136,14 @@ def test_stages_make_a_hybrid() -> None:
             r"a token_mixing in model.stages\[1\] must be one of .*, got 'poling'; did you mean pooling?",
         ),
         (
+            ["model=poolformer_s12", "model.depth=9"],
+            "model.depth must be set in model.stages, where every stage of this model has its own, got model.depth=9;",
+        ),
+        (
+            ["model.stages=[{token_mixing: mlp},{token_mixing: [mlp, pooling]}]", "token_mixing.expansion=1"],
+            "token_mixing must be set in model.stages, where every stage of this model has its own, got token_mixing",
+        ),
+        (
             ["model=repmlp_t224", "token_mixing.share_sets=4"],
             "token_mixing.share_sets must be set in model.stages, where each stage of this model has its own, got it",
         ),

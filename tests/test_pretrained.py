@@ -118,6 +118,13 @@ def test_file_of_torch_with_nested_tensors_and_own_names(tmp_path: Path) -> None
     assert torch.equal(network(images()), source(images()))
 
 
+def test_checkpoint_of_our_own_training(tmp_path: Path) -> None:
+    source, network = Network(spec()).eval(), Network(spec()).eval()
+    torch.save({"state_dict": {f"network.{key}": one for key, one in source.state_dict().items()}}, tmp_path / "a.ckpt")
+    assert load_pretrained(network, tmp_path / "a.ckpt").layout == "explore"
+    assert torch.equal(network(images()), source(images()))
+
+
 def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     network = Network(spec(classes=7))
     head = network.head.weight.clone()

@@ -24,6 +24,8 @@ from explore.search.storage import find_study, open_study
 from explore.search.study import Trial, finished
 from explore.sweep import main
 
+pytestmark = pytest.mark.xdist_group("sweep")  # the searches at their beginning are run once
+
 SMOKE = ["+sweep=smoke", "workers=2", "references=[]"]
 
 
@@ -127,6 +129,10 @@ def test_the_report_is_made_again_from_the_study_alone(searched: Path, capsys: p
         (["storage.url=mysql://bob:secret@127.0.0.1:1/x"], "mysql://bob:***@127.0.0.1:1/x"),
         (["tracking.mode=maybe"], "tracking.mode must be one of offline, online, disabled"),
         (["references=[resnet50]"], "references must be one of"),
+        (
+            ["data=mnist", "references=[asmlp_t]"],
+            "references must fit the images, got asmlp_t: the grid must be even before each",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_any_work(

@@ -1,5 +1,6 @@
 """What mixings share: their two bases, initial weights, and the views between tokens and images."""
 
+import math
 from typing import ClassVar, TypeVar
 
 import torch
@@ -12,7 +13,10 @@ Weighted = TypeVar("Weighted", nn.Linear, nn.Conv2d)
 
 
 class TokenMixing(nn.Module):
-    """Base of what mixes across patches: batch × tokens × channels in and out; norm and residual are the block's."""
+    """Base of what mixes across patches: batch × tokens × channels in and out; norm and residual are the block's.
+
+    The result is a new tensor, or a view of what came in: in inference the block adds to it in place.
+    """
 
     position_blind: ClassVar[bool] = False
     """Permuting the patches permutes the result, so that the network has to tell the patches apart itself."""
@@ -29,7 +33,10 @@ class TokenMixing(nn.Module):
 
 
 class ChannelMixing(nn.Module):
-    """Base of what mixes across the channels of each patch: batch × tokens × channels in and out."""
+    """Base of what mixes across the channels of each patch: batch × tokens × channels in and out.
+
+    The result is a new tensor, or a view of what came in: in inference the block adds to it in place.
+    """
 
     class_token: ClassVar[bool] = True
     """Takes a class token in front of the patches."""
@@ -67,7 +74,7 @@ def across_tokens(linear: nn.Linear, x: Tensor) -> Tensor:
 
 def hidden_width(expansion: float, width: int) -> int:
     """Hidden channels of an MLP, `expansion × width` rounded; raises `ValueError` when that leaves none."""
-    hidden = round(expansion * width)
+    hidden = round(expansion * width) if math.isfinite(expansion) else 0
     if hidden < 1:
         raise ValueError(f"expansion must give at least one hidden channel, got {expansion} for width {width}")
     return hidden

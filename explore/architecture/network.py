@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from explore.architecture.activations import GELU_FORMS, activation
+from explore.architecture.activations import ACTIVATIONS, GELU_FORMS, activation
 from explore.architecture.blocks import BLOCKS, Surroundings
 from explore.architecture.catalog import Grid, construct, one_of
 from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
@@ -38,6 +38,7 @@ class Network(nn.Module):
         super().__init__()
         model, first, last = architecture.model, architecture.stages[0], architecture.stages[-1]
         one_of("block", model.block, BLOCKS)
+        one_of("activation", model.activation, ACTIVATIONS)
         grids = architecture.grids()
         _check_class_token(architecture)
         self.image_shape = (architecture.channels, architecture.image_size, architecture.image_size)

@@ -25,7 +25,7 @@ from explore.architecture.spec import Architecture
 from explore.architecture.token_mixing.mlp import TokenMlp
 
 _CONTAINERS = ("state_dict", "model", "model_state", "params")  # keys under which files nest their tensors
-_PARALLEL = "module."  # in front of all names when several processes trained
+_PREFIXES = ("module.", "network.")  # in front of all names: of several processes that trained, and of our own trainer
 _OWN = "explore"  # the layout of our own networks
 _SHOWN = 5  # names in one message
 
@@ -105,10 +105,12 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"pretrained must be a checkpoint (.npz, .pth), got {path}: {reason}") from error
     while isinstance(content, Mapping) and (key := next((one for one in _CONTAINERS if one in content), None)):
         content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(one, Tensor) for one in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(one, Tensor) for key, one in content.items()
+    ):
         raise ValueError(f"pretrained must hold named tensors, got {type(content).__name__} in {path}")
-    parallel = all(key.startswith(_PARALLEL) for key in content)
-    return {key.removeprefix(_PARALLEL) if parallel else key: tensor for key, tensor in content.items()}
+    prefix = next((one for one in _PREFIXES if all(key.startswith(one) for key in content)), "")
+    return {key.removeprefix(prefix): tensor for key, tensor in content.items()}
 
 
 def _recognised(network: Network, given: Mapping[str, Tensor], path: Path) -> tuple[str, dict[str, Source]]:
@@ -204,7 +206,8 @@ def _converted(convert: Converter, tensor: Tensor, module: nn.Module) -> Tensor:
 def _shaped(ours: str, tensor: Tensor, target: Tensor, layout: Layout) -> Tensor:
     """The tensor in the order of axes that it has here, and in the shape where that can follow from the names."""
     if layout.channels_last:
-        tensor = tensor.permute(-1, -2, *range(tensor.ndim - 2)) if tensor.ndim == 4 else tensor.squeeze().t()
+        tensor = tensor.permute(-1, -2, *range(tensor.ndim - 2)) if tensor.ndim == 4 else tensor.squeeze()
+        tensor = tensor.t() if tensor.ndim == 2 else tensor
     if _without_ones(tensor) == _without_ones(target):
         return tensor.reshape(target.shape)
     if tensor.ndim == 4 and target.ndim == 2:
@@ -221,9 +224,10 @@ def _enlarge(network: Network, ours: str, tensor: Tensor) -> Tensor | None:
     """The block-diagonal form of a tensor of a token-mixing MLP; None where the shapes do not allow one."""
     module, _, which = ours.rpartition(".mixing.")
     mixing = network.get_submodule(f"{module}.mixing") if module else None
-    if not isinstance(mixing, TokenMlp):
+    target = network.state_dict()[ours]
+    if not isinstance(mixing, TokenMlp) or tensor.ndim != target.ndim or not tensor.numel():
         return None
-    side, target = isqrt(mixing.expand.in_features), network.state_dict()[ours]
+    side = isqrt(mixing.expand.in_features)
     tokens_axis = {"expand.weight": 1, "contract.weight": 0, "contract.bias": 0}.get(which)
     tiles = target.numel() / tensor.numel() if tensor.ndim == 1 else target.shape[0] / tensor.shape[0]
     factor = isqrt(round(tiles))

@@ -159,6 +159,18 @@ def options_in_stages(model: Model) -> Iterator[tuple[int, str, str, Mapping[str
                     yield index, kind, name, options if isinstance(options, Mapping) else {}
 
 
+def set_in_every_stage(model: Model, key: str) -> bool:
+    """Whether every stage has a value of its own for a key, so that the model's own one is not looked at."""
+
+    def own(stage: Any) -> bool:
+        given = stage.get(key, {}) if isinstance(stage, Mapping) else {}
+        return all(
+            not isinstance(one, Mapping) or "name" in one for one in (given if isinstance(given, list) else [given])
+        )
+
+    return bool(model.stages) and all(own(stage) for stage in model.stages)
+
+
 def _stage(index: int, given: Any, model: Model, token_mixing: Mixing, channel_mixing: Mixing) -> Stage:
     where = f"model.stages[{index}]"
     if not isinstance(given, Mapping):

@@ -34,11 +34,13 @@ def compare_throughput(
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     with ExitStack() as stack:
-        for context in (exclusive(device), threads(options.threads), torch.inference_mode()):
-            stack.enter_context(context)
-        stack.enter_context(autocast(device, precision))
+        stack.enter_context(exclusive(device))
+        stack.enter_context(threads(options.threads))
+        # Moved in inference mode, weights could not be trained any more.
         for network in networks.values():
             stack.enter_context(ready(network, device))
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(autocast(device, precision))
         images = torch.rand(options.batch_size, *image_shape, device=device)
         failures: dict[str, str] = {}
         forwards: Mapping[str, Callable[[Tensor], Tensor]] = networks

@@ -134,11 +134,16 @@ class Classifier(LightningModule):
         self.curve = list(checkpoint["curve"])
 
     def _share(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """This device's part of a batch: each draws the same batches, so that their number changes no result."""
+        """This device's part of a batch: each draws the same batches, so that their number changes no result.
+
+        Unless a network has batch norms, or a loss over the batch as a mixture of experts has: those see a part each.
+        """
         return (batch[0][self._own], batch[1][self._own]) if self._own.step else batch
 
     def _sums(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = self._share(batch)
+        if not len(labels):
+            return torch.zeros(3, device=images.device)
         logits = self.network(images).float()
         right = (logits.argmax(1) == labels).sum()
         count = torch.tensor(float(len(labels)), device=logits.device)
