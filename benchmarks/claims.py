@@ -37,17 +37,19 @@ from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.published import published
 from explore.architecture.spec import Architecture, Model, architecture
-from explore.cost.device import autocast, device_name, exclusive, resolve_device, resolve_precision
+from explore.cost.device import autocast, device_name, resolve_device, resolve_precision
 from explore.cost.flops import count_macs
 from explore.cost.measure import count_params
-from explore.cost.options import DISPATCHES, Measuring
-from explore.cost.timing import seconds_in_turn, synchronizer, threads
+from explore.cost.options import DISPATCHES
+from explore.cost.timing import Blocks, seconds_in_turn, stopwatch, threads
+from explore.cost.turns import exclusive
 
 PATCH, HEAD = 16, 64
 BASE_TOKENS = 196  # at which both Mixers are the published one
 NETWORKS = ("mixer", "mixer_grown", "vit")
 TOKENS_IN_A_PASS = 784
 _ONLY_COUNTED = (48, 64, 96)  # sides of larger grids
+_BLOCK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,6 @@ def timed(networks: Mapping[str, Network], cores: Mapping[str, nn.Module], optio
     """Return seconds of one image in each turn, by `NAME eager` and `NAME compiled`, and for the cores by name."""
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
     limits = {"recompile_limit": 1000, "accumulated_recompile_limit": 1000}
     forms: dict[str, Callable[[Tensor], Tensor]] = {f"{name} eager": one for name, one in networks.items()}
     forms |= {f"{name} compiled": torch.compile(one, dynamic=False) for name, one in networks.items()}
@@ -140,8 +141,11 @@ def timed(networks: Mapping[str, Network], cores: Mapping[str, nn.Module], optio
             passes[name] = partial(form, images[name.rpartition(" ")[0]])
             passes[name]()
         passes |= {name: core.to(device) for name, core in cores.items()}
-        protocol = Measuring(warmup=0, blocks=options.blocks, block_seconds=0.2, max_seconds=1e9)
-        seconds = seconds_in_turn(passes, synchronizer(device), protocol, clock)
+        watch = stopwatch(device, options.threads)
+        blocks = {name: Blocks(one, watch, _BLOCK_SECONDS) for name, one in passes.items()}
+        for one in blocks.values():
+            one.warm_up(0, time.monotonic, 0.0)
+        seconds = seconds_in_turn(blocks, options.blocks)
     sizes = {f"{name} {dispatch}": len(one) for name, one in images.items() for dispatch in DISPATCHES}
     return {name: [one / sizes.get(name, 1) for one in each] for name, each in seconds.items()}
 

@@ -1,11 +1,10 @@
 """Candidate → Evaluation: the one place where network, data, training and cost meet."""
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from explore.architecture.pretrained import check_pretrained, load_pretrained
 from explore.architecture.published import adapted
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.device import resolve_device, resolve_precision
-from explore.cost.measure import measure_cost
+from explore.cost.measure import measure_cost, timed_cost
 from explore.cost.options import Measuring
 from explore.cost.record import Cost
+from explore.cost.store import find, identity, keep
 from explore.cost.throughput import measure_throughput
 from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
@@ -30,7 +30,7 @@ from explore.training.fit import accuracy, fit
 from explore.training.module import Diverged
 from explore.training.options import Training
 
-_COST = "cost.json"
+COSTS = "costs"  # the folder of measured costs, in that of a study or of a single run
 
 
 @dataclass(kw_only=True)
@@ -88,6 +88,8 @@ class Candidate:
         """Raise ValueError for anything that would stop this candidate later; costs milliseconds."""
         self.training.check()
         self.limits.check()
+        if not self.timed:
+            _ = self.cost.images  # raises for a batch size that only timing finds
         resolve_precision(self.cost.precision, resolve_device(self.cost.device))
         resolve_precision(self.training.precision, _training_device(self.training))
         if self.pretrained:
@@ -106,10 +108,11 @@ def build(candidate: Candidate, dataset: Dataset) -> Network:
     return network
 
 
-def evaluate(candidate: Candidate, folder: Path, report: Report) -> Evaluation:
-    """Count, measure, compare with the limits, train; keeps checkpoint and cost in `folder` and goes on from them.
+def evaluate(candidate: Candidate, folder: Path, report: Report, costs: Path | None = None) -> Evaluation:
+    """Count, measure, compare with the limits, train; keeps the checkpoint in `folder` and goes on from it.
 
-    The cost is that of the deployed form of the network.
+    The cost is that of the deployed form of the network. It is kept in the folder `costs`, which candidates may share,
+    or in `folder`.
 
     Ends as complete, refused, diverged, or failed where memory ran out; other exceptions are the caller's.
     """
@@ -134,7 +137,7 @@ def evaluate(candidate: Candidate, folder: Path, report: Report) -> Evaluation:
             dataset = load(candidate.data)
             network = build(candidate, dataset)
         with clock.part("cost"):
-            cost = _cost(candidate, network.deployed(), dataset, folder)
+            cost = _cost(candidate, network.deployed(), dataset, costs or folder / COSTS)
             report(cost)
         if beyond := {name: by for name, by in candidate.limits.excess(cost).items() if by > 0}:
             return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
@@ -167,17 +170,18 @@ def _shape(dataset: Dataset) -> tuple[int, int, int]:
     return dataset.channels, dataset.image_size, dataset.image_size
 
 
-def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, folder: Path) -> Cost:
-    """The cost, cheapest parts first, so that what exceeds a limit is never timed; read back where it was measured."""
-    kept = folder / _COST
-    if kept.exists():
-        return Cost.from_dict(json.loads(kept.read_text()))
-    cost = measure_cost(network, _shape(dataset), candidate.cost, timed=False)
+def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, costs: Path) -> Cost:
+    """The cost, as it was measured before, or the cheapest parts first, so that what exceeds a limit is never timed."""
+    shape, device = _shape(dataset), resolve_device(candidate.cost.device)
+    protocol = replace(candidate.cost, precision=resolve_precision(candidate.cost.precision, device))
+    described = {"architecture": asdict(candidate.architecture(dataset)), "protocol": asdict(protocol)}
+    key = identity(network, described, device)
+    if known := find(costs, key):
+        return known
+    cost = measure_cost(network, shape, protocol, timed=False)
     if candidate.timed and all(by <= 0 for by in candidate.limits.excess(cost).values()):
-        cost = replace(cost, throughput=measure_throughput(network, _shape(dataset), candidate.cost))
-        partial = kept.with_suffix(".partial")
-        partial.write_text(json.dumps(cost.to_dict()))
-        os.replace(partial, kept)
+        cost = timed_cost(cost, network, shape, protocol)
+        keep(costs, key, cost)
     return cost
 
 

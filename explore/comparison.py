@@ -1,6 +1,6 @@
 """Many networks in one go: all published ones counted, and the variants of a mixing measured side by side."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -126,7 +126,7 @@ def compare(
         with torch.device("cpu" if dispatches else "meta"):
             network = networks[name] = Network(architecture)
         shape, form = network.image_shape, network.deployed()
-        memory = peak_memory(form, shape, options.batch_size, precision=options.precision)
+        memory = peak_memory(form, shape, options.images, precision=options.precision)
         counted[name] = {"memory_bytes": memory, **asdict(count(network))}
     speeds, notes = _time(networks, options, dispatches, report) if networks else ({}, {})
     variants = [
@@ -152,11 +152,16 @@ def _time(
     speeds: dict[str, dict[str, Speed]] = {}
     notes: dict[str, str] = {}
     for dispatch in dispatches:
-        speeds[dispatch], failures = compare_throughput(deployed, shape, replace(options, dispatch=dispatch), report)
+        seconds, failures = compare_throughput(deployed, shape, replace(options, dispatch=dispatch), report)
+        speeds[dispatch] = _speeds(seconds, options)
         notes |= {name: f"cannot be compiled: {reason}" for name, reason in failures.items()}
     if dispatches:
-        speeds["training"] = compare_training_steps(networks, shape, options, report)
+        speeds["training"] = _speeds(compare_training_steps(networks, shape, options, report), options)
     return speeds, notes
+
+
+def _speeds(seconds: Mapping[str, Sequence[float]], options: Measuring) -> dict[str, Speed]:
+    return {name: Speed.of(each, options.images, options.interval) for name, each in seconds.items()}
 
 
 def _deviation(measured: float, reference: float) -> float | None:

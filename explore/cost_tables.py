@@ -39,12 +39,19 @@ def print_network(result: Mapping[str, Any]) -> None:
     if result["throughput"]:
         spread = f"[{result['throughput_low']:,.1f} to {result['throughput_high']:,.1f}]"
         row(f"throughput, batch {protocol['batch_size']}", f"{result['throughput']:,.1f} images/s {spread}")
-        row("latency, batch 1", f"{result['latency_ms']:,.2f} ms")
+        row("latency, batch 1, median", f"{result['latency_ms']:,.2f} ms")
+        row("latency, batch 1, 90 %", f"{result['latency_p90_ms']:,.2f} ms")
+        row("latency, batch 1, 99 %", f"{result['latency_p99_ms']:,.2f} ms")
     console = Console()
     console.print(table)
     if result["throughput"]:
-        words = f"{_machine(protocol)}, {protocol['dispatch']}, median and quartiles of {protocol['blocks']} blocks"
+        words = f"{_machine(protocol)}, {protocol['dispatch']}, median and 95 % interval of {protocol['blocks']} blocks"
         _print_note(console, f"{words}, torch {protocol['torch_version']}")
+        if not result["settled"]:
+            asked = f"±{100 * protocol['interval']:g} %"
+            _print_note(console, f"not settled: the interval is wider than {asked}; give it more cost.max_seconds")
+        if protocol["strangers"]:
+            _print_note(console, f"not alone: {', '.join(protocol['strangers'])} used the GPU meanwhile")
 
 
 def print_published(result: Mapping[str, Any]) -> None:
@@ -106,7 +113,7 @@ def print_variants(result: Mapping[str, Any]) -> None:
     counted = f"memory and speed at batch {protocol['batch_size']}, {protocol['precision']}"
     if columns:
         counted = (
-            f"median [quartiles] of blocks in turn; {_machine(protocol)}, batch {protocol['batch_size']}; "
+            f"median [95 % interval] of blocks in turn; {_machine(protocol)}, batch {protocol['batch_size']}; "
             f"training is forward, backward and AdamW, eager; torch {protocol['torch_version']}"
         )
     _print_note(console, counted)

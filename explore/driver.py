@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from explore.candidate import test_accuracy, time_published
+from explore.candidate import COSTS, test_accuracy, time_published
 from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, in_turn
 from explore.config import compose, has_option, vary
@@ -48,7 +48,7 @@ def _work(plan: Plan, stop: Callable[[], bool]) -> None:
     worker = Worker(
         study=open_study(plan),
         proposer=proposer(plan, space, load(config.data)),
-        evaluate=TrainingEvaluator(plan.base, Isolated(train, lambda: worker.check_in())),
+        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in())),
         target=plan.trials,
         output=plan.output,
         command_line=lambda overrides: command_line(plan.base, overrides),

@@ -14,26 +14,32 @@ from explore.evaluation import Evaluation, Report
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A candidate that can be sent to another process, with the modules that extend the catalogs."""
+    """A candidate that can be sent to another process, with the modules that extend the catalogs.
+
+    `costs` is the folder of measured costs that it shares with others; None for one of its own.
+    """
 
     candidate: Candidate
     imports: tuple[str, ...]
+    costs: Path | None
 
 
 def train(job: Job, folder: Path, report: Report) -> Evaluation:
     """Evaluate the candidate of a job in this process."""
     import_extensions(job.imports)
-    return evaluate(job.candidate, folder, report)
+    return evaluate(job.candidate, folder, report, job.costs)
 
 
 @dataclass(frozen=True)
 class TrainingEvaluator:
     """Evaluates overrides on top of `base`.
 
-    They are composed here, in the process that asks; `run` does the rest, in this process or in another.
+    They are composed here, in the process that asks; `run` does the rest, in this process or in another. All share the
+    measured costs in the folder `costs`, if there is one.
     """
 
     base: tuple[str, ...]
+    costs: Path | None = None
     run: Callable[[Job, Path, Report], Evaluation] = train
 
     def __call__(self, overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
@@ -42,4 +48,4 @@ class TrainingEvaluator:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(described(config), sort_keys=False))
         imports = tuple(override for override in self.base if override.startswith("imports="))
-        return self.run(Job(candidate=config.candidate, imports=imports), folder, report)
+        return self.run(Job(candidate=config.candidate, imports=imports, costs=self.costs), folder, report)

@@ -85,12 +85,15 @@ def _one(config: "Config", overrides: list[str]) -> dict[str, Any]:
         architecture = _architecture(config, row, overrides)
         check(architecture)
         _settle_protocol(config, row, overrides)
+        if not config.throughput:
+            _ = config.cost.images
     with torch.device("cpu" if config.throughput else "meta"):
         network = Network(architecture)
     deployed, cost = network.deployed(), config.cost
     counts = count(network)
-    memory = peak_memory(deployed, network.image_shape, cost.batch_size, precision=cost.precision)
     throughput = measure_throughput(deployed, network.image_shape, cost) if config.throughput else None
+    batch_size = throughput.batch_size if throughput else cost.images
+    memory = peak_memory(deployed, network.image_shape, batch_size, precision=cost.precision)
     changed = any(override.lstrip("+").startswith(_OF_THE_NETWORK) for override in overrides)
     return {
         "name": name or "network",
@@ -118,6 +121,7 @@ def _every_variant(group: str, config: "Config", overrides: list[str]) -> dict[s
     with refusing_bad_input():
         first = _architecture(config, row, overrides)
         _settle_protocol(config, row, overrides)
+        _ = config.cost.images
     architectures, refused = {}, []
     for variant in CATALOGS[group]:
         try:
@@ -209,27 +213,33 @@ def _settle_protocol(config: "Config", row: "Published | None", overrides: list[
         config.cost = replace(config.cost, batch_size=_PUBLISHED_BATCH_ON_CPU)
 
 
-def _speed(throughput: "Throughput | None") -> dict[str, float | None]:
+def _speed(throughput: "Throughput | None") -> dict[str, Any]:
     return {
         "throughput": throughput.images_per_second if throughput else None,
         "throughput_low": throughput.low if throughput else None,
         "throughput_high": throughput.high if throughput else None,
+        "settled": throughput.settled if throughput else None,
         "latency_ms": throughput.latency_ms if throughput else None,
+        "latency_p90_ms": throughput.latency_p90_ms if throughput else None,
+        "latency_p99_ms": throughput.latency_p99_ms if throughput else None,
     }
 
 
 def _protocol(config: "Config", throughput: "Throughput | None") -> dict[str, Any]:
     import torch
 
-    from explore.cost.device import device_name, resolve_device
+    from explore.cost.device import device_name, driver_version, resolve_device
 
-    cost = config.cost
-    protocol: dict[str, Any] = {"batch_size": cost.batch_size, "precision": cost.precision}
+    cost, device = config.cost, resolve_device(config.cost.device)
+    batch_size = throughput.batch_size if throughput else cost.batch_size
+    protocol: dict[str, Any] = {"batch_size": batch_size, "precision": cost.precision}
     if config.throughput:
-        protocol |= {"device": device_name(resolve_device(cost.device)), "threads": cost.threads}
-        protocol |= {"torch_version": str(torch.__version__)}
+        protocol |= {"device": device_name(device), "driver": driver_version(device), "threads": cost.threads}
+        protocol |= {"torch_version": str(torch.__version__), "interval": cost.interval}
+        protocol |= {"warmup": cost.warmup, "block_seconds": cost.block_seconds, "max_seconds": cost.max_seconds}
     if throughput:
         protocol |= {"blocks": throughput.blocks, "dispatch": cost.dispatch, "memory_bytes": throughput.memory_bytes}
+        protocol |= {"reference_ms": throughput.reference_ms, "strangers": list(throughput.strangers)}
     return protocol
 
 

@@ -1,11 +1,7 @@
-"""Which device and precision a measurement runs with, and how one measurement keeps others away."""
+"""Which device and precision a measurement runs with."""
 
-import fcntl
-import os
 import platform
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
 from pathlib import Path
 
 import torch
@@ -60,25 +56,24 @@ def device_name(device: torch.device) -> str:
     return _cpu_field("model name") or platform.processor() or platform.machine()
 
 
-@contextmanager
-def exclusive(device: torch.device) -> Iterator[None]:
-    """Waits until no other process on this machine measures on the device, then keeps it for itself.
+def driver_version(device: torch.device) -> str | None:
+    """The version of the GPU's driver, such as `580.95.05`; None for a processor, and where nobody tells."""
+    return next(iter(nvidia_smi("--query-gpu=driver_version", device)), None) if device.type == "cuda" else None
 
-    The lock lies on a file in the folder for temporary files. The kernel releases it when the process ends, however
-    it ends.
-    """
-    identity = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else device.type
-    path = Path(tempfile.gettempdir()) / f"explore-measuring-{identity}.lock"
+
+def nvidia_smi(query: str, device: torch.device) -> list[str]:
+    """The lines that `nvidia-smi` answers to a query of a GPU; none where the program is missing or fails."""
+    command = ["nvidia-smi", query, "--format=csv,noheader", f"--id=GPU-{gpu_identity(device)}"]
     try:
-        # Reading is enough to lock, and lets users share a file that one of them owns.
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def gpu_identity(device: torch.device) -> str:
+    """What tells a GPU from all others, whatever its number is in this process."""
+    return str(torch.cuda.get_device_properties(device).uuid)
 
 
 def _cpu_has_bf16() -> bool:

@@ -1,5 +1,7 @@
 """The whole cost of a network, cheapest part first."""
 
+from dataclasses import replace
+
 from torch import nn
 
 from explore.cost.device import resolve_device, resolve_precision
@@ -23,12 +25,24 @@ def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options:
         ValueError: an operator nobody counts, or a device or precision that does not exist here.
     """
     precision = resolve_precision(options.precision, resolve_device(options.device))
-    return Cost(
+    # Of a batch that is still to be found, one image is known.
+    batch_size = 1 if isinstance(options.batch_size, str) else options.batch_size
+    cost = Cost(
         params=count_params(network),
         macs=count_macs(network, image_shape).total,
-        memory_bytes=peak_memory(network, image_shape, options.batch_size, precision=precision),
-        throughput=measure_throughput(network, image_shape, options) if timed else None,
+        memory_bytes=peak_memory(network, image_shape, batch_size, precision=precision),
+        throughput=None,
     )
+    return timed_cost(cost, network, image_shape, options) if timed else cost
+
+
+def timed_cost(cost: Cost, network: nn.Module, image_shape: tuple[int, int, int], options: Measuring) -> Cost:
+    """A cost that was counted, with throughput and latency; memory is that of the batch that was timed."""
+    throughput = measure_throughput(network, image_shape, options)
+    memory_bytes = cost.memory_bytes
+    if throughput.batch_size != options.batch_size:
+        memory_bytes = peak_memory(network, image_shape, throughput.batch_size, precision=throughput.precision)
+    return replace(cost, throughput=throughput, memory_bytes=memory_bytes)
 
 
 def count_params(network: nn.Module) -> int:

@@ -1,8 +1,10 @@
 """How cost is measured: the settings of the Hydra group `cost`."""
 
 from dataclasses import dataclass
+from typing import Union
 
 DISPATCHES = ("eager", "compiled")
+AUTO = "auto"
 
 
 @dataclass(kw_only=True)
@@ -10,35 +12,39 @@ class Measuring:
     """Protocol of a throughput and latency measurement.
 
     Args:
-        batch_size: images in one pass of the throughput measurement; latency is always measured with one image.
+        batch_size: images in one pass of the throughput measurement, or `auto` for the number that is fastest; latency
+            is always measured with one image.
         warmup: blocks that run before any that counts.
-        blocks: timed blocks; the result is their median.
-        block_seconds: how long a block should last; the number of passes in a block is chosen from the warm-up.
+        block_seconds: how long a block should last; the number of passes in a block is chosen from the warm-up. Short
+            blocks meet the same machine as the blocks of the reference network beside them.
+        interval: blocks go on until the 95 % interval of the median is as narrow as this fraction of it to each side.
+        max_seconds: or until this time is over; then the figure says that it did not settle.
         precision: `auto`, `32-true` or `bf16-mixed`; `auto` is bfloat16 where the hardware multiplies it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the GPU where there is one.
         dispatch: `eager` launches operators one by one, `compiled` runs what torch.compile makes of them.
         threads: threads that the processor computes with; one core is the fair comparison where others work beside it.
-        max_seconds: no new block starts after this time, and no warm-up block after a quarter of it; throughput and
-            latency have it each, and each gets one pass of warm-up and one timed block in any case.
 
     Raises:
         ValueError: a count or a duration that cannot be measured with.
     """
 
-    batch_size: int = 256
+    batch_size: Union[int, str] = 256  # noqa: UP007 - OmegaConf reads no other form
     warmup: int = 3
-    blocks: int = 15
-    block_seconds: float = 0.02
+    block_seconds: float = 0.004
+    interval: float = 0.02
+    max_seconds: float = 3.0
     precision: str = "auto"
     device: str = "auto"
     dispatch: str = "eager"
     threads: int = 1
-    max_seconds: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "blocks", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"cost.{name} must be at least 1, got {getattr(self, name)}")
+        if isinstance(self.batch_size, str) and self.batch_size != AUTO:
+            raise ValueError(f"cost.batch_size must be a number of images or {AUTO}, got {self.batch_size!r}")
+        if not isinstance(self.batch_size, str) and self.batch_size < 1:
+            raise ValueError(f"cost.batch_size must be at least 1, got {self.batch_size}")
+        if self.threads < 1:
+            raise ValueError(f"cost.threads must be at least 1, got {self.threads}")
         if self.dispatch not in DISPATCHES:
             raise ValueError(f"cost.dispatch must be one of {', '.join(DISPATCHES)}, got {self.dispatch!r}")
         if self.warmup < 0:
@@ -46,3 +52,15 @@ class Measuring:
         for name in ("block_seconds", "max_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"cost.{name} must be above 0 seconds, got {getattr(self, name)}")
+        if not 0 < self.interval < 1:
+            raise ValueError(f"cost.interval must lie between 0 and 1, as 0.02 for ±2 %, got {self.interval}")
+
+    @property
+    def images(self) -> int:
+        """The batch size as a number; raises ValueError while it is still to be found."""
+        if isinstance(self.batch_size, str):
+            raise ValueError(
+                f"cost.batch_size must be a number of images here, got {self.batch_size!r}, which needs one network "
+                "that is timed; try cost.batch_size=256"
+            )
+        return self.batch_size

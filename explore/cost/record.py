@@ -10,9 +10,9 @@ class Throughput:
     """Speed of inference, with the protocol it was measured by.
 
     Args:
-        images_per_second: median over the timed blocks, at `batch_size`.
-        low: lower quartile of images per second over the blocks; equal to the median when there was one block.
-        high: upper quartile.
+        images_per_second: median over the timed blocks, at `batch_size`, as on a device that does nothing else.
+        low: lower end of the 95 % interval of the median.
+        high: upper end.
         latency_ms: median milliseconds of a pass with one image.
         batch_size: images in one pass.
         precision: `32-true` or `bf16-mixed`, as Lightning names them.
@@ -22,6 +22,12 @@ class Throughput:
         torch_version: version of torch.
         dispatch: `eager`, operators one by one, or `compiled`.
         memory_bytes: measured peak of the pass on a GPU, as `Cost.memory_bytes` counts it; None on the processor.
+        settled: whether the interval became as narrow as asked before the time was over; None where nobody looked.
+        latency_p90_ms: milliseconds that nine of ten passes with one image stay below.
+        latency_p99_ms: the same for 99 of a hundred.
+        driver: version of the GPU's driver; None on a processor.
+        reference_ms: milliseconds of a pass of the reference network on this device when nothing disturbs it.
+        strangers: processes on the GPU meanwhile that take no turns with this project.
     """
 
     images_per_second: float
@@ -36,6 +42,12 @@ class Throughput:
     torch_version: str
     dispatch: str = "eager"
     memory_bytes: int | None = None
+    settled: bool | None = None
+    latency_p90_ms: float | None = None
+    latency_p99_ms: float | None = None
+    driver: str | None = None
+    reference_ms: float | None = None
+    strangers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,5 +73,7 @@ class Cost:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Cost":
         """The inverse of `to_dict`."""
-        timed = record["throughput"]
-        return cls(**{**record, "throughput": None if timed is None else Throughput(**timed)})
+        if (timed := record["throughput"]) is None:
+            return cls(**record)
+        throughput = Throughput(**{**timed, "strangers": tuple(timed.get("strangers", ()))})
+        return cls(**{**record, "throughput": throughput})

@@ -7,9 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from explore.cost.device import autocast, exclusive, resolve_device, resolve_precision
+from explore.cost.device import autocast
 from explore.cost.options import Measuring
-from explore.cost.timing import CLOCK, Clock, Speed, ready, seconds_in_turn, synchronizer, threads
+from explore.cost.session import session
+from explore.cost.timing import Clock, ready
 from explore.cost.training_step import training_step
 
 # Behind torch's own limits a network would silently run eagerly; each network is another program for the same code.
@@ -21,35 +22,31 @@ def compare_throughput(
     image_shape: tuple[int, int, int],
     options: Measuring,
     report: Callable[[str], None],
-    clock: Clock = CLOCK,
-) -> tuple[dict[str, Speed], dict[str, str]]:
-    """Speeds of inference by name, and reasons by the names of those that cannot be compiled.
+    clock: Clock | None = None,
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Seconds of a pass in each turn by name, and reasons by the names of those that cannot be compiled.
 
-    As `measure_throughput` with the same options, but with the blocks of all networks in turn; all lie on the device
-    at the same time. `report` is told what goes on.
+    As `measure_throughput` with the same options, but with the blocks of all networks in turn, so that the values of
+    one turn belong together; all networks lie on the device at the same time. `report` is told what goes on.
 
     Raises:
         ValueError: the device or precision does not exist here, or a network lies on the meta device.
     """
-    device = resolve_device(options.device)
-    precision = resolve_precision(options.precision, device)
     with ExitStack() as stack:
-        stack.enter_context(exclusive(device))
-        stack.enter_context(threads(options.threads))
+        turn = stack.enter_context(session(options, clock))
         # Moved in inference mode, weights could not be trained any more.
         for network in networks.values():
-            stack.enter_context(ready(network, device))
+            stack.enter_context(ready(network, turn.device))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(autocast(device, precision))
-        images = torch.rand(options.batch_size, *image_shape, device=device)
+        stack.enter_context(autocast(turn.device, turn.precision))
+        images = torch.rand(options.images, *image_shape, device=turn.device)
         failures: dict[str, str] = {}
         forwards: Mapping[str, Callable[[Tensor], Tensor]] = networks
         if options.dispatch == "compiled":
             forwards, failures = _compiled(networks, images, report)
         report(f"timing {len(forwards)} networks in turn, {options.dispatch}")
         passes = {name: partial(forward, images) for name, forward in forwards.items()}
-        seconds = seconds_in_turn(passes, synchronizer(device), options, clock)
-    return {name: Speed.of(each, options.batch_size) for name, each in seconds.items()}, failures
+        return turn.time(passes, options.max_seconds) if passes else {}, failures
 
 
 def compare_training_steps(
@@ -57,21 +54,18 @@ def compare_training_steps(
     image_shape: tuple[int, int, int],
     options: Measuring,
     report: Callable[[str], None],
-    clock: Clock = CLOCK,
-) -> dict[str, Speed]:
-    """Speeds of training by name: as `measure_training_step`, but with the blocks of all networks in turn.
+    clock: Clock | None = None,
+) -> dict[str, list[float]]:
+    """Seconds of a training step in each turn by name: steps of copies of the networks, launched operator by operator.
 
     Raises:
         ValueError: the device or precision does not exist here, or a network lies on the meta device.
     """
-    device = resolve_device(options.device)
-    precision = resolve_precision(options.precision, device)
-    with exclusive(device), threads(options.threads):
-        images = torch.rand(options.batch_size, *image_shape, device=device)
-        steps = {name: training_step(network, images, precision) for name, network in networks.items()}
+    with session(options, clock) as turn:
+        images = torch.rand(options.images, *image_shape, device=turn.device)
+        steps = {name: training_step(network, images, turn.precision) for name, network in networks.items()}
         report(f"timing training steps of {len(steps)} networks in turn")
-        seconds = seconds_in_turn(steps, synchronizer(device), options, clock)
-    return {name: Speed.of(each, options.batch_size) for name, each in seconds.items()}
+        return turn.time(steps, options.max_seconds)
 
 
 def _compiled(

@@ -1,4 +1,4 @@
-"""Images per second and latency of a network: eval mode, warm-up, timed blocks, synchronised, median with spread."""
+"""Throughput and latency of a network, by the protocol of docs/measuring.md."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,63 +7,95 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explore.cost.device import autocast, device_name, exclusive, resolve_device, resolve_precision
+from explore.cost.device import autocast, device_name
 from explore.cost.options import Measuring
 from explore.cost.record import Throughput
-from explore.cost.timing import CLOCK, Clock, Speed, ready, seconds_per_pass, synchronizer, threads
+from explore.cost.session import Session, session
+from explore.cost.timing import Clock, Speed, ready
+
+_LATENCY_SHARE = 1 / 6  # of the time; the others are for throughput
+_PERCENTILES = (50, 90, 99)
+# Batches that `auto` tries, and how much faster a larger one has to be.
+_BATCHES = tuple(8 << doublings for doublings in range(10))
+_GAIN = 1.03
 
 
 def measure_throughput(
-    network: nn.Module,
-    image_shape: tuple[int, int, int],
-    options: Measuring,
-    clock: Clock = CLOCK,
+    network: nn.Module, image_shape: tuple[int, int, int], options: Measuring, clock: Clock | None = None
 ) -> Throughput:
     """Times inference of a network that takes float `batch × channels × height × width`.
 
     Images are random and lie on the device already. Weights are cast to bfloat16 once, not in every pass, where the
     precision asks for it. The network is moved to the device and back when it lies elsewhere, and its training mode
-    is as before. While it is timed, other processes of this machine that want to measure on the device wait.
+    is as before. While it is timed, other processes of this machine that train or measure on the device wait.
 
     Args:
         network: on the processor or a GPU, not compiled.
         image_shape: channels, height and width of one image, in pixels.
         options: the protocol.
-        clock: seconds, monotonic.
+        clock: seconds, for tests.
 
     Raises:
         ValueError: the device or precision does not exist here, or the network lies on the meta device.
     """
-    device = resolve_device(options.device)
-    precision = resolve_precision(options.precision, device)
-    synchronize = synchronizer(device)
     with (
-        exclusive(device),
-        threads(options.threads),
-        ready(network, device),
+        session(options, clock) as turn,
+        ready(network, turn.device),
         torch.inference_mode(),
-        autocast(device, precision),
+        autocast(turn.device, turn.precision),
     ):
-        images = torch.rand(options.batch_size, *image_shape, device=device)
-        forward = network if options.dispatch == "eager" else _compiled(network, images)
-        memory = _PeakMemory(device)
-        batches = seconds_per_pass(partial(forward, images), synchronize, options, clock)
-        memory_bytes = memory.peak([images, *network.parameters(), *network.buffers()])
-        singles = seconds_per_pass(partial(forward, images[:1]), synchronize, options, clock)
-    speed = Speed.of(batches, options.batch_size)
+        batch_size = options.batch_size
+        if isinstance(batch_size, str):
+            batch_size = fastest_batch(network, image_shape, turn)
+        return _timed(network, torch.rand(batch_size, *image_shape, device=turn.device), turn)
+
+
+def fastest_batch(network: nn.Module, image_shape: tuple[int, int, int], turn: Session) -> int:
+    """The power of two that gives the most images per second, up to what fits into memory.
+
+    Tried from the smallest on, until two in a row are no more than 3 % faster than the best before them.
+    """
+    best, most, disappointments = _BATCHES[0], 0.0, 0
+    for batch_size in _BATCHES:
+        try:
+            images = torch.rand(batch_size, *image_shape, device=turn.device)
+            seconds = turn.time({"": partial(network, images)}, turn.options.max_seconds / 30)[""]
+        except (torch.OutOfMemoryError, MemoryError):
+            break
+        if (speed := batch_size / float(np.median(seconds))) > _GAIN * most:
+            best, most, disappointments = batch_size, speed, 0
+        elif (disappointments := disappointments + 1) == 2:
+            break
+    return best
+
+
+def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
+    options = turn.options
+    forward = network if options.dispatch == "eager" else _compiled(network, images)
+    memory_bytes = _peak_memory(partial(forward, images), network, images) if turn.device.type == "cuda" else None
+    seconds = turn.time({"": partial(forward, images)}, options.max_seconds * (1 - _LATENCY_SHARE))[""]
+    singles = turn.latencies(partial(forward, images[:1]), options.max_seconds * _LATENCY_SHARE)
+    speed = Speed.of(seconds, len(images), options.interval)
+    median, slow, slowest = (1000 * np.percentile(singles, _PERCENTILES)).tolist()
     return Throughput(
         images_per_second=speed.images_per_second,
         low=speed.low,
         high=speed.high,
-        latency_ms=1000 * float(np.median(singles)),
-        batch_size=options.batch_size,
-        precision=precision,
-        device=device_name(device),
+        settled=speed.settled,
+        latency_ms=median,
+        latency_p90_ms=slow,
+        latency_p99_ms=slowest,
+        batch_size=len(images),
+        precision=turn.precision,
+        device=device_name(turn.device),
+        driver=turn.driver,
         threads=options.threads,
-        blocks=len(batches),
+        blocks=len(seconds),
+        reference_ms=1000 * turn.reference_seconds,
         torch_version=str(torch.__version__),
         dispatch=options.dispatch,
         memory_bytes=memory_bytes,
+        strangers=tuple(turn.strangers),
     )
 
 
@@ -77,19 +109,13 @@ def _compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
     return compiled
 
 
-class _PeakMemory:
-    """Peak bytes on a GPU since the object was made; None on the processor, which keeps no such record."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            torch.cuda.reset_peak_memory_stats(device)
-            self.before = torch.cuda.memory_allocated(device)
-
-    def peak(self, resident: list[Tensor]) -> int | None:
-        """Bytes of the resident tensors, which were there before, and of everything that came on top of them."""
-        if self.device.type != "cuda":
-            return None
-        own = sum(tensor.numel() * tensor.element_size() for tensor in resident)
-        return own + torch.cuda.max_memory_allocated(self.device) - self.before
+def _peak_memory(forward: Callable[[], object], network: nn.Module, images: Tensor) -> int:
+    """Peak bytes of a pass on a GPU: network and images, which are there before, and all that comes on top of them."""
+    forward()  # what is set up on first use stays
+    torch.cuda.synchronize(images.device)
+    torch.cuda.reset_peak_memory_stats(images.device)
+    before = torch.cuda.memory_allocated(images.device)
+    forward()
+    torch.cuda.synchronize(images.device)
+    own = sum(one.numel() * one.element_size() for one in (images, *network.parameters(), *network.buffers()))
+    return own + torch.cuda.max_memory_allocated(images.device) - before

@@ -1,4 +1,4 @@
-"""Timing passes again and again: warm-up, blocks of passes, the network and torch as they were afterwards."""
+"""Timing passes again and again: stopwatches, blocks of passes, ratios to a reference, medians with their intervals."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,93 +10,144 @@ from typing import Self
 
 import numpy as np
 import torch
+from scipy.special import bdtrik
 from torch import nn
-
-from explore.cost.options import Measuring
 
 Clock = Callable[[], float]
 CLOCK: Clock = time.perf_counter  # seconds, monotonic
+Stopwatch = Callable[[Callable[[], object], int], float]  # an action and how often to take it, to seconds in all
+
+_FEWEST = 8  # values without which the 95 % interval of a median says nothing: 6 are the least that have one
+_BESIDE = 0.5  # length of a block of the reference beside that of a long pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Images per second: median over the timed blocks, lower and upper quartile."""
+    """Images per second: median over the blocks, ends of its 95 % interval, and whether that is as narrow as asked."""
 
     images_per_second: float
     low: float
     high: float
+    settled: bool
 
     @classmethod
-    def of(cls, seconds: Sequence[float], batch_size: int) -> Self:
-        """The speed of passes of `batch_size` images that took so many seconds in each block."""
-        low, median, high = np.quantile([batch_size / one for one in seconds], [0.25, 0.5, 0.75]).tolist()
-        return cls(images_per_second=median, low=low, high=high)
+    def of(cls, seconds: Sequence[float], batch_size: int, interval: float) -> Self:
+        """The speed of passes of `batch_size` images that took so many seconds, one value for each block."""
+        low, median, high = median_interval([batch_size / one for one in seconds])
+        return cls(images_per_second=median, low=low, high=high, settled=settled(seconds, interval))
 
 
-class _Blocks:
-    """Blocks of a pass, each about as long as the options say."""
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median between the ends of its 95 % interval, from the order of the values alone (Conover, 1999, §3.2).
 
-    def __init__(
-        self, forward: Callable[[], object], synchronize: Callable[[], None], options: Measuring, clock: Clock
-    ) -> None:
-        self.forward, self.synchronize, self.options, self.clock = forward, synchronize, options, clock
-        self.passes = 1
-
-    def warm_up(self) -> None:
-        began = self.clock()
-        # The first pass also pays for what torch sets up on first use, so the blocks after it correct its estimate.
-        self._adjust(self.block())
-        for _ in range(self.options.warmup):
-            # Slow passes need little warm-up, and should leave time for more than one that counts.
-            if self.clock() - began >= self.options.max_seconds / 4:
-                break
-            self._adjust(self.block())
-
-    def block(self) -> float:
-        """Seconds of one pass, as the mean within a block."""
-        self.synchronize()
-        start = self.clock()
-        for _ in range(self.passes):
-            self.forward()
-        self.synchronize()
-        return (self.clock() - start) / self.passes
-
-    def _adjust(self, seconds: float) -> None:
-        self.passes = max(1, round(self.options.block_seconds / max(seconds, 1e-6)))
-
-
-def seconds_per_pass(
-    forward: Callable[[], object], synchronize: Callable[[], None], options: Measuring, clock: Clock
-) -> list[float]:
-    """Seconds of one pass, as the mean within each timed block."""
-    began, blocks = clock(), _Blocks(forward, synchronize, options, clock)
-    blocks.warm_up()
-    timed: list[float] = []
-    while len(timed) < options.blocks and (not timed or clock() - began < options.max_seconds):
-        timed.append(blocks.block())
-    return timed
-
-
-def seconds_in_turn(
-    passes: Mapping[str, Callable[[], object]], synchronize: Callable[[], None], options: Measuring, clock: Clock
-) -> dict[str, list[float]]:
-    """Seconds of one pass of each, with the blocks of all taken in turn: A B C A B C, and so on.
-
-    What else the machine does meanwhile then meets all of them alike, so that their ratios mean something even where
-    the figures themselves wander. Together they have `max_seconds` for each, and each gets as many
-    blocks as the others.
+    Of fewer than six values there is no such interval; then it reaches from the lowest to the highest.
     """
-    blocks = {name: _Blocks(forward, synchronize, options, clock) for name, forward in passes.items()}
-    began = clock()
-    for one in blocks.values():
-        one.warm_up()
+    ordered = np.sort(np.asarray(values, float))
+    count = len(ordered)
+    rank = max(0, int(bdtrik(0.025, count, 0.5))) if count >= 6 else 0
+    return float(ordered[rank]), float(np.median(ordered)), float(ordered[count - 1 - rank])
+
+
+def settled(values: Sequence[float], interval: float) -> bool:
+    """Whether the 95 % interval of the median is within that fraction of it, to each side."""
+    if len(values) < _FEWEST:
+        return False
+    low, median, high = median_interval(values)
+    return max(high - median, median - low) <= interval * median
+
+
+def alike(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether two series that belong together turn by turn cannot be told apart.
+
+    That is so when the 95 % interval of the median of their ratios has 1 in it.
+    """
+    low, _, high = median_interval([one / other for one, other in zip(first, second, strict=True)])
+    return low <= 1 <= high
+
+
+class Blocks:
+    """A pass that is timed in blocks of about `block_seconds`."""
+
+    def __init__(self, forward: Callable[[], object], watch: Stopwatch, block_seconds: float) -> None:
+        self.forward, self.watch, self.block_seconds = forward, watch, block_seconds
+        self.seconds = 0.0  # of one pass, as the last block of the warm-up had it
+
+    def warm_up(self, blocks: int, clock: Clock, until: float) -> None:
+        """Run blocks that do not count, no longer than `until` on the clock; they decide how many passes make one."""
+        # The first pass also pays for what torch sets up on first use, so the blocks after it correct its estimate.
+        self.seconds = self.watch(self.forward, 1)
+        for _ in range(blocks):
+            if clock() >= until:
+                break
+            self.seconds = self.block()
+
+    def block(self, at_least: float = 0.0) -> float:
+        """Seconds of one pass, as the mean within a block of `block_seconds` or `at_least` so many seconds."""
+        passes = max(1, round(max(self.block_seconds, at_least) / max(self.seconds, 1e-7)))
+        return self.watch(self.forward, passes) / passes
+
+
+def ratios_in_turn(
+    passes: Mapping[str, Blocks], reference: Blocks, go_on: Callable[[Mapping[str, Sequence[float]]], bool]
+) -> dict[str, list[float]]:
+    """Seconds of each pass over those of the reference, in turn: R A R B R ..., and again from the first.
+
+    A ratio is that of a block to the mean of the two blocks of the reference beside it, so that what else the machine
+    does meets both alike; for a pass that is longer than a block, those of the reference are longer too. Ends after a
+    whole turn, when `go_on(ratios so far)` is no longer true.
+    """
+    ratios: dict[str, list[float]] = {name: [] for name in passes}
+    before = reference.block()
+    while not next(iter(ratios.values())) or go_on(ratios):
+        for name, one in passes.items():
+            seconds, after = one.block(), reference.block(at_least=_BESIDE * one.seconds)
+            ratios[name].append(2 * seconds / (before + after))
+            before = after
+    return ratios
+
+
+def seconds_in_turn(passes: Mapping[str, Blocks], turns: int) -> dict[str, list[float]]:
+    """Seconds of one pass of each, with the blocks of all taken in turn: A B C A B C, and so on."""
     timed: dict[str, list[float]] = {name: [] for name in passes}
-    for turn in range(options.blocks):
-        if turn and clock() - began >= options.max_seconds * len(passes):
-            break
-        for name, one in blocks.items():
+    for _ in range(turns):
+        for name, one in passes.items():
             timed[name].append(one.block())
     return timed
+
+
+def stopwatch(device: torch.device, threads: int) -> Stopwatch:
+    """What tells the seconds of work on a device.
+
+    On a GPU its own events. On one core of a processor the time that the core computed for this thread: what others get
+    of it meanwhile is theirs. Several threads share their work in time that only the clock on the wall tells.
+    """
+    if device.type == "cuda":
+        return partial(_by_events, device)
+    return by_clock(time.thread_time if threads == 1 else time.perf_counter)
+
+
+def by_clock(clock: Clock) -> Stopwatch:
+    """A stopwatch for operators that have ended when they return."""
+
+    def watch(action: Callable[[], object], times: int) -> float:
+        start = clock()
+        for _ in range(times):
+            action()
+        return clock() - start
+
+    return watch
+
+
+def _by_events(device: torch.device, action: Callable[[], object], times: int) -> float:
+    with torch.cuda.device(device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(device)
+        start.record()
+        for _ in range(times):
+            action()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1000
 
 
 @contextmanager
@@ -124,12 +175,3 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def synchronizer(device: torch.device) -> Callable[[], None]:
-    """What waits until the device has done everything it was told to; the processor always has."""
-    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else _nothing_to_wait_for
-
-
-def _nothing_to_wait_for() -> None:
-    """Operators on the processor have ended when they return."""

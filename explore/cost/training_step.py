@@ -1,4 +1,4 @@
-"""Images per second of training: forward, backward and a step of AdamW."""
+"""A training step to be timed: forward, backward and a step of AdamW."""
 
 import copy
 from collections.abc import Callable
@@ -7,28 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explore.cost.device import autocast, exclusive, resolve_device, resolve_precision
-from explore.cost.options import Measuring
-from explore.cost.timing import CLOCK, Clock, Speed, seconds_per_pass, synchronizer, threads
-
-
-def measure_training_step(
-    network: nn.Module, image_shape: tuple[int, int, int], options: Measuring, clock: Clock = CLOCK
-) -> Speed:
-    """Times training steps of a copy of a classifier that takes float `batch × channels × height × width`.
-
-    Images and labels are random and lie on the device already; operators are launched one by one. Batch size, device,
-    precision and threads are those of the options; other processes of this machine that measure on the device wait.
-
-    Raises:
-        ValueError: the device or precision does not exist here, or the network lies on the meta device.
-    """
-    device = resolve_device(options.device)
-    precision = resolve_precision(options.precision, device)
-    with exclusive(device), threads(options.threads):
-        images = torch.rand(options.batch_size, *image_shape, device=device)
-        step = training_step(network, images, precision)
-        return Speed.of(seconds_per_pass(step, synchronizer(device), options, clock), options.batch_size)
+from explore.cost.device import autocast
 
 
 def training_step(network: nn.Module, images: Tensor, precision: str) -> Callable[[], None]:

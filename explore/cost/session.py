@@ -1,0 +1,130 @@
+"""One turn of measuring on a device: nobody else computes there, and the reference network is timed beside."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from explore.cost.device import device_name, driver_version, resolve_device, resolve_precision
+from explore.cost.options import Measuring
+from explore.cost.reference import calibrated, reference_pass
+from explore.cost.timing import (
+    CLOCK,
+    Blocks,
+    Clock,
+    Stopwatch,
+    by_clock,
+    ratios_in_turn,
+    settled,
+    stopwatch,
+    threads,
+)
+from explore.cost.turns import exclusive, strangers
+
+_CALIBRATION_SECONDS = 1.0
+_UNDISTURBED = 0.1  # of the blocks; a device that others use is left alone in its fastest moments only
+# Share of the time before which nothing counts as settled: what a machine does changes more slowly than blocks.
+_SOONEST = 0.25
+_LATENCIES = 1000  # are enough for the slowest in a hundred
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What all that is timed in one turn has in common.
+
+    `reference_seconds` is a pass of the reference network when nobody disturbs it. `strangers` are processes of others
+    on the GPU, which do not wait for turns.
+    """
+
+    device: torch.device
+    precision: str
+    options: Measuring
+    clock: Clock
+    watch: Stopwatch
+    reference: Blocks
+    reference_seconds: float
+    driver: str | None
+    strangers: Sequence[str]
+
+    def time(self, passes: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+        """Seconds of each pass in each block, as on an undisturbed device; all have as many blocks.
+
+        The blocks of all and of the reference are taken in turn, until every figure has settled or `seconds` for each
+        are over.
+        """
+        began = self.clock()
+        soonest, until = began + _SOONEST * seconds * len(passes), began + seconds * len(passes)
+        blocks = {name: Blocks(forward, self.watch, self.options.block_seconds) for name, forward in passes.items()}
+        for one in blocks.values():
+            one.warm_up(self.options.warmup, self.clock, self.clock() + seconds / 4)
+
+        def go_on(ratios: Mapping[str, Sequence[float]]) -> bool:
+            now = self.clock()
+            return now < until and (
+                now < soonest or not all(settled(one, self.options.interval) for one in ratios.values())
+            )
+
+        ratios = ratios_in_turn(blocks, self.reference, go_on)
+        return {name: [one * self.reference_seconds for one in each] for name, each in ratios.items()}
+
+    def latencies(self, forward: Callable[[], object], seconds: float) -> list[float]:
+        """Seconds of single passes on the clock, as one who waits for an answer sees them."""
+
+        def answered() -> None:
+            forward()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        answered()
+        wait, until, found = by_clock(self.clock), self.clock() + seconds, list[float]()
+        while not found or (len(found) < _LATENCIES and self.clock() < until):
+            found.append(wait(answered, 1))
+        return found
+
+
+@contextmanager
+def session(options: Measuring, clock: Clock | None = None) -> Iterator[Session]:
+    """Waits for the turn, and keeps the device until the end.
+
+    Args:
+        options: the protocol.
+        clock: tells seconds of everything, for tests; by default work is timed as `stopwatch` says.
+
+    Raises:
+        ValueError: the device or precision does not exist here.
+    """
+    device = resolve_device(options.device)
+    precision = resolve_precision(options.precision, device)
+    watch = by_clock(clock) if clock else stopwatch(device, options.threads)
+    with exclusive(device), threads(options.threads):
+        reference = Blocks(reference_pass(device, precision), watch, options.block_seconds)
+        reference.warm_up(options.warmup, clock or CLOCK, (clock or CLOCK)() + _CALIBRATION_SECONDS)
+        driver = driver_version(device)
+        protocol: dict[str, object] = {
+            "device": device_name(device),
+            "driver": driver,
+            "precision": precision,
+            "threads": options.threads,
+            "torch": str(torch.__version__),
+        }
+        yield Session(
+            device=device,
+            precision=precision,
+            options=options,
+            clock=clock or CLOCK,
+            watch=watch,
+            reference=reference,
+            reference_seconds=calibrated(protocol, lambda: _undisturbed(reference)),
+            driver=driver,
+            strangers=strangers(device),
+        )
+
+
+def _undisturbed(reference: Blocks) -> float:
+    until, seconds = time.monotonic() + _CALIBRATION_SECONDS, [reference.block()]
+    while time.monotonic() < until:
+        seconds.append(reference.block())
+    return float(np.quantile(seconds, _UNDISTURBED))

@@ -1,0 +1,96 @@
+"""Turns on a device: any number of processes of this machine compute side by side, but one that measures is alone.
+
+Two locks on files in the folder for temporary files, both released by the kernel when their process ends, however it
+ends. Who measures holds both for itself. Who computes shares the second, and passes through the first on the way: there
+it waits behind one who wants to measure, who would otherwise never meet a moment without anybody computing.
+"""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from explore.cost.device import gpu_identity, nvidia_smi
+
+
+class Turns:
+    """The turns of this process on one device. A turn must not be taken within a turn of the same process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._queue, self._device = (_open(path) for path in _files(device))
+
+    def close(self) -> None:
+        """Let go of the files."""
+        os.close(self._queue)
+        os.close(self._device)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Waits while another process measures, or waits to; takes microseconds when none does."""
+        fcntl.flock(self._queue, fcntl.LOCK_SH)
+        fcntl.flock(self._device, fcntl.LOCK_SH)
+        fcntl.flock(self._queue, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._device, fcntl.LOCK_UN)
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Waits until no other process computes or measures on the device, then keeps it for itself."""
+        fcntl.flock(self._queue, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._device, fcntl.LOCK_EX)
+            yield
+        finally:
+            fcntl.flock(self._device, fcntl.LOCK_UN)
+            fcntl.flock(self._queue, fcntl.LOCK_UN)
+
+
+@contextmanager
+def exclusive(device: torch.device) -> Iterator[None]:
+    """One turn of measuring on the device."""
+    turns = Turns(device)
+    try:
+        with turns.measuring():
+            yield
+    finally:
+        turns.close()
+
+
+def strangers(device: torch.device) -> list[str]:
+    """Processes on a GPU that take no turns there, as `name (pid)`; none on a processor, whose own scheduler is fair.
+
+    As far as the system shows them: from inside a container it may show none.
+    """
+    if device.type != "cuda":
+        return []
+    answers = (line.partition(",") for line in nvidia_smi("--query-compute-apps=pid,process_name", device))
+    others = {int(pid): name.strip() for pid, _, name in answers if pid.strip().isdigit()}
+    file = os.path.realpath(_files(device)[1])
+    return [f"{name} ({pid})" for pid, name in sorted(others.items()) if not _has_open(pid, file)]
+
+
+def _has_open(pid: int, file: str) -> bool:
+    try:
+        return any(os.path.realpath(link) == file for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it has ended, or belongs to somebody else
+        return False
+
+
+def _files(device: torch.device) -> tuple[Path, Path]:
+    identity = gpu_identity(device) if device.type == "cuda" else device.type
+    folder = Path(tempfile.gettempdir())
+    return folder / f"explore-queue-{identity}.lock", folder / f"explore-device-{identity}.lock"
+
+
+def _open(path: Path) -> int:
+    try:
+        # Reading is enough to lock, and lets users share a file that one of them owns.
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
