@@ -90,7 +90,7 @@ def wrong_pairs(speeds: Mapping[str, float], truth: Mapping[str, float]) -> int:
 
 
 def apart(truth: Mapping[str, float], gap: float, count: int) -> dict[str, float]:
-    """The first `count` of the speeds, from the fastest, each slower than the one before by the factor `gap` or more."""
+    """The first `count` of the speeds, from the fastest, each slower than the one before by `gap` or more."""
     chosen: dict[str, float] = {}
     for name, speed in sorted(truth.items(), key=lambda item: -item[1]):
         if not chosen or speed * gap <= min(chosen.values()):

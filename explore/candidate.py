@@ -16,6 +16,7 @@ from explore.architecture.network import Network, check
 from explore.architecture.pretrained import check_pretrained, load_pretrained
 from explore.architecture.published import adapted
 from explore.architecture.spec import Architecture, Model, architecture
+from explore.cost.allocator import keep_freed_memory
 from explore.cost.device import resolve_device, resolve_precision
 from explore.cost.measure import measure_cost, timed_cost
 from explore.cost.options import Measuring
@@ -118,6 +119,7 @@ def evaluate(candidate: Candidate, folder: Path, report: Report, costs: Path | N
     """
     clock = _Clock()
     folder.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     torch.set_num_threads(candidate.training.threads or os.cpu_count() or 1)
     cost: Cost | None = None
     curve: list[Epoch] = []

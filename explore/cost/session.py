@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from explore.cost.allocator import keep_freed_memory
 from explore.cost.device import device_name, driver_version, resolve_device, resolve_precision
 from explore.cost.options import Measuring
 from explore.cost.reference import calibrated, reference_pass
@@ -99,6 +100,7 @@ def session(options: Measuring, clock: Clock | None = None) -> Iterator[Session]
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     watch = by_clock(clock) if clock else stopwatch(device, options.threads)
+    keep_freed_memory()
     with exclusive(device), threads(options.threads):
         reference = Blocks(reference_pass(device, precision), watch, options.block_seconds)
         reference.warm_up(options.warmup, clock or CLOCK, (clock or CLOCK)() + _CALIBRATION_SECONDS)
