@@ -21,6 +21,7 @@ from explore.cost.device import resolve_device, resolve_precision
 from explore.cost.measure import measure_cost, timed_cost
 from explore.cost.options import Measuring
 from explore.cost.record import Cost
+from explore.cost.side_by_side import compare_throughput
 from explore.cost.store import find, identity, keep
 from explore.cost.throughput import measure_throughput
 from explore.data.dataset import Dataset, Split, load
@@ -31,6 +32,8 @@ from explore.training.fit import accuracy, fit
 from explore.training.module import Diverged
 from explore.training.options import Training
 
+# Share of the time for one network that each gets where several are timed together: neighbours need no more.
+_TOGETHER = 1 / 3
 COSTS = "costs"  # the folder of measured costs, in that of a study or of a single run
 
 
@@ -166,6 +169,25 @@ def time_published(name: str, dataset: Dataset, options: Measuring) -> dict[str,
     speed = measure_throughput(Network(network).deployed(), _shape(dataset), options)
     note = f"published depth and width, patches of {network.patch_size} pixels to divide these images; not trained here"
     return {"name": name, "throughput": speed.images_per_second, "accuracy": None, "note": note}
+
+
+def time_together(candidates: Mapping[int, Candidate], batch_sizes: Mapping[int, int]) -> dict[int, list[float]]:
+    """Seconds of a pass of each candidate, with as many values for each, taken in turn.
+
+    The candidates are those of one study: for the same images, by the same protocol, each at its batch size. Candidates
+    of the same architecture share their values. One that cannot be compiled is left out where the protocol compiles.
+    """
+    first = next(iter(candidates.values()))
+    dataset, options = load(first.data), replace(first.cost, max_seconds=_TOGETHER * first.cost.max_seconds)
+    names = {number: f"{one.architecture(dataset)} {batch_sizes[number]}" for number, one in candidates.items()}
+    numbers = {name: number for number, name in names.items()}
+    networks = {
+        name: build(replace(candidates[number], pretrained=None), dataset).deployed()
+        for name, number in numbers.items()
+    }
+    sizes = {name: batch_sizes[number] for name, number in numbers.items()}
+    seconds, _ = compare_throughput(networks, _shape(dataset), options, lambda text: None, batch_sizes=sizes)
+    return {number: seconds[name] for number, name in names.items() if name in seconds}
 
 
 def _shape(dataset: Dataset) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from explore import candidate as module
-from explore.candidate import Candidate, Limits, build, evaluate
+from explore.candidate import COSTS, Candidate, Limits, build, evaluate
 from explore.config import compose
 from explore.cost.record import Cost, Throughput
 from explore.data.dataset import load
@@ -31,7 +31,7 @@ TINY = (
     "training.threads=1",
     "training.precision=32-true",
     "cost.batch_size=8",
-    "cost.blocks=2",
+    "cost.max_seconds=0.01",
     "cost.warmup=0",
     "cost.block_seconds=0.001",
 )
@@ -63,7 +63,7 @@ def test_evaluation_is_complete_and_everything_is_reported(tmp_path: Path) -> No
     assert evaluation.accuracy == evaluation.curve[-1].val_accuracy
     assert list(evaluation.seconds) == ["build", "cost", "train"]
     assert evaluation.constraints == {}
-    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, "cost.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, COSTS}
     assert Evaluation.from_dict(json.loads(json.dumps(evaluation.to_dict()))) == evaluation
 
 

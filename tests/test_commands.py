@@ -35,7 +35,7 @@ TINY = (
     "training.batch_size=256",
     "training.threads=1",
     "cost.batch_size=4",
-    "cost.blocks=1",
+    "cost.max_seconds=0.01",
     "cost.warmup=0",
     "cost.block_seconds=0.001",
 )

@@ -330,7 +330,7 @@ def test_fused_attention_keeps_no_matrix_of_tokens():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_peak_memory_agrees_with_a_gpu():
-    options = Measuring(batch_size=64, device="cuda", precision="32-true", warmup=0, blocks=1)
+    options = Measuring(batch_size=64, device="cuda", precision="32-true", warmup=0, max_seconds=0.1)
     cost = measure_cost(mixer(64, 8, 256, 4), (3, 64, 64), options, timed=True)
     assert cost.throughput is not None
     assert cost.throughput.memory_bytes == pytest.approx(cost.memory_bytes, rel=0.25)
@@ -367,6 +367,12 @@ positive = st.floats(1e-3, 1e9)
         blocks=st.integers(1),
         torch_version=st.text(),
         memory_bytes=st.none() | st.integers(0),
+        settled=st.none() | st.booleans(),
+        latency_p90_ms=st.none() | positive,
+        latency_p99_ms=st.none() | positive,
+        driver=st.none() | st.text(),
+        reference_ms=st.none() | positive,
+        strangers=st.lists(st.text()).map(tuple),
     )
 )
 def test_timed_cost_survives_json(speed):

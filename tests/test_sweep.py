@@ -62,7 +62,7 @@ def test_a_search_leaves_a_front_a_page_and_every_trial(searched: Path) -> None:
     assert "explore.train +sweep=smoke" in (output / "report.html").read_text()
     for number in trials.trial:
         folder = output / "trials" / f"{number:04d}"
-        assert {"config.yaml", "last.ckpt", "log.txt", "cost.json"} <= {path.name for path in folder.iterdir()}
+        assert {"config.yaml", "last.ckpt", "log.txt"} <= {path.name for path in folder.iterdir()}
 
 
 def test_the_command_of_a_trial_trains_the_same_curve(

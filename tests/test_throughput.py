@@ -1,10 +1,11 @@
-"""A clock that the test moves gives exact medians, spreads and block lengths; devices, precisions and the lock between
-measurements are what they claim; the network is as before."""
+"""A clock that the test moves gives exact figures, whatever the machine does meanwhile; devices, precisions and turns
+are what they claim; the network is as before."""
 
 import fcntl
 import itertools
 import os
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from explore.cost import device as machine
-from explore.cost.device import device_name, exclusive, resolve_device, resolve_precision
+from explore.cost import session as turn
+from explore.cost.device import device_name, resolve_device, resolve_precision
 from explore.cost.measure import measure_cost
 from explore.cost.options import Measuring
 from explore.cost.throughput import measure_throughput
@@ -27,10 +29,14 @@ def own_lock(tmp_path, monkeypatch):
 
 
 class Clock:
-    """Stands still unless it is moved; passes move it."""
+    """Stands still unless it is moved; passes move it, all the more the slower the machine is."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.now, self.pace, self.drift = 100.0, 1.0, 1.0
+
+    def take(self, seconds: float) -> None:
+        self.pace *= self.drift
+        self.now += self.pace * seconds
 
     def __call__(self) -> float:
         return self.now
@@ -46,47 +52,109 @@ class Timed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         self.batches.append(len(images))
-        self.clock.now += next(self.durations) + self.per_image * len(images)
+        self.clock.take(next(self.durations) + self.per_image * len(images))
         return images
+
+
+REFERENCE = 0.002  # seconds of a pass of the reference network
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the reference network moves as well."""
+    clock = Clock()
+    monkeypatch.setattr(turn, "reference_pass", lambda device, precision: partial(clock.take, REFERENCE))
+    monkeypatch.setattr(turn, "calibrated", lambda protocol, measure: REFERENCE)
+    return clock
 
 
 def options(**changes) -> Measuring:
     return Measuring(**{"batch_size": 10, "precision": "32-true", "device": "cpu", **changes})
 
 
-def test_throughput_and_latency_are_exact():
-    clock = Clock()
+QUICK = {"warmup": 0, "max_seconds": 0.01, "block_seconds": 1e-9}
+
+
+def test_throughput_and_latency_are_exact(clock):
     network = Timed(clock, itertools.repeat(0.010), per_image=0.001)
     speed = measure_throughput(network, IMAGE, options(), clock)
     assert speed.images_per_second == pytest.approx(10 / 0.020)
     assert speed.low == pytest.approx(speed.high)
-    assert speed.latency_ms == pytest.approx(11)
-    assert (speed.batch_size, speed.blocks, speed.dispatch, speed.memory_bytes) == (10, 15, "eager", None)
+    assert (speed.latency_ms, speed.latency_p90_ms, speed.latency_p99_ms) == pytest.approx((11, 11, 11))
+    assert (speed.batch_size, speed.dispatch, speed.memory_bytes) == (10, "eager", None)
     assert (speed.threads, speed.torch_version) == (torch.get_num_threads(), torch.__version__)
+    assert (speed.settled, speed.driver, speed.strangers) == (True, None, ())
+    assert speed.reference_ms == 1000 * REFERENCE
 
 
-def test_median_and_quartiles_over_blocks():
-    clock = Clock()
-    warm, latency = [1.0] * 3, itertools.repeat(1.0)
-    network = Timed(clock, itertools.chain(warm, [5.0, 1.0, 4.0, 2.0, 100.0], latency))
-    speed = measure_throughput(network, IMAGE, options(warmup=2, blocks=5, max_seconds=1e9), clock)
-    assert (speed.low, speed.images_per_second, speed.high) == (2.0, 2.5, 5.0)
+def test_a_machine_that_slows_down_changes_no_figure(clock):
+    network = Timed(clock, itertools.repeat(0.010))
+    quick = measure_throughput(network, IMAGE, options(), clock).images_per_second
+    clock.pace = 1.7
+    assert measure_throughput(network, IMAGE, options(), clock).images_per_second == pytest.approx(quick)
+    clock.pace, clock.drift = 1.0, 1.001  # with every pass
+    assert measure_throughput(network, IMAGE, options(), clock).images_per_second == pytest.approx(quick, rel=1e-2)
 
 
-def test_a_block_lasts_as_long_as_asked_and_the_slow_first_pass_does_not_matter():
-    clock = Clock()
-    network = Timed(clock, itertools.chain([9.0], itertools.repeat(0.004)))
-    measure_throughput(network, IMAGE, options(warmup=2, blocks=3, block_seconds=0.02, max_seconds=60), clock)
-    assert network.batches == [10] * (1 + 1 + 5 + 3 * 5) + [1] * (1 + 5 + 5 + 3 * 5)
+def test_a_network_that_is_disturbed_has_not_settled(clock):
+    network = Timed(clock, itertools.cycle([0.010, 0.020]))
+    speed = measure_throughput(network, IMAGE, options(block_seconds=1e-9), clock)
+    assert not speed.settled
+    assert (speed.low, speed.high) == pytest.approx((10 / 0.020, 10 / 0.010))
+    assert speed.blocks > 50
 
 
-def test_time_that_is_up_ends_the_measurement_after_at_least_one_block():
-    clock = Clock()
-    quick, slow = Timed(clock, itertools.repeat(1.0)), Timed(clock, itertools.repeat(9.0))
-    assert measure_throughput(quick, IMAGE, options(warmup=9, max_seconds=5), clock).blocks == 3
-    assert measure_throughput(slow, IMAGE, options(warmup=9, max_seconds=5), clock).blocks == 1
-    assert quick.batches == [10] * (2 + 3) + [1] * (2 + 3)
-    assert slow.batches == [10] * (1 + 1) + [1] * (1 + 1)
+def test_a_figure_that_has_settled_ends_before_its_time(clock):
+    began = clock()
+    speed = measure_throughput(Timed(clock, itertools.repeat(0.010)), IMAGE, options(max_seconds=60), clock)
+    assert speed.settled
+    assert 10 < clock() - began < 30
+
+
+class Answering(nn.Module):
+    """One image in ten passes takes long."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.singles = clock, itertools.cycle([0.010] * 9 + [0.090])
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.clock.take(next(self.singles) if len(images) == 1 else 0.5)
+        return images
+
+
+def test_latency_has_its_own_percentiles(clock):
+    speed = measure_throughput(Answering(clock), IMAGE, options(max_seconds=30), clock)
+    assert (speed.latency_ms, speed.latency_p99_ms) == pytest.approx((10, 90))
+    assert speed.images_per_second == pytest.approx(20)
+
+
+def test_time_that_is_up_ends_the_measurement_after_at_least_one_block(clock):
+    speed = measure_throughput(Timed(clock, itertools.repeat(9.0)), IMAGE, options(warmup=9, max_seconds=5), clock)
+    assert (speed.blocks, speed.settled) == (1, False)
+
+
+class Saturating(nn.Module):
+    """A pass costs as much as `most` images at least; more than `room` do not fit."""
+
+    def __init__(self, clock: "Clock", most: int, room: int = 10**9) -> None:
+        super().__init__()
+        self.clock, self.most, self.room = clock, most, room
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        self.clock.take(1e-4 * max(self.most, len(images)))
+        return images
+
+
+@pytest.mark.parametrize(
+    ("most", "room", "batch_size"), [(64, 10**9, 64), (300, 10**9, 512), (1, 10**9, 8), (999, 100, 64)]
+)
+def test_automatic_batch_size_is_the_fastest_that_fits(clock, most, room, batch_size):
+    speed = measure_throughput(Saturating(clock, most, room), IMAGE, options(batch_size="auto"), clock)
+    assert speed.batch_size == batch_size
+    assert speed.images_per_second == pytest.approx(batch_size / 1e-4 / max(most, batch_size))
 
 
 class Failing(nn.Module):
@@ -105,7 +173,7 @@ def test_every_module_gets_its_mode_back(end, outcome):
     modes = [module.training for module in network.modules()]
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with outcome:
-        measure_throughput(network, IMAGE, options(warmup=0, blocks=1, block_seconds=1e-9))
+        measure_throughput(network, IMAGE, options(**QUICK))
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
 
@@ -125,7 +193,7 @@ class Spy(nn.Module):
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
 def test_passes_run_in_eval_mode_without_gradients_in_the_precision_asked_for(precision, dtype):
     network = Spy()
-    speed = measure_throughput(network, IMAGE, options(precision=precision, warmup=0, blocks=1, block_seconds=1e-9))
+    speed = measure_throughput(network, IMAGE, options(precision=precision, **QUICK))
     assert network.seen == {(dtype, True, False)}
     assert speed.precision == precision
     assert speed.images_per_second > 0
@@ -137,7 +205,7 @@ def test_a_network_without_weights_is_refused():
 
 
 def test_the_whole_cost():
-    cost = measure_cost(nn.Linear(2, 3), IMAGE, options(batch_size=2, blocks=1, warmup=0), timed=True)
+    cost = measure_cost(nn.Linear(2, 3), IMAGE, options(batch_size=2, **QUICK), timed=True)
     assert (cost.params, cost.macs, cost.memory_bytes) == (9, 12, 4 * (9 + 8 + 12))
     assert cost.throughput is not None
     assert cost.throughput.device == device_name(torch.device("cpu"))
@@ -158,7 +226,8 @@ def test_a_gpu_is_timed_and_the_network_comes_home():
     ("changes", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"blocks": 0}, "blocks must be at least 1, got 0"),
+        ({"batch_size": "most"}, "batch_size must be a number of images or auto, got 'most'"),
+        ({"interval": 0.0}, "interval must lie between 0 and 1, as 0.02 for ±2 %, got 0.0"),
         ({"warmup": -1}, "warmup must be at least 0, got -1"),
         ({"block_seconds": 0.0}, "block_seconds must be above 0 seconds, got 0.0"),
         ({"max_seconds": float("nan")}, "max_seconds must be above 0 seconds, got nan"),
@@ -231,21 +300,15 @@ def test_unknown_precisions_are_refused():
 
 def locked(folder: Path) -> bool:
     """Whether another process would have to wait; a lock belongs to the open file, so this one can ask."""
-    (path,) = folder.glob("*.lock")
+    (path,) = folder.glob("explore-device-*.lock")
     file = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
         os.close(file)
     return False
-
-
-def test_one_measurement_keeps_others_away_until_it_ends(own_lock):
-    with exclusive(torch.device("cpu")):
-        assert locked(own_lock)
-    assert not locked(own_lock)
 
 
 def test_a_measurement_that_fails_lets_others_in(own_lock):
@@ -268,5 +331,5 @@ class Watching(nn.Module):
 
 def test_the_lock_is_held_in_every_pass(own_lock):
     network = Watching(own_lock)
-    measure_throughput(network, IMAGE, options(warmup=0, blocks=2, block_seconds=1e-9))
+    measure_throughput(network, IMAGE, options(**QUICK))
     assert set(network.seen) == {True}

@@ -23,11 +23,13 @@ def compare_throughput(
     options: Measuring,
     report: Callable[[str], None],
     clock: Clock | None = None,
+    batch_sizes: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Seconds of a pass in each turn by name, and reasons by the names of those that cannot be compiled.
 
     As `measure_throughput` with the same options, but with the blocks of all networks in turn, so that the values of
-    one turn belong together; all networks lie on the device at the same time. `report` is told what goes on.
+    one turn belong together; all networks lie on the device at the same time. `report` is told what goes on;
+    `batch_sizes` are those of all networks, where not all have that of the options.
 
     Raises:
         ValueError: the device or precision does not exist here, or a network lies on the meta device.
@@ -39,13 +41,14 @@ def compare_throughput(
             stack.enter_context(ready(network, turn.device))
         stack.enter_context(torch.inference_mode())
         stack.enter_context(autocast(turn.device, turn.precision))
-        images = torch.rand(options.images, *image_shape, device=turn.device)
+        sizes = batch_sizes or dict.fromkeys(networks, options.images)
+        images = {name: torch.rand(size, *image_shape, device=turn.device) for name, size in sizes.items()}
         failures: dict[str, str] = {}
         forwards: Mapping[str, Callable[[Tensor], Tensor]] = networks
         if options.dispatch == "compiled":
             forwards, failures = _compiled(networks, images, report)
         report(f"timing {len(forwards)} networks in turn, {options.dispatch}")
-        passes = {name: partial(forward, images) for name, forward in forwards.items()}
+        passes = {name: partial(forward, images[name]) for name, forward in forwards.items()}
         return turn.time(passes, options.max_seconds) if passes else {}, failures
 
 
@@ -69,9 +72,9 @@ def compare_training_steps(
 
 
 def _compiled(
-    networks: Mapping[str, nn.Module], images: Tensor, report: Callable[[str], None]
+    networks: Mapping[str, nn.Module], images: Mapping[str, Tensor], report: Callable[[str], None]
 ) -> tuple[dict[str, Callable[[Tensor], Tensor]], dict[str, str]]:
-    """Every network compiled for these images, and the reasons of those that cannot be."""
+    """Every network compiled for its images, and the reasons of those that cannot be."""
     torch.compiler.reset()
     compiled: dict[str, Callable[[Tensor], Tensor]] = {}
     failures: dict[str, str] = {}
@@ -81,7 +84,7 @@ def _compiled(
             report(f"compiling {name}, {number} of {len(networks)}")
             forward: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
             try:
-                forward(images)
+                forward(images[name])
             except RuntimeError as error:  # of torch's compiler or the one that it calls
                 failures[name] = str(error).strip().partition("\n")[0]
             else:

@@ -64,7 +64,10 @@ class Proposal:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A trial as it is recorded. `folder` is relative to the study's output folder; times are local."""
+    """A trial as it is recorded. `folder` is relative to the study's output folder; times are local.
+
+    `alike` are the numbers of trials from which a comparison of speeds could not tell it apart.
+    """
 
     number: int
     trial_id: int
@@ -77,6 +80,7 @@ class Trial:
     continues: int | None
     owner: Mapping[str, Any]
     heartbeat: float
+    alike: tuple[int, ...] = ()
 
     @property
     def status(self) -> str:

@@ -1,0 +1,51 @@
+"""A cost is found again under the same network, protocol and device, and under no other.
+
+python -m pytest tests/test_cost_store.py
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from explore.cost.record import Cost
+from explore.cost.store import find, identity, keep
+
+COST = Cost(params=1, macs=2, memory_bytes=3, throughput=None)
+CPU = torch.device("cpu")
+
+
+def test_what_is_kept_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "costs"
+    assert find(folder, "a") is None
+    keep(folder, "a", COST)
+    assert find(folder, "a") == COST
+    assert find(folder, "b") is None
+    assert [path.name for path in folder.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"params": 1, "throughput": {"images_per_second": 1}}'])
+def test_what_cannot_be_read_is_measured_again(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert find(tmp_path, "a") is None
+
+
+def test_identity_follows_description_device_and_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = tmp_path / "own_mixing_of_a_test.py"
+    source.write_text("from torch import nn\nclass Own(nn.Module):\n    pass\n")
+    from own_mixing_of_a_test import Own  # type: ignore[import-not-found]
+
+    network = nn.Sequential(nn.Linear(2, 2), Own())
+    first = identity(network, {"depth": 1}, CPU)
+    assert identity(nn.Sequential(nn.Linear(2, 2), Own()), {"depth": 1}, CPU) == first
+    others = {identity(network, {"depth": 2}, CPU), identity(nn.Linear(2, 2), {"depth": 1}, CPU)}
+    monkeypatch.setattr("explore.cost.store.device_name", lambda device: "another one")
+    others.add(identity(network, {"depth": 1}, CPU))
+    monkeypatch.undo()
+    source.write_text(source.read_text() + "# mended\n")
+    others.add(identity(network, {"depth": 1}, CPU))
+    assert len(others - {first}) == 4
+    del sys.modules["own_mixing_of_a_test"]

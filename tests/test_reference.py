@@ -1,0 +1,83 @@
+"""The reference network is a Mixer, its speed is measured once for each protocol and kept, and a process that measures
+keeps its memory.
+
+python -m pytest tests/test_reference.py
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from explore.cost.allocator import keep_freed_memory
+from explore.cost.reference import SIZES, ReferenceMixer, Size, calibrated, reference_pass
+
+PROTOCOL: dict[str, object] = {"device": "one", "threads": 1}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "explore"
+
+
+def refuse() -> float:
+    raise AssertionError("it was measured before")
+
+
+def test_the_speed_is_measured_once_for_each_protocol(cache: Path) -> None:
+    assert calibrated(PROTOCOL, lambda: 0.25) == 0.25
+    assert calibrated(PROTOCOL, refuse) == 0.25
+    assert calibrated({**PROTOCOL, "threads": 2}, lambda: 0.5) == 0.5
+    records = [json.loads(path.read_text()) for path in cache.iterdir()]
+    assert sorted((one["threads"], one["seconds"]) for one in records) == [(1, 0.25), (2, 0.5)]
+
+
+def test_a_file_that_cannot_be_read_is_written_anew(cache: Path) -> None:
+    calibrated(PROTOCOL, lambda: 0.25)
+    (file,) = cache.iterdir()
+    file.write_text("{")
+    assert calibrated(PROTOCOL, lambda: 0.5) == 0.5
+    assert calibrated(PROTOCOL, refuse) == 0.5
+
+
+def test_a_folder_that_cannot_be_made_costs_a_measurement(cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    assert calibrated(PROTOCOL, lambda: 0.25) == 0.25
+    assert calibrated(PROTOCOL, lambda: 0.5) == 0.5
+
+
+def test_the_network_is_a_mixer() -> None:
+    size = Size(batch=2, tokens=6, width=8, depth=2)
+    network, x = ReferenceMixer(size), torch.rand(2, 6, 8)
+    assert sum(one.numel() for one in network.parameters()) == 2 * (6 * 4 * 2 + 4 + 6 + 8 * 32 * 2 + 32 + 8 + 4 * 8)
+    assert network(x).shape == x.shape
+    x[:, 3] += 1
+    assert (network(x) != network(torch.rand(2, 6, 8))).all()
+
+
+def test_making_it_leaves_the_generator_alone() -> None:
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    reference_pass(torch.device("cpu"), "32-true")()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert set(SIZES) == {"cpu", "cuda"}
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="glibc"
+)
+def test_memory_that_was_freed_is_not_handed_out_anew() -> None:
+    import resource
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            torch.ones(2**22)  # 16 MiB, 4,096 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory()
+    faults()
+    assert faults() < 100

@@ -1,0 +1,187 @@
+"""Who measures is alone on the device, who computes shares it, nobody waits for a process that was killed, and
+processes that take no turns are named.
+
+python -m pytest tests/test_turns.py
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from explore.cost.device import driver_version
+from explore.cost.turns import Turns, exclusive, strangers
+
+CPU = torch.device("cpu")
+GPU = torch.device("cuda", 0)
+AT_ONCE, SOON = 0.2, 20.0  # seconds
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def turns() -> Iterator[Callable[[], Turns]]:
+    """Turns of as many parties as are asked for: locks belong to open files, so that one process can be several."""
+    made: list[Turns] = []
+
+    def make() -> Turns:
+        made.append(Turns(CPU))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def waiting(turn: AbstractContextManager[None]) -> tuple[threading.Thread, threading.Event]:
+    """A thread that takes a turn, and what it sets when it has it."""
+    has_it = threading.Event()
+
+    def take() -> None:
+        with turn:
+            has_it.set()
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    return thread, has_it
+
+
+def test_any_number_may_compute(turns: Callable[[], Turns]) -> None:
+    with turns().computing(), turns().computing():
+        thread, has_it = waiting(turns().computing())
+        assert has_it.wait(SOON)
+        thread.join()
+
+
+def test_one_measures_when_the_last_has_computed(turns: Callable[[], Turns]) -> None:
+    with turns().computing():
+        thread, has_it = waiting(turns().measuring())
+        assert not has_it.wait(AT_ONCE)
+    assert has_it.wait(SOON)
+    thread.join()
+
+
+@pytest.mark.parametrize("kind", ["computing", "measuring"])
+def test_nobody_gets_in_while_one_measures(turns: Callable[[], Turns], kind: str) -> None:
+    with turns().measuring():
+        thread, has_it = waiting(getattr(turns(), kind)())
+        assert not has_it.wait(AT_ONCE)
+    assert has_it.wait(SOON)
+    thread.join()
+
+
+def test_one_who_wants_to_measure_is_not_kept_waiting_by_ever_new_steps(turns: Callable[[], Turns]) -> None:
+    """Two who compute in steps that overlap leave no moment without anybody."""
+    first, second, measurer = turns(), turns(), turns()
+    stop = threading.Event()
+
+    def steps(own: Turns, other: threading.Event, mine: threading.Event) -> None:
+        while not stop.is_set():
+            with own.computing():
+                mine.set()
+                other.wait(0.05)  # until the other one is in its step
+                other.clear()
+
+    a, b = threading.Event(), threading.Event()
+    workers = [
+        threading.Thread(target=steps, args=(first, a, b), daemon=True),
+        threading.Thread(target=steps, args=(second, b, a), daemon=True),
+    ]
+    for worker in workers:
+        worker.start()
+    thread, has_it = waiting(measurer.measuring())
+    assert has_it.wait(SOON)
+    stop.set()
+    for one in (thread, *workers):
+        one.join()
+
+
+HOLDER = """
+import sys, tempfile, time, torch
+tempfile.tempdir = sys.argv[2]
+from explore.cost.turns import Turns
+with getattr(Turns(torch.device("cpu")), sys.argv[1])():
+    print("mine", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kind", ["computing", "measuring"])
+def test_nobody_waits_for_a_process_that_was_killed(turns: Callable[[], Turns], own_locks: Path, kind: str) -> None:
+    command = [sys.executable, "-c", HOLDER, kind, str(own_locks)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "mine\n"
+        thread, has_it = waiting(turns().measuring())
+        assert not has_it.wait(AT_ONCE)
+        os.kill(holder.pid, signal.SIGKILL)
+    assert has_it.wait(SOON)
+    thread.join()
+
+
+def test_a_turn_that_fails_is_over(turns: Callable[[], Turns]) -> None:
+    with pytest.raises(RuntimeError, match="broken"), exclusive(CPU):
+        raise RuntimeError("broken")
+    with turns().measuring():
+        pass
+
+
+def test_a_processor_has_no_strangers_and_no_driver() -> None:
+    assert strangers(CPU) == []
+    assert driver_version(CPU) is None
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A GPU whose `nvidia-smi` says what a test wants, in the format of the real one."""
+    properties = SimpleNamespace(uuid="8b1f")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def says(text: str) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f'#!/bin/sh\n[ "$3" = --id=GPU-8b1f ] && cat <<END\n{textwrap.dedent(text).strip()}\nEND\n')
+        program.chmod(0o755)
+
+    return says
+
+
+def test_the_driver_is_that_of_the_gpu(gpu: Callable[[str], None]) -> None:
+    gpu("580.95.05")
+    assert driver_version(GPU) == "580.95.05"
+
+
+def test_processes_that_take_no_turns_are_named(gpu: Callable[[str], None]) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=print)
+    other.start()
+    other.join()  # an identifier that is no process of ours
+    own = Turns(GPU)
+    gpu(f"""
+        {other.pid}, /usr/bin/python3
+        {os.getpid()}, python
+        """)
+    assert strangers(GPU) == [f"/usr/bin/python3 ({other.pid})"]
+    own.close()
+    gpu("No running processes found")
+    assert strangers(GPU) == []
+
+
+def test_without_nvidia_smi_nobody_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="8b1f"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert strangers(GPU) == []
+    assert driver_version(GPU) is None
