@@ -4,15 +4,15 @@ python -m pytest tests/test_rivals.py
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from filled_studies import TEMPLATE, fabricated
 from hypothesis import given
 from hypothesis import strategies as st
 
 from explore.evaluation import FAILED, Evaluation
 from explore.search.rivals import Compared, rivals, with_speeds
 from explore.search.study import front
-from tests.filled_studies import TEMPLATE, fabricated
 
 points = st.lists(st.tuples(st.floats(0, 1), st.floats(1, 1e6)), max_size=25)
 
@@ -28,7 +28,8 @@ def test_rivals_are_the_front_and_those_that_ten_per_cent_more_speed_would_bring
     trials = fabricated(found)
     members = front(trials)
     expected = set()
-    for index, (accuracy, speed) in enumerate(found):
+    for index, trial in enumerate(trials):
+        accuracy, speed = trial.accuracy or 0.0, trial.throughput or 0.0
         others = [(one.accuracy or 0.0, one.throughput or 0.0) for one in members if one.number != index]
         raised = 1.1 * speed
         beaten = any(a >= accuracy and s >= raised and (a, s) != (accuracy, raised) for a, s in others)
@@ -41,7 +42,7 @@ def test_rivals_are_the_front_and_those_that_ten_per_cent_more_speed_would_bring
 
 
 def test_nobody_competes_where_nothing_is_complete() -> None:
-    failed = TEMPLATE.__class__(**{**TEMPLATE.__dict__, "evaluation": Evaluation(status=FAILED)})
+    failed = replace(TEMPLATE, evaluation=Evaluation(status=FAILED))
     assert rivals([]) == rivals([failed]) == []
 
 

@@ -1,7 +1,7 @@
 """Trials that compete for a place on the front, and what came of comparing their speeds side by side.
 
-Every trial was measured at its own time. Before a result is shown, the members of the front and those that a small error
-may have kept from it are measured again together, so that the final order is that of a comparison.
+Every trial was measured at its own time. Before a result is shown, the members of the front and those that a small
+error may have kept from it are measured again together, so that the final order is that of a comparison.
 """
 
 from collections.abc import Mapping, Sequence
