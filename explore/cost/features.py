@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 VIEW = "view"  # the kind of operators that only look at their input in another way
-COUNTS = ("calls", "macs", "bytes", "rows")
+COUNTS = ("calls", "macs", "filled_macs", "bytes", "far_bytes", "rows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,14 +15,17 @@ class Work:
     Args:
         calls: operators.
         macs: multiply-adds.
+        filled_macs: the same with the last axis of what comes out filled up to a multiple of 16, as vector units do.
         bytes: read and written, each tensor once for each operator that it goes into or comes out of.
-        rows: vectors along the last axis of what comes out, which short rows make expensive; for a product of a batch
-            of matrices the matrices.
+        far_bytes: those of them in tensors above 4 MiB, which do not stay in a cache near a core.
+        rows: vectors along the last axis of what comes out; short ones cost more than their bytes.
     """
 
     calls: int = 0
     macs: int = 0
+    filled_macs: int = 0
     bytes: int = 0
+    far_bytes: int = 0
     rows: int = 0
 
     def __add__(self, other: "Work") -> "Work":

@@ -1,6 +1,7 @@
 """The features of a network, from one pass on the meta device: nothing is computed and nothing is allocated."""
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch.utils._pytree import tree_leaves
 from explore.cost.features import VIEW, Features, Work
 from explore.cost.hollow import hollow
 from explore.cost.operators import COUNTED, KINDS, OTHER
+
+_VECTOR = 16  # numbers in float32 that the widest vector units of processors take at once
+_FAR = 4 * 2**20  # bytes
 
 
 def features(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> Features:
@@ -55,16 +59,29 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not func._schema.is_mutable and all(one.untyped_storage()._cdata in known for one in outputs):
             self.work[VIEW] += Work(calls=1)
             return result
-        handle = COUNTED.get(name)
-        # The handles are those of a traced graph, so that one formula serves both.
-        macs = handle([_Value(one) for one in args], [_Value(one) for one in outputs]) if handle else 0
-        self.work[KINDS.get(name, OTHER)] += Work(
-            calls=1,
-            macs=round(macs if isinstance(macs, int | float) else sum(macs.values())),
-            bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*inputs, *outputs)),
-            rows=sum(tensor.numel() // max(1, tensor.shape[-1]) for tensor in outputs if tensor.dim()),
-        )
+        self.work[KINDS.get(name, OTHER)] += _work(_macs(name, args, outputs), inputs, outputs)
         return result
+
+
+def _macs(name: str, args: Sequence[Any], outputs: Sequence[Tensor]) -> int:
+    """Multiply-adds by the formula for traced graphs; 0 for an operator without one."""
+    if name not in COUNTED:
+        return 0
+    count = COUNTED[name]([_Value(one) for one in args], [_Value(one) for one in outputs])
+    return round(sum(count.values()) if isinstance(count, Counter) else count)
+
+
+def _work(macs: int, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work:
+    sizes = [tensor.numel() * tensor.element_size() for tensor in (*inputs, *outputs)]
+    length = outputs[0].shape[-1] if outputs and outputs[0].dim() else 1
+    return Work(
+        calls=1,
+        macs=macs,
+        filled_macs=macs * math.ceil(length / _VECTOR) * _VECTOR // max(1, length),
+        bytes=sum(sizes),
+        far_bytes=sum(size for size in sizes if size > _FAR),
+        rows=sum(tensor.numel() // max(1, tensor.shape[-1]) for tensor in outputs if tensor.dim()),
+    )
 
 
 class _Value:
