@@ -91,7 +91,7 @@ def cross_validated(features: Sequence[Features], seconds: Sequence[float], fold
     predicted = np.empty_like(measured)
     for one in range(folds):
         model = _fit([each for each, part in zip(features, fold, strict=True) if part != one], measured[fold != one])
-        for place in np.flatnonzero(fold == one):
+        for place in np.flatnonzero(fold == one).tolist():
             predicted[place] = model.predict(features[place])
     return Errors(
         median=float(np.median(np.abs(predicted / measured - 1))),

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,15 +59,18 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not func._schema.is_mutable and all(one.untyped_storage()._cdata in known for one in outputs):
             self.work[VIEW] += Work(calls=1)
             return result
-        self.work[KINDS.get(name, OTHER)] += _work(_macs(name, args, outputs), inputs, outputs)
+        self.work[KINDS.get(name, OTHER)] += _work(_macs(func, args, kwargs, outputs), inputs, outputs)
         return result
 
 
-def _macs(name: str, args: Sequence[Any], outputs: Sequence[Tensor]) -> int:
-    """Multiply-adds by the formula for traced graphs; 0 for an operator without one."""
-    if name not in COUNTED:
+def _macs(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Sequence[Tensor]) -> int:
+    """Multiply-adds by the formula for traced graphs, which know every argument; 0 for an operator without one."""
+    schema = func._schema
+    if schema.name not in COUNTED:
         return 0
-    count = COUNTED[name]([_Value(one) for one in args], [_Value(one) for one in outputs])
+    rest = schema.arguments[len(args) :]
+    every = [*args, *(kwargs.get(one.name, one.default_value) for one in rest)]
+    count = COUNTED[schema.name]([_Value(one) for one in every], [_Value(one) for one in outputs])
     return round(sum(count.values()) if isinstance(count, Counter) else count)
 
 
