@@ -34,6 +34,7 @@ from explore.search.space import parse_space, to_overrides
 BAR_ERROR, BAR_RANKS = 0.05, 0.98
 _SWEEP = "+sweep=pareto"
 _REFERENCE = ["token_mixing=mlp", "channel_mixing=mlp", "model.depth=2", "model.width=32"]
+_COMPARISONS = 7
 _DEFAULTS = {"networks": "100", "repeats": "20", "seed": "0", "format": "text"}
 
 
@@ -57,9 +58,12 @@ def candidates(base: Sequence[str], config: Config, dataset: Dataset, seed: int)
 def seconds_per_pass(
     network: nn.Module, reference: nn.Module, shape: tuple[int, int, int], options: Measuring
 ) -> float:
-    """Seconds of a pass in units of those of the reference network, whose blocks are timed in between."""
-    speeds, _ = compare_throughput({"network": network, "reference": reference}, shape, options, lambda text: None)
-    return speeds["reference"].images_per_second / speeds["network"].images_per_second
+    """Seconds of a pass in units of those of the reference network: the median of short comparisons, all interleaved."""
+    pair, ratios = {"network": network, "reference": reference}, []
+    for _ in range(_COMPARISONS):
+        speeds, _ = compare_throughput(pair, shape, options, lambda text: None)
+        ratios.append(speeds["reference"].images_per_second / speeds["network"].images_per_second)
+    return statistics.median(ratios)
 
 
 def measure(base: Sequence[str], networks: int, repeats: int, seed: int) -> tuple[Errors, list[float], float]:
@@ -67,7 +71,7 @@ def measure(base: Sequence[str], networks: int, repeats: int, seed: int) -> tupl
     config = compose(base)
     dataset = load(config.data)
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    options = replace(config.cost, blocks=9, max_seconds=0.5)
+    options = replace(config.cost, warmup=1, blocks=3, block_seconds=0.01, max_seconds=0.5)
     reference = build(vary(base, _REFERENCE).candidate, dataset).deployed()
     chosen = list(islice(candidates(base, config, dataset, seed), networks))
     seconds, known, traced = [], list[Features](), []
