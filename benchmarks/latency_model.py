@@ -58,7 +58,7 @@ def candidates(base: Sequence[str], config: Config, dataset: Dataset, seed: int)
 def seconds_per_pass(
     network: nn.Module, reference: nn.Module, shape: tuple[int, int, int], options: Measuring
 ) -> float:
-    """Seconds of a pass in units of those of the reference network: the median of short comparisons, all interleaved."""
+    """Seconds of a pass in units of those of the reference network: the median of short comparisons."""
     pair, ratios = {"network": network, "reference": reference}, []
     for _ in range(_COMPARISONS):
         speeds, _ = compare_throughput(pair, shape, options, lambda text: None)
