@@ -2,11 +2,10 @@
 
     python -m benchmarks.latency_model [format=json] [networks=100] [repeats=20] [seed=0] [OVERRIDE ...]
 
-Random networks of the space of `+sweep=pareto` are measured, each in turn with the same reference network, so that the
-drift of the machine cancels; an OVERRIDE changes space, images or protocol as it does for a sweep. The model is fitted
-to nine tenths of them and asked for the others, ten times. The bars are for its median error and rank correlation.
-Beside them: how far the first few networks are off when they are measured once more, which no model can be better than;
-and the time that the features of a network take.
+Random networks of the space of `+sweep=pareto` are measured as in a trial, but for a shorter time; an OVERRIDE changes
+space, images or protocol as it does for a sweep. The model is fitted to nine tenths of them and asked for the others,
+ten times. The bars are for its median error and rank correlation. Beside them: how far the first few networks are off
+when they are measured once more, which no model can be better than; and the time that the features of a network take.
 """
 
 import json
@@ -25,7 +24,7 @@ from explore.config import compose, has_option, vary
 from explore.cost.features import Features
 from explore.cost.latency_model import Errors, cross_validated
 from explore.cost.options import Measuring
-from explore.cost.side_by_side import compare_throughput
+from explore.cost.throughput import measure_throughput
 from explore.cost.trace import features
 from explore.data.dataset import Dataset, load
 from explore.schema import Config
@@ -33,8 +32,7 @@ from explore.search.space import parse_space, to_overrides
 
 BAR_ERROR, BAR_RANKS = 0.05, 0.98
 _SWEEP = "+sweep=pareto"
-_REFERENCE = ["token_mixing=mlp", "channel_mixing=mlp", "model.depth=2", "model.width=32"]
-_COMPARISONS = 7
+_SECONDS = 0.8  # for each measurement
 _DEFAULTS = {"networks": "100", "repeats": "20", "seed": "0", "format": "text"}
 
 
@@ -55,15 +53,10 @@ def candidates(base: Sequence[str], config: Config, dataset: Dataset, seed: int)
             yield candidate
 
 
-def seconds_per_pass(
-    network: nn.Module, reference: nn.Module, shape: tuple[int, int, int], options: Measuring
-) -> float:
-    """Seconds of a pass in units of those of the reference network: the median of short comparisons."""
-    pair, ratios = {"network": network, "reference": reference}, []
-    for _ in range(_COMPARISONS):
-        speeds, _ = compare_throughput(pair, shape, options, lambda text: None)
-        ratios.append(speeds["reference"].images_per_second / speeds["network"].images_per_second)
-    return statistics.median(ratios)
+def seconds_per_pass(network: nn.Module, shape: tuple[int, int, int], options: Measuring) -> tuple[float, int]:
+    """Seconds of a pass, and the images in it."""
+    speed = measure_throughput(network, shape, options)
+    return speed.batch_size / speed.images_per_second, speed.batch_size
 
 
 def measure(base: Sequence[str], networks: int, repeats: int, seed: int) -> tuple[Errors, list[float], float]:
@@ -71,20 +64,17 @@ def measure(base: Sequence[str], networks: int, repeats: int, seed: int) -> tupl
     config = compose(base)
     dataset = load(config.data)
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    options = replace(config.cost, warmup=1, blocks=3, block_seconds=0.01, max_seconds=0.5)
-    reference = build(vary(base, _REFERENCE).candidate, dataset).deployed()
+    options = replace(config.cost, max_seconds=_SECONDS)
     chosen = list(islice(candidates(base, config, dataset, seed), networks))
     seconds, known, traced = [], list[Features](), []
     for candidate in chosen:
         network = build(candidate, dataset).deployed()
+        taken, images = seconds_per_pass(network, shape, options)
+        seconds.append(taken)
         start = time.perf_counter()
-        known.append(features(network, shape, options.batch_size))
+        known.append(features(network, shape, images))
         traced.append(time.perf_counter() - start)
-        seconds.append(seconds_per_pass(network, reference, shape, options))
-    again = [
-        seconds_per_pass(build(candidate, dataset).deployed(), reference, shape, options)
-        for candidate in chosen[:repeats]
-    ]
+    again = [seconds_per_pass(build(one, dataset).deployed(), shape, options)[0] for one in chosen[:repeats]]
     apart = [abs(second / first - 1) for first, second in zip(seconds, again, strict=False)]
     return cross_validated(known, seconds), apart, 1000 * statistics.median(traced)
 
