@@ -54,7 +54,18 @@ OWNERS = {
 }
 # Reading a study, a report and a help text must not wait for these.
 HEAVY = {"torch", "lightning", "wandb"}
-LIGHT = {"cost.record", "evaluation", "search", "cluster", "reporting", "view", "tracking", "command"}
+LIGHT = {
+    "cost.record",
+    "cost.features",
+    "cost.latency_model",
+    "evaluation",
+    "search",
+    "cluster",
+    "reporting",
+    "view",
+    "tracking",
+    "command",
+}
 
 
 def dotted(path: Path) -> str:

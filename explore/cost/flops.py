@@ -35,7 +35,7 @@ def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> Macs:
     One multiply-add counts one, as in the papers of the field; FLOPs as two operations each are twice as many. Biases,
     normalisation, activation functions and pooling are not counted. The network is traced in eval mode on the meta
     device, where it costs no memory; where that is impossible (a convolution cannot be traced there), on the processor
-    with weights that share one zero, so that only the activations of one image need memory.
+    with weights that share one row of zeros, so that only the activations of one image need memory.
 
     Args:
         network: takes float `batch × channels × height × width`; on any device, the meta device included; not
@@ -48,7 +48,7 @@ def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> Macs:
     try:
         analysis = _trace(network, image_shape, "meta", lambda tensor: torch.empty_like(tensor, device="meta"))
     except (TypeError, RuntimeError):
-        analysis = _trace(network, image_shape, "cpu", lambda tensor: _zero(tensor.dtype).expand(tensor.shape))
+        analysis = _trace(network, image_shape, "cpu", _zeros)
     unknown = sorted(analysis.unsupported_ops())
     if unknown:
         raise ValueError(
@@ -73,5 +73,6 @@ def _trace(
     return analysis
 
 
-def _zero(dtype: torch.dtype) -> Tensor:
-    return torch.zeros((), dtype=dtype)
+def _zeros(like: Tensor) -> Tensor:
+    """Zeros that share the memory of one row, which stays contiguous: a view as complex numbers insists on that."""
+    return torch.zeros(like.shape[-1:], dtype=like.dtype).expand(like.shape)

@@ -126,6 +126,7 @@ COUNTED: dict[str, Handle] = {
     "aten::einsum": einsum,
     "aten::scaled_dot_product_attention": attention,
     "aten::_convolution": convolution(may_be_transposed=True),
+    "aten::convolution": convolution(may_be_transposed=True),
     # Padding `same` or `valid`.
     "aten::_convolution_mode": convolution(may_be_transposed=False),
     **_fourier_handles(),
@@ -161,6 +162,25 @@ _NAMES = (_ARITHMETIC, _ACTIVATION, _RANDOM, _REDUCTION, _NORMALISATION, _POOLIN
 
 # Also in place. fvcore itself passes over further operators that only move data.
 FREE: set[str] = {f"aten::{name}{ending}" for name in " ".join(_NAMES).split() for ending in ("", "_")}
+
+OTHER = "other"
+_KINDS = {
+    "product": "linear matmul mm mv dot addmm tensordot einsum",
+    "batched_product": "bmm baddbmm",
+    "convolution": "convolution _convolution _convolution_mode",
+    "attention": "scaled_dot_product_attention",
+    "fourier": " ".join(name.removeprefix("aten::") for name in _fourier_handles()),
+    "arithmetic": _ARITHMETIC,
+    "activation": _ACTIVATION,
+    "softmax": "softmax log_softmax _softmax _safe_softmax",
+    "reduction": _REDUCTION + _POOLING,
+    "normalisation": _NORMALISATION,
+    OTHER: _RANDOM + _REARRANGEMENT,
+}
+# What the time of an operator depends on, by its name; a later kind wins over an earlier one.
+KINDS: dict[str, str] = {
+    f"aten::{name}{ending}": kind for kind, names in _KINDS.items() for name in names.split() for ending in ("", "_")
+} | {"explore::expert_product": "product"}
 
 
 def _shape(value: Any) -> list[int]:
