@@ -10,6 +10,7 @@ from explore.cost.memory import peak_memory
 from explore.cost.options import Measuring
 from explore.cost.record import Cost
 from explore.cost.throughput import measure_throughput
+from explore.cost.trace import features
 
 
 def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options: Measuring, *, timed: bool) -> Cost:
@@ -32,17 +33,22 @@ def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options:
         macs=count_macs(network, image_shape).total,
         memory_bytes=peak_memory(network, image_shape, batch_size, precision=precision),
         throughput=None,
+        features=features(network, image_shape, batch_size),
     )
     return timed_cost(cost, network, image_shape, options) if timed else cost
 
 
 def timed_cost(cost: Cost, network: nn.Module, image_shape: tuple[int, int, int], options: Measuring) -> Cost:
-    """A cost that was counted, with throughput and latency; memory is that of the batch that was timed."""
+    """A cost that was counted, with throughput and latency; memory and features are of the batch that was timed."""
     throughput = measure_throughput(network, image_shape, options)
-    memory_bytes = cost.memory_bytes
-    if throughput.batch_size != options.batch_size:
-        memory_bytes = peak_memory(network, image_shape, throughput.batch_size, precision=throughput.precision)
-    return replace(cost, throughput=throughput, memory_bytes=memory_bytes)
+    if throughput.batch_size == options.batch_size:
+        return replace(cost, throughput=throughput)
+    return replace(
+        cost,
+        throughput=throughput,
+        memory_bytes=peak_memory(network, image_shape, throughput.batch_size, precision=throughput.precision),
+        features=features(network, image_shape, throughput.batch_size),
+    )
 
 
 def count_params(network: nn.Module) -> int:

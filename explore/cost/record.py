@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from explore.cost.features import Features
+
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
@@ -59,21 +61,24 @@ class Cost:
         macs: multiply-adds of one image; FLOPs in the sense of two operations are twice as many.
         memory_bytes: peak of the live tensors of one inference pass at the measuring batch size and precision.
         throughput: None when timing was switched off.
+        features: what a latency model predicts speed from, at the batch size of `memory_bytes`; None where they were
+            not taken.
     """
 
     params: int
     macs: int
     memory_bytes: int
     throughput: Throughput | None
+    features: Features | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dictionaries, ready for JSON."""
-        return asdict(self)
+        return asdict(self) | {"features": self.features.to_dict() if self.features else None}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Cost":
         """The inverse of `to_dict`."""
-        if (timed := record["throughput"]) is None:
-            return cls(**record)
-        throughput = Throughput(**{**timed, "strangers": tuple(timed.get("strangers", ()))})
-        return cls(**{**record, "throughput": throughput})
+        timed, features = record["throughput"], record.get("features")
+        if timed is not None:
+            timed = Throughput(**{**timed, "strangers": tuple(timed.get("strangers", ()))})
+        return cls(**{**record, "throughput": timed, "features": Features.from_dict(features) if features else None})

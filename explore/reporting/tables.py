@@ -43,9 +43,9 @@ def trial_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFr
     """Return one row per trial, in the order given; what is not known of a trial is missing in its row.
 
     `tests` maps trial numbers to test accuracy. Accuracies are fractions, throughput is in images/s with the
-    ends of its 95 % interval, latency in ms for one image, macs are multiply-adds of one image, memory is in bytes, seconds are
-    of the whole evaluation. After the fixed columns comes one per sampled dimension under its config key, then
-    `reason` and `command`.
+    ends of its 95 % interval, latency in ms for one image, macs are multiply-adds of one image, memory is in bytes,
+    seconds are of the whole evaluation. After the fixed columns comes one per sampled dimension under its config key,
+    then `reason` and `command`.
     """
     columns: dict[str, list[Any]] = {
         "trial": [trial.number for trial in trials],
