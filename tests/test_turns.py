@@ -133,6 +133,26 @@ def test_nobody_waits_for_a_process_that_was_killed(turns: Callable[[], Turns], 
     thread.join()
 
 
+def test_a_gpu_ends_its_work_before_another_measures(
+    gpu: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    trainer, measurer = Turns(GPU), Turns(GPU)
+    with trainer.computing():
+        pass
+    assert waited == []
+    with trainer.computing():
+        thread, has_it = waiting(measurer.measuring())
+        while not trainer._awaited():
+            assert not has_it.is_set()
+    assert waited == [GPU]
+    assert has_it.wait(SOON)
+    thread.join()
+    trainer.close()
+    measurer.close()
+
+
 def test_a_turn_that_fails_is_over(turns: Callable[[], Turns]) -> None:
     with pytest.raises(RuntimeError, match="broken"), exclusive(CPU):
         raise RuntimeError("broken")

@@ -21,6 +21,7 @@ class Turns:
     """The turns of this process on one device. A turn must not be taken within a turn of the same process."""
 
     def __init__(self, device: torch.device) -> None:
+        self._gpu = device if device.type == "cuda" else None
         self._queue, self._device = (_open(path) for path in _files(device))
 
     def close(self) -> None:
@@ -30,13 +31,18 @@ class Turns:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Waits while another process measures, or waits to; takes microseconds when none does."""
+        """Waits while another process measures, or waits to; takes microseconds when none does.
+
+        A GPU may go on with what it was told after the turn, unless somebody waits to measure.
+        """
         fcntl.flock(self._queue, fcntl.LOCK_SH)
         fcntl.flock(self._device, fcntl.LOCK_SH)
         fcntl.flock(self._queue, fcntl.LOCK_UN)
         try:
             yield
         finally:
+            if self._gpu and self._awaited():
+                torch.cuda.synchronize(self._gpu)
             fcntl.flock(self._device, fcntl.LOCK_UN)
 
     @contextmanager
@@ -49,6 +55,15 @@ class Turns:
         finally:
             fcntl.flock(self._device, fcntl.LOCK_UN)
             fcntl.flock(self._queue, fcntl.LOCK_UN)
+
+    def _awaited(self) -> bool:
+        """Whether somebody has the queue for itself."""
+        try:
+            fcntl.flock(self._queue, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._queue, fcntl.LOCK_UN)
+        return False
 
 
 @contextmanager
