@@ -175,7 +175,7 @@ def test_trials_reach_the_sampler_with_their_constraints() -> None:
     drawn = [t.proposal for t in search(Proposer(space=space(), sampler="random"), 4)]
     proposer = Proposer(space=space(), sampler="random")
     statuses = (COMPLETE, REFUSED, FAILED, RUNNING)
-    mirror = proposer._mirror([trial(n, p, s) for n, (p, s) in enumerate(zip(drawn, statuses, strict=True))])
+    mirror = proposer._history.mirror([trial(n, p, s) for n, (p, s) in enumerate(zip(drawn, statuses, strict=True))])
     complete, refused = mirror.trials
     assert complete.values == pytest.approx([drawn[0].values["depth"] / 20, log(1000 / drawn[0].values["depth"])])
     assert refused.values[0] == 0

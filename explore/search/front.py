@@ -4,7 +4,6 @@ Accuracy and throughput are turned into losses once, in `losses`; nothing else i
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,15 +26,15 @@ def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
     `points` is `points × 2`, lower is better. Equal points are all on the front or all off it.
     """
     values = _as_points(points)
-    mask = np.zeros(len(values), dtype=bool)
-    best = np.inf
     order = np.lexsort((values[:, 1], values[:, 0]))
-    for start, stop in _runs(values[order, 0]):
-        group = order[start:stop]
-        lowest = values[group, 1].min()
-        if lowest < best:
-            mask[group[values[group, 1] == lowest]] = True
-            best = lowest
+    first, second = values[order, 0], values[order, 1]
+    # In this order each run of equal first losses begins with its lowest second one.
+    begins = np.append(True, first[1:] != first[:-1])[: len(first)]
+    lowest = second[begins][np.cumsum(begins) - 1]
+    best_before = np.append(np.inf, np.minimum.accumulate(second)[:-1])[: len(second)]
+    best_before_run = best_before[begins][np.cumsum(begins) - 1]
+    mask = np.zeros(len(values), dtype=bool)
+    mask[order] = (second == lowest) & (lowest < best_before_run)
     return mask
 
 
@@ -56,12 +55,3 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 def _as_points(points: ArrayLike) -> Losses:
     values = np.asarray(points, float)
     return values.reshape(0, 2) if values.size == 0 else values
-
-
-def _runs(sorted_values: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Start and stop of each run of equal values."""
-    if len(sorted_values) == 0:
-        return []
-    cuts = np.flatnonzero(np.diff(sorted_values)) + 1
-    edges = [0, *cuts.tolist(), len(sorted_values)]
-    return list(pairwise(edges))

@@ -43,6 +43,10 @@ SAMPLERS: dict[str, SamplerFactory | None] = {
     "grid": None,
 }
 
+# How many trials those that learn from all of them are shown at most, see `history`. TPE takes the best tenth of them as
+# good; the Gaussian process needs time by the cube of their number. The genetic ones are shown their last generation.
+MOST_SHOWN = {"tpe": 400, "gp": 150, "random": 0}
+
 
 def make_sampler(name: str, *, seed: int, startup: int) -> BaseSampler | None:
     """Make the sampler of this name, or None for the grid; raises ValueError with the names there are."""

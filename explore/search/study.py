@@ -8,6 +8,7 @@ was already full, withdraws. So no configuration is trained twice and no study g
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -102,6 +103,10 @@ class Study:
         self.name = name
         self._storage = storage
         self._id = storage.get_study_id_from_name(name)
+        # What has ended stays as it is and is read once: the trials up to the first that has not, and those behind it.
+        self._reading = threading.Lock()
+        self._settled = 0
+        self._history: list[Trial] = []
         self._ended: dict[int, Trial] = {}
 
     @property
@@ -120,15 +125,25 @@ class Study:
         self._storage.set_study_user_attr(self._id, key, value)
 
     def trials(self) -> list[Trial]:
-        """Every trial by number, without those that were withdrawn before they began."""
-        records = []
-        for frozen in self._storage.get_all_trials(self._id, deepcopy=False):
-            record = self._ended.get(frozen.number) or _read(frozen)
-            if frozen.state.is_finished():
-                self._ended[frozen.number] = record
-            if record.status != _WITHDRAWN:
-                records.append(record)
-        return records
+        """Every trial by number, without those that were withdrawn before they began.
+
+        One that has ended is the same object each time. What has ended is read once, so that this costs next to nothing
+        more in a long study than in a short one.
+        """
+        with self._reading:
+            everyone = self._storage.get_all_trials(self._id, deepcopy=False)
+            while self._settled < len(everyone) and everyone[self._settled].state.is_finished():
+                record = self._ended.pop(self._settled, None) or _read(everyone[self._settled])
+                self._history += [record] if record.status != _WITHDRAWN else []
+                self._settled += 1
+            records = [self._record(frozen) for frozen in everyone[self._settled :]]
+            return [*self._history, *(record for record in records if record.status != _WITHDRAWN)]
+
+    def _record(self, frozen: FrozenTrial) -> Trial:
+        record = self._ended.get(frozen.number) or _read(frozen)
+        if frozen.state.is_finished():
+            self._ended[frozen.number] = record
+        return record
 
     def claim(self, proposal: Proposal, *, command: str, target: int, continues: Trial | None = None) -> Trial | None:
         """Begin a trial of the proposal; None when the study has `target` trials already or another worker was faster.
@@ -152,7 +167,7 @@ class Study:
         )
         trial_id = self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
-        mine = next(trial for trial in everyone if trial.trial_id == trial_id)
+        mine = next(trial for trial in reversed(everyone) if trial.trial_id == trial_id)
         earlier = [trial for trial in everyone if trial.number < mine.number and trial.status != INTERRUPTED]
         if len(earlier) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
             self._end(mine, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
@@ -184,12 +199,13 @@ class Study:
     def interrupted(self) -> list[Trial]:
         """Trials to go on with: stopped from outside, or left behind by a worker that died; none has a successor."""
         everyone = self.trials()
-        for trial in everyone:
-            if trial.status == RUNNING and not _alive(trial):
+        if dead := [trial for trial in everyone if trial.status == RUNNING and not _alive(trial)]:
+            for trial in dead:
                 self._end(trial, replace(trial.evaluation, status=INTERRUPTED), TrialState.FAIL)
-        everyone = self.trials()
-        continued = {trial.continues for trial in everyone}
-        return [trial for trial in everyone if trial.status == INTERRUPTED and trial.number not in continued]
+            everyone = self.trials()
+        left_behind = [trial for trial in everyone if trial.status == INTERRUPTED]
+        continued = {trial.continues for trial in everyone} if left_behind else set()
+        return [trial for trial in left_behind if trial.number not in continued]
 
     def _end(
         self, trial: Trial, evaluation: Evaluation, state: TrialState, values: Sequence[float] | None = None
