@@ -3,7 +3,9 @@
 Accuracy and throughput are turned into losses once, in `losses`; nothing else in the project knows the direction.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,6 +52,39 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     widths = corner[0] - front[:, 0]
     heights = np.append(corner[1], front[:-1, 1])[: len(front)] - front[:, 1]
     return float(np.sum(widths * heights))
+
+
+class GrowingFront:
+    """A front that takes its points one by one, and the area that it dominates up to `reference`.
+
+    A point costs the logarithm of the number of members, and what it displaces. Points that do not beat the reference
+    in both losses count nothing.
+    """
+
+    def __init__(self, reference: tuple[float, float]) -> None:
+        self.reference = reference
+        self.hypervolume = 0.0
+        # The members: the first loss grows, the second falls.
+        self._first: list[float] = []
+        self._second: list[float] = []
+
+    def add(self, first: float, second: float) -> None:
+        """Take a point into account."""
+        right, top = self.reference
+        start = bisect_left(self._first, first)
+        if start:
+            top = min(top, self._second[start - 1])
+        same = start < len(self._first) and self._first[start] == first
+        if first >= right or second >= top or (same and self._second[start] <= second):
+            return
+        stop = start
+        while stop < len(self._first) and self._second[stop] >= second:
+            stop += 1
+        edges = [first, *self._first[start:stop], self._first[stop] if stop < len(self._first) else right]
+        heights = [top, *self._second[start:stop]]
+        self.hypervolume += sum((b - a) * (height - second) for (a, b), height in zip(pairwise(edges), heights, strict=True))
+        self._first[start:stop] = [first]
+        self._second[start:stop] = [second]
 
 
 def _as_points(points: ArrayLike) -> Losses:

@@ -121,10 +121,10 @@ class History:
 def shown(seen: Sequence[Seen], most: int) -> list[Seen]:
     """Return at most `most` trials in their order: the best half by non-domination, and the rest spread over time.
 
-    One trial of each set of dimensions is always among them, so that a sampler knows them all.
+    One trial of each set of dimensions is among them, so that a sampler knows them all.
     """
-    if len(seen) <= most:
-        return list(seen)
+    if most == 0 or len(seen) <= most:
+        return list(seen[:most])
     chosen = set(_best(seen, most // 2))
     kinds = {id(trial) for trial in _one_of_each_kind(seen)}
     chosen |= {index for index, trial in enumerate(seen) if id(trial) in kinds}
@@ -140,13 +140,13 @@ def mixed(*numbers: int) -> int:
 
 def _best(seen: Sequence[Seen], count: int) -> list[int]:
     """The places of the best feasible trials: the front, the front without it, and so on."""
-    feasible = [index for index, trial in enumerate(seen) if trial.feasible]
-    left, losses = np.array(feasible, int), -np.array([trial.values for trial in seen])
+    left = np.array([index for index, trial in enumerate(seen) if trial.feasible], int)
+    losses = -np.column_stack([[trial.values[objective] for trial in seen] for objective in range(2)])[left]
     found: list[int] = []
     while len(found) < count and len(left):
-        on_front = non_dominated(losses[left])
+        on_front = non_dominated(losses)
         found += left[on_front].tolist()
-        left = left[~on_front]
+        left, losses = left[~on_front], losses[~on_front]
     return found[:count]
 
 

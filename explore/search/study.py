@@ -79,17 +79,17 @@ class Trial:
     owner: Mapping[str, Any]
     heartbeat: float
 
-    @property
+    @cached_property
     def status(self) -> str:
         """One of the words of `explore.evaluation`."""
         return self.evaluation.status
 
-    @property
+    @cached_property
     def accuracy(self) -> float | None:
         """Validation accuracy as a fraction, None before the first epoch."""
         return self.evaluation.accuracy
 
-    @property
+    @cached_property
     def throughput(self) -> float | None:
         """Images per second, None before it was measured."""
         cost = self.evaluation.cost
