@@ -49,13 +49,14 @@ class History:
     seed: int
     startup: int
     _seen: dict[int, tuple[Trial, Seen]] = field(default_factory=dict, init=False)
-    _parents: dict[int, tuple[list[Seen], list[Seen]]] = field(default_factory=dict, init=False)
+    # For each generation its trials, and the parents that were selected from them and their own parents.
+    _parents: list[tuple[list[Seen], list[Seen]]] = field(default_factory=list, init=False)
 
     def mirror(self, trials: Sequence[Trial]) -> optuna.Study:
         """Return a study in memory with the trials that tell the sampler something; notes in it are for this once."""
         seen = self._as_seen(trials)
         if self.sampler in MOST_SHOWN:
-            return _study(shown(seen, MOST_SHOWN[self.sampler]))
+            return in_memory(shown(seen, MOST_SHOWN[self.sampler]))
         return self._last_generation(seen)
 
     def _as_seen(self, trials: Sequence[Trial]) -> list[Seen]:
@@ -66,7 +67,7 @@ class History:
             if known is not trial or as_seen is None:
                 if trial.status not in (COMPLETE, REFUSED):
                     continue
-                as_seen = _seen(trial)
+                as_seen = as_seen_by_samplers(trial)
                 self._seen[trial.number] = trial, as_seen
             seen.append(as_seen)
         return seen
@@ -87,23 +88,22 @@ class History:
         coming = last + (len(population) >= self.startup)
         parents = self._parents_of(coming, populations)
         wanted = {id(trial) for trial in (*population, *parents, *_one_of_each_kind(seen))}
-        return _study([trial for trial in seen if id(trial) in wanted], {self._note(f"parent:{coming}"): parents})
+        return in_memory([trial for trial in seen if id(trial) in wanted], {self._note(f"parent:{coming}"): parents})
 
     def _parents_of(self, generation: int, populations: Mapping[int, list[Seen]]) -> list[Seen]:
         """Select parents generation by generation; again only from the first whose trials are others than before."""
         parents: list[Seen] = []
-        for number in range(1, generation + 1):
-            population = populations.get(number - 1, [])
-            if number not in self._parents or self._parents[number][0] != population:
-                for later in [kept for kept in self._parents if kept >= number]:
-                    del self._parents[later]
-                self._parents[number] = population, self._select(number, population, parents)
-            parents = self._parents[number][1]
+        for index in range(generation):
+            population = populations.get(index, [])
+            if index == len(self._parents) or self._parents[index][0] != population:
+                del self._parents[index:]
+                self._parents.append((population, self._select(index + 1, population, parents)))
+            parents = self._parents[index][1]
         return parents
 
     def _select(self, generation: int, population: Sequence[Seen], parents: Sequence[Seen]) -> list[Seen]:
         """The parents of a generation, as the sampler selects them from the generation before and its parents."""
-        study = _study([*parents, *population], {self._note(f"parent:{generation - 1}"): parents})
+        study = in_memory([*parents, *population], {self._note(f"parent:{generation - 1}"): parents})
         # A choice of its own for each generation, the same whenever it is asked.
         chosen = {id(trial) for trial in self._genetic(generation).select_parent(study, generation)}
         return [trial for trial in (*parents, *population) if id(trial) in chosen]
@@ -138,35 +138,8 @@ def mixed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _best(seen: Sequence[Seen], count: int) -> list[int]:
-    """The places of the best feasible trials: the front, the front without it, and so on."""
-    left = np.array([index for index, trial in enumerate(seen) if trial.feasible], int)
-    losses = -np.column_stack([[trial.values[objective] for trial in seen] for objective in range(2)])[left]
-    found: list[int] = []
-    while len(found) < count and len(left):
-        on_front = non_dominated(losses)
-        found += left[on_front].tolist()
-        left, losses = left[~on_front], losses[~on_front]
-    return found[:count]
-
-
-def _one_of_each_kind(seen: Sequence[Seen]) -> list[Seen]:
-    """The first trial of each set of dimensions."""
-    return list({trial.dimensions: trial for trial in reversed(seen)}.values())
-
-
-def _study(seen: Sequence[Seen], notes: Mapping[str, Sequence[Seen]] | None = None) -> optuna.Study:
-    """A study in memory with these trials, numbered anew; `notes` are those of a sampler, each a list of trials."""
-    storage = InMemoryStorage()
-    identity = storage.create_new_study([StudyDirection.MAXIMIZE] * 2, "mirror")
-    ids = {id(trial): storage.create_new_trial(identity, template_trial=trial) for trial in seen}
-    for name, trials in (notes or {}).items():
-        storage.set_study_system_attr(identity, name, [ids[id(trial)] for trial in trials])
-    return optuna.load_study(study_name="mirror", storage=storage)
-
-
-def _seen(trial: Trial) -> Seen:
-    """A trial as samplers see it: speed on a log scale, and a refused one infeasible with the worst accuracy."""
+def as_seen_by_samplers(trial: Trial) -> Seen:
+    """Return a trial as samplers see it: speed on a log scale, and a refused one infeasible with the worst accuracy."""
     accuracy = trial.accuracy if trial.status == COMPLETE else None
     seen = Seen(
         number=trial.number,
@@ -187,3 +160,30 @@ def _seen(trial: Trial) -> Seen:
     seen.dimensions = tuple(trial.proposal.values)
     seen.feasible = all(by <= 0 for by in trial.evaluation.constraints.values())
     return seen
+
+
+def in_memory(seen: Sequence[Seen], notes: Mapping[str, Sequence[Seen]] | None = None) -> optuna.Study:
+    """Return a study in memory with these trials, numbered anew; `notes` are a sampler's own, each a list of trials."""
+    storage = InMemoryStorage()
+    identity = storage.create_new_study([StudyDirection.MAXIMIZE] * 2, "mirror")
+    ids = {id(trial): storage.create_new_trial(identity, template_trial=trial) for trial in seen}
+    for name, trials in (notes or {}).items():
+        storage.set_study_system_attr(identity, name, [ids[id(trial)] for trial in trials])
+    return optuna.load_study(study_name="mirror", storage=storage)
+
+
+def _best(seen: Sequence[Seen], count: int) -> list[int]:
+    """The places of the best feasible trials: the front, the front without it, and so on."""
+    left = np.array([index for index, trial in enumerate(seen) if trial.feasible], int)
+    losses = -np.column_stack([[trial.values[objective] for trial in seen] for objective in range(2)])[left]
+    found: list[int] = []
+    while len(found) < count and len(left):
+        on_front = non_dominated(losses)
+        found += left[on_front].tolist()
+        left, losses = left[~on_front], losses[~on_front]
+    return found[:count]
+
+
+def _one_of_each_kind(seen: Sequence[Seen]) -> list[Seen]:
+    """The first trial of each set of dimensions."""
+    return list({trial.dimensions: trial for trial in reversed(seen)}.values())
