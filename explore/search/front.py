@@ -82,7 +82,9 @@ class GrowingFront:
             stop += 1
         edges = [first, *self._first[start:stop], self._first[stop] if stop < len(self._first) else right]
         heights = [top, *self._second[start:stop]]
-        self.hypervolume += sum((b - a) * (height - second) for (a, b), height in zip(pairwise(edges), heights, strict=True))
+        self.hypervolume += sum(
+            (b - a) * (height - second) for (a, b), height in zip(pairwise(edges), heights, strict=True)
+        )
         self._first[start:stop] = [first]
         self._second[start:stop] = [second]
 
