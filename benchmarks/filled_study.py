@@ -3,7 +3,7 @@
 import json
 import random
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count, islice
@@ -40,6 +40,7 @@ COST = Cost(
 
 def proposals(space: Space, *, seed: int = 0) -> Iterator[Proposal]:
     """Proposals at random, each another configuration, without end; their generations are of ten trials each."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     keys: set[str] = set()
     while True:
@@ -104,7 +105,7 @@ def fill(database: Path, study: str, space: Space, number: int) -> None:
             )
             connection.executemany(
                 "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)",
-                [(trial, key, json.dumps(value)) for key, value in _attributes(index, proposal, ended).items()],
+                [(trial, key, json.dumps(value)) for key, value in _attributes(proposal, ended).items()],
             )
     connection.close()
 
@@ -121,16 +122,15 @@ def _insert_parameters(
     )
 
 
-def _attributes(number: int, proposal: Proposal, ended: Evaluation) -> dict[str, Any]:
+def _attributes(proposal: Proposal, ended: Evaluation) -> dict[str, Any]:
     """What claiming, recording and finishing leave with a trial."""
-    assert ended.cost
-    return {
+    claimed = {
         "overrides": list(proposal.overrides),
         "sampler_state": dict(proposal.sampler_state),
         "command": " ".join(["python -m explore.train +sweep=pareto training.threads=1", *proposal.overrides]),
         "owner": {"host": "machine", "pid": 1, "started": "1"},
         "heartbeat": 0.0,
-        "cost": ended.cost.to_dict(),
-        "evaluation": ended.to_dict(),
-        **{f"epoch:{epoch.epoch:04d}": vars(epoch) for epoch in ended.curve},
+        "continues": None,
+        "folder": None,
     }
+    return {"claim": claimed, "so_far": ended.to_dict(), "evaluation": ended.to_dict()}

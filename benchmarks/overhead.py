@@ -24,7 +24,8 @@ HELP_SECONDS = 0.5
 MOST_EXPONENT = 1.3  # 1 is as the trials, 2 as their square
 HISTORIES = "10,1000,10000"
 # Measuring and training: the bar is for all the rest of a trial, without and with `count`.
-MEASURE, COUNT = "measure", "count"
+COUNT = "count"
+WORK = (COUNT, "measure", "between epochs")
 ONCE = ("read the study", "first proposal", "report", "log the study")
 GROWING = ("read the study", "report")
 LOOKING = ("look at the study",)  # twice a second while a search runs, beside its trials
@@ -52,7 +53,7 @@ def rows(start: Seconds, alone: Seconds, after: Mapping[int, Seconds]) -> list[R
             median for part, median in _medians(parts).items() if part not in (*ONCE, *LOOKING) and " with " not in part
         ]
         fixed = _medians(alone)
-        without = sum(each) + sum(median for part, median in fixed.items() if part not in (MEASURE, COUNT))
+        without = sum(each) + sum(median for part, median in fixed.items() if part not in WORK)
         name = f"a trial without measuring and training, after {number:,} trials"
         found.append(_row(name, [without], bar=TRIAL_SECONDS))
         found.append(_row(f"{name}, with count", [without + fixed[COUNT]], bar=TRIAL_SECONDS))

@@ -1,5 +1,6 @@
 """The parts of a trial and of a search, each timed on its own; `benchmarks.overhead` adds them up."""
 
+import io
 import sqlite3
 import statistics
 import subprocess
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from rich.console import Console
+
 from benchmarks.filled_study import EPOCHS, evaluation, fill, proposals
 from explore.candidate import build
 from explore.cluster.isolation import Isolated
@@ -20,7 +23,7 @@ from explore.cost.measure import measure_cost
 from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.definition import definition
-from explore.evaluation import Evaluation, Report
+from explore.evaluation import RUNNING, Evaluation, Report
 from explore.evaluator import TrainingEvaluator
 from explore.reporting.page import write_report
 from explore.reporting.tables import hypervolume_history, trial_rows
@@ -32,7 +35,7 @@ from explore.search.storage import open_storage
 from explore.search.study import Study, create_study
 from explore.tracking import Tracker
 from explore.training.fit import fit
-from explore.view import JsonView
+from explore.view import LiveView
 
 _BASE = ("+sweep=pareto", "training.threads=1", "training.precision=32-true")
 _NAME = "overhead"
@@ -75,7 +78,7 @@ def start_of_a_command(folder: Path) -> dict[str, list[float]]:
     command = [sys.executable, "-m", "explore.sweep", "--help"]
     clock.repeat("--help", lambda: subprocess.run(command, check=True, capture_output=True))
     search = [sys.executable, "-c", _START, *_BASE, f"outputs={folder}"]
-    clock.repeat("start of a search", lambda: subprocess.run(search, check=True), _FEW)
+    clock.repeat("start of a search", lambda: subprocess.run(search, check=True), 1)
     return clock.settled()
 
 
@@ -98,16 +101,18 @@ def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], 
     clock.repeat("build", lambda: build(config.candidate, dataset))
     clock.repeat("count", lambda: measure_cost(network, shape, config.cost, timed=False))
     clock.repeat("count and measure", lambda: measure_cost(network, shape, config.cost, timed=True), _FEW)
-    clock.repeat("one epoch", lambda: _fit(config, dataset, folder / f"one{time.perf_counter_ns()}", 1))
-    clock.repeat("all epochs", lambda: _fit(config, dataset, folder / f"all{time.perf_counter_ns()}", EPOCHS))
+    for _ in range(_REPEATS + 1):
+        for name, epochs, rung in (("one", 1, 1), ("all", EPOCHS, EPOCHS), ("all with checkpoints", EPOCHS, 1)):
+            with clock.part(name):
+                _fit(config, dataset, folder / f"fit{time.perf_counter_ns()}", epochs, rung)
     found = clock.settled()
-    one = statistics.median(found["one epoch"])
+    turns = list(zip(found["one"], found["all"], found["all with checkpoints"], strict=True))
     return {
         **{name: found[name] for name in ("compose", "fork", "load images", "build", "count")},
         "measure": [seconds - statistics.median(found["count"]) for seconds in found["count and measure"]],
-        "start of fit": found["one epoch"],
-        # Each further epoch is one step, one step of validation, and all that happens between epochs.
-        "checkpoint": [seconds - one for seconds in found["all epochs"]],
+        "start of fit": found["one"],  # and its first checkpoint
+        "further checkpoints": [with_all - with_one for _, with_one, with_all in turns],
+        "between epochs": [rest - one for one, rest, _ in turns],
     }
 
 
@@ -130,8 +135,8 @@ def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
     history = hypervolume_history(trials)
     with clock.part("log the study"):
         tracker.study_run(rows, folder / "report" / "front.png", history)
-    view = JsonView(_NAME, number)
-    clock.repeat("look at the study", lambda: view.update(study.trials()))
+    with LiveView(_NAME, number, Console(file=io.StringIO(), force_terminal=True)) as view:
+        clock.repeat("look at the study", lambda: view.update(study.trials()))
     for name in SAMPLERS:
         if name != "grid":
             clock.repeat(f"propose with {name}", partial(_propose, _proposer(name, config, space), study), _FEW)
@@ -160,8 +165,9 @@ def _search(study: Study, proposer: Proposer, tracker: Tracker, clock: Clock) ->
         ended = evaluation(proposal)
         assert ended.cost
         with clock.part("record"):
-            for item in (ended.cost, *ended.curve):
-                study.record(trial, item)
+            # Its cost, and its epochs at least once: a worker records short ones together.
+            study.record(trial, Evaluation(status=RUNNING, cost=ended.cost))
+            study.record(trial, replace(ended, status=RUNNING))
         with clock.part("tell"):
             study.finish(trial, ended)
         with clock.part("log"):
@@ -193,11 +199,11 @@ def _proposer(sampler: str, config: Config, space: Space) -> Proposer:
     return Proposer(space, sampler, startup=config.search.startup, check=check)
 
 
-def _fit(config: Config, dataset: Dataset, folder: Path, epochs: int) -> None:
+def _fit(config: Config, dataset: Dataset, folder: Path, epochs: int, rung: int) -> None:
     """A fit whose epochs are one step on one image: what is left is the trainer's own."""
     folder.mkdir()
     network = build(config.candidate, dataset)
-    recipe = replace(config.training, epochs=epochs, batch_size=1)
+    recipe = replace(config.training, epochs=epochs, rung=rung, batch_size=1)
     one = Split(dataset.train.images[:1], dataset.train.labels[:1])
 
     def batches() -> Batches:

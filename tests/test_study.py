@@ -115,9 +115,9 @@ def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
     study = opened(tmp_path)
     trial = study.claim(proposal(7), command="python -m explore.train x=7", target=3)
     assert trial is not None
-    study.record(trial, cost())
-    for number in range(12):
-        study.record(trial, epoch(number, number / 100))
+    for count in range(13):
+        curve = tuple(epoch(number, number / 100) for number in range(count))
+        study.record(trial, Evaluation(status=RUNNING, cost=cost(), curve=curve))
     [running] = opened(tmp_path).trials()
     assert (running.status, running.accuracy, running.throughput) == (RUNNING, 0.11, 100.0)
     assert [item.epoch for item in running.evaluation.curve] == list(range(12))
@@ -173,9 +173,11 @@ CLAIM_AND_SLEEP = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+from explore.evaluation import RUNNING, Evaluation
 from test_study import opened, proposal, epoch
 study = opened(Path({folder!r}))
-study.record(study.claim(proposal(1), command="", target=2), epoch(0))
+trial = study.claim(proposal(1), command="", target=2)
+study.record(trial, Evaluation(status=RUNNING, curve=(epoch(0),)))
 print("claimed", flush=True)
 time.sleep(60)
 """

@@ -1,7 +1,7 @@
 """Proposals: what to evaluate next, never twice, never impossible.
 
-The sampler works on a mirror of the study in memory, see `history`. There a configuration that breaks a rule or was tried before can
-be thrown away and asked for again, without a trace in the study, and asking costs no storage access.
+The sampler works on a mirror of the study in memory, see `history`. There a configuration that breaks a rule or was
+tried before can be thrown away and asked for again, without a trace in the study, and asking costs no storage access.
 """
 
 import warnings

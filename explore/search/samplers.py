@@ -43,8 +43,8 @@ SAMPLERS: dict[str, SamplerFactory | None] = {
     "grid": None,
 }
 
-# How many trials those that learn from all of them are shown at most, see `history`. TPE takes the best tenth of them as
-# good; the Gaussian process needs time by the cube of their number. The genetic ones are shown their last generation.
+# How many trials those that learn from all of them are shown at most, see `history`. TPE takes the best tenth as good;
+# the Gaussian process needs time by the cube of their number. The genetic ones are shown their last generation.
 MOST_SHOWN = {"tpe": 400, "gp": 150, "random": 0}
 
 

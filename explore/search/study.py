@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,6 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from explore.cost.record import Cost
 from explore.evaluation import (
     COMPLETE,
     DIVERGED,
@@ -32,7 +31,6 @@ from explore.evaluation import (
     INTERRUPTED,
     REFUSED,
     RUNNING,
-    Epoch,
     Evaluation,
 )
 from explore.search.front import losses, non_dominated
@@ -150,7 +148,7 @@ class Study:
 
         A trial that `continues` an interrupted one takes over its folder, and so its last rung.
         """
-        attributes = {
+        claimed = {
             "overrides": list(proposal.overrides),
             "sampler_state": dict(proposal.sampler_state),
             "command": command,
@@ -163,7 +161,7 @@ class Study:
             state=TrialState.RUNNING,
             params=dict(proposal.values),
             distributions=dict(proposal.distributions),
-            user_attrs=attributes,
+            user_attrs={"claim": claimed},  # one, because each takes the storage some milliseconds
         )
         trial_id = self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
@@ -174,12 +172,9 @@ class Study:
             return None
         return mine
 
-    def record(self, trial: Trial, item: Cost | Epoch) -> None:
-        """Keep the cost or an epoch of a running trial."""
-        if isinstance(item, Cost):
-            self._storage.set_trial_user_attr(trial.trial_id, "cost", item.to_dict())
-        else:
-            self._storage.set_trial_user_attr(trial.trial_id, f"epoch:{item.epoch:04d}", asdict(item))
+    def record(self, trial: Trial, so_far: Evaluation) -> None:
+        """Keep what is known of a running trial."""
+        self._storage.set_trial_user_attr(trial.trial_id, "so_far", so_far.to_dict())
 
     def beat(self, trial: Trial) -> None:
         """Say that the worker of a running trial is alive."""
@@ -262,7 +257,8 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _read(frozen: FrozenTrial) -> Trial:
-    attributes = frozen.user_attrs
+    # Heartbeats, and all of it in older studies, stand beside the claim.
+    attributes = {**frozen.user_attrs.get("claim", {}), **frozen.user_attrs}
     proposal = Proposal(
         values=frozen.params,
         distributions=frozen.distributions,
@@ -291,11 +287,11 @@ def _evaluation(frozen: FrozenTrial) -> Evaluation:
         # Two writes end a trial; they disagree when two processes ended it at once, and then it is done again.
         agree = _STATES.get(evaluation.status, TrialState.FAIL) == frozen.state
         return evaluation if agree else replace(evaluation, status=INTERRUPTED)
-    epochs = (attributes[key] for key in sorted(attributes) if key.startswith("epoch:"))
-    return Evaluation(
-        status=RUNNING if not frozen.state.is_finished() else FAILED,
-        cost=Cost.from_dict(attributes["cost"]) if "cost" in attributes else None,
-        curve=tuple(Epoch(**epoch) for epoch in epochs),
+    status = RUNNING if not frozen.state.is_finished() else FAILED
+    return (
+        replace(Evaluation.from_dict(attributes["so_far"]), status=status)
+        if "so_far" in attributes
+        else Evaluation(status=status)
     )
 
 
