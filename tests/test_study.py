@@ -130,6 +130,18 @@ def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read.ended is not None
 
 
+def test_a_study_that_was_read_before_reads_what_one_opened_anew_reads(tmp_path: Path) -> None:
+    lasting, other = opened(tmp_path), opened(tmp_path)
+    for x in range(6):
+        assert lasting.claim(proposal(x), command="", target=9) is not None
+        assert other.claim(proposal(x), command="", target=9) is None
+        before = lasting.trials()
+        for late in [t for t in before if t.status == RUNNING and t.number % 3 != 0]:
+            other.finish(late, complete(x / 10))
+        assert lasting.trials() == opened(tmp_path).trials()
+        assert all(old is new for old, new in zip(before, lasting.trials(), strict=True) if old.status == COMPLETE)
+
+
 @pytest.mark.parametrize("status", [REFUSED, DIVERGED, FAILED])
 def test_every_end_counts_as_finished_and_keeps_its_reason(status: str) -> None:
     study = kept_in_memory()
