@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from explore.evaluation import COMPLETE, REFUSED
 from explore.search.front import non_dominated
-from explore.search.samplers import MOST_SHOWN, make_sampler
+from explore.search.samplers import GENETIC, MOST_SHOWN, make_sampler
 from explore.search.study import Trial
 
 _NO_THROUGHPUT = 1e-9
@@ -55,9 +55,9 @@ class History:
     def mirror(self, trials: Sequence[Trial]) -> optuna.Study:
         """Return a study in memory with the trials that tell the sampler something; notes in it are for this once."""
         seen = self._as_seen(trials)
-        if self.sampler in MOST_SHOWN:
-            return in_memory(shown(seen, MOST_SHOWN[self.sampler]))
-        return self._last_generation(seen)
+        if self.sampler in GENETIC:
+            return self._last_generation(seen)
+        return in_memory(shown(seen, MOST_SHOWN.get(self.sampler, len(seen))))
 
     def _as_seen(self, trials: Sequence[Trial]) -> list[Seen]:
         seen = []

@@ -43,8 +43,9 @@ SAMPLERS: dict[str, SamplerFactory | None] = {
     "grid": None,
 }
 
-# How many trials those that learn from all of them are shown at most, see `history`. TPE takes the best tenth as good;
-# the Gaussian process needs time by the cube of their number. The genetic ones are shown their last generation.
+# What a sampler is shown of a long study, see `history`: the genetic ones their last generation, of these so many trials
+# at most, others all. TPE takes the best tenth as good; the Gaussian process needs time by the cube of their number.
+GENETIC = ("nsga2", "nsga3")
 MOST_SHOWN = {"tpe": 400, "gp": 150, "random": 0}
 
 
