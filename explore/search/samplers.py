@@ -43,8 +43,8 @@ SAMPLERS: dict[str, SamplerFactory | None] = {
     "grid": None,
 }
 
-# What a sampler is shown of a long study, see `history`: the genetic ones their last generation, these so many trials at
-# most, others all. TPE takes the best tenth as good; the Gaussian process needs time by the cube of their number.
+# What a sampler is shown of a long study, see `history`: the genetic ones their last generation, these so many trials,
+# others all. TPE takes the best tenth as good; the Gaussian process needs time by the cube of their number.
 GENETIC = ("nsga2", "nsga3")
 MOST_SHOWN = {"tpe": 400, "gp": 150, "random": 0}
 
