@@ -1,21 +1,37 @@
-"""What a trial costs besides measuring and training, part by part.
+"""What a trial costs besides measuring and training, part by part, and what a search costs once.
 
-    python -m benchmarks.overhead [format=json] [trials=N]
+    python -m benchmarks.overhead [format=json] [trials=10,1000,10000]
 
-Each part is run on its own, several times, in a study that already holds N finished trials (default 10); the figure is
-the median in seconds of wall time. The bar is for their sum without `count` (parameters, multiply-adds and memory,
-which is measuring): 0.5 s.
+Each part is run on its own, several times, in studies that already hold so many finished trials; the figure is the
+median in seconds of wall time, beside it the lowest and the highest. A trial passes through each part of the first
+two groups once; a search, however many trials it has, through each of the last. Bars: 0.3 s for the parts of a trial
+together, also with `count` (parameters, multiply-adds and memory, a part of measuring); 0.5 s for `--help`; and reading
+and reporting may not grow with the square of the trials.
 """
 
 import json
+import math
+import statistics
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from explore.evaluation import COMPLETE, Evaluation, Report
 
-BAR_SECONDS = 0.5
-_MEASURING = ("count",)
+TRIAL_SECONDS = 0.3
+HELP_SECONDS = 0.5
+MOST_EXPONENT = 1.3  # 1 is as the trials, 2 as their square
+HISTORIES = "10,1000,10000"
+# Measuring and training: the bar is for all the rest of a trial, without and with `count`.
+COUNT = "count"
+WORK = (COUNT, "measure", "between epochs")
+ONCE = ("read the study", "first proposal", "report", "log the study")
+GROWING = ("read the study", "report")
+LOOKING = ("look at the study",)  # twice a second while a search runs, beside its trials
+
+Seconds = Mapping[str, Sequence[float]]
+Row = dict[str, object]
 
 
 def nothing(job: None, folder: Path, report: Report) -> Evaluation:
@@ -23,30 +39,76 @@ def nothing(job: None, folder: Path, report: Report) -> Evaluation:
     return Evaluation(status=COMPLETE)
 
 
-def rows(seconds: dict[str, float], history: int) -> list[dict[str, object]]:
-    """Return rows of name, value, unit, bar and whether it holds."""
-    found: list[dict[str, object]] = [
-        {"name": part, "value": value, "unit": "s", "bar": None, "holds": None} for part, value in seconds.items()
-    ]
-    total = sum(value for part, value in seconds.items() if part not in _MEASURING)
-    name = f"all but count, after {history} trials"
-    return [*found, {"name": name, "value": total, "unit": "s", "bar": BAR_SECONDS, "holds": total <= BAR_SECONDS}]
+def rows(start: Seconds, alone: Seconds, after: Mapping[int, Seconds]) -> list[Row]:
+    """Return rows of name, value, unit, bar, whether it holds, and the lowest and the highest value.
+
+    `start` are the seconds of the command's parts, `alone` those of a trial that know nothing of other trials, `after`
+    the others by the number of finished trials.
+    """
+    found = [_row(part, seconds, bar=HELP_SECONDS if part == "--help" else None) for part, seconds in start.items()]
+    found += [_row(part, seconds) for part, seconds in alone.items()]
+    for number, parts in after.items():
+        found += [_row(f"{part}, after {number:,} trials", seconds) for part, seconds in parts.items()]
+        each = [
+            median for part, median in _medians(parts).items() if part not in (*ONCE, *LOOKING) and " with " not in part
+        ]
+        fixed = _medians(alone)
+        without = sum(each) + sum(median for part, median in fixed.items() if part not in WORK)
+        name = f"a trial without measuring and training, after {number:,} trials"
+        found.append(_row(name, [without], bar=TRIAL_SECONDS))
+        found.append(_row(f"{name}, with count", [without + fixed[COUNT]], bar=TRIAL_SECONDS))
+    for part in GROWING:
+        if len(after) > 1:
+            found.append(_exponent(part, {number: _medians(parts)[part] for number, parts in after.items()}))
+    return found
+
+
+def _row(name: str, values: Sequence[float], unit: str = "s", bar: float | None = None) -> Row:
+    value = statistics.median(values)
+    holds = None if bar is None else value <= bar
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "bar": bar,
+        "holds": holds,
+        "low": min(values),
+        "high": max(values),
+    }
+
+
+def _medians(seconds: Seconds) -> dict[str, float]:
+    return {part: statistics.median(values) for part, values in seconds.items()}
+
+
+def _exponent(part: str, seconds: Mapping[int, float]) -> Row:
+    """How a part grows between the two largest studies: with the trials to this power."""
+    few, many = sorted(seconds)[-2:]
+    power = math.log(seconds[many] / seconds[few]) / math.log(many / few)
+    return _row(f"{part}, growth from {few:,} to {many:,} trials", [power], "power of trials", MOST_EXPONENT)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the parts and their sum."""
+    """Print the parts and their sums."""
     # Imported here, because the processes that are timed import this module once more, as Python's forkserver does.
-    from benchmarks.trial_parts import measure
+    from benchmarks.trial_parts import parts_with_history, parts_without_history, start_of_a_command
+    from explore.cluster.isolation import start_server
 
     options = dict(argument.split("=", 1) for argument in arguments)
-    history = int(options.get("trials", 10))
-    result = rows(measure(history, nothing), history)
+    histories = sorted(int(number) for number in options.get("trials", HISTORIES).split(","))
+    start_server()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start = start_of_a_command(folder)
+        alone = parts_without_history(folder, nothing)
+        after = {number: parts_with_history(number, folder) for number in histories}
+    result = rows(start, alone, after)
     if options.get("format") == "json":
         print(json.dumps(result, indent=2))
         return
     for row in result:
-        bar = "" if row["bar"] is None else f"   bar {row['bar']} s: {'holds' if row['holds'] else 'MISSED'}"
-        print(f"{row['name']:30} {row['value']:8.4f} s{bar}")
+        bar = "" if row["bar"] is None else f"   bar {row['bar']}: {'holds' if row['holds'] else 'MISSED'}"
+        print(f"{row['name']:75} {row['value']:8.4f} {row['unit']} ({row['low']:.4f} to {row['high']:.4f}){bar}")
 
 
 if __name__ == "__main__":

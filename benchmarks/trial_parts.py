@@ -1,133 +1,209 @@
-"""The parts of a trial, each to be timed on its own; `benchmarks.overhead` prints them."""
+"""The parts of a trial and of a search, each timed on its own; `benchmarks.overhead` adds them up."""
 
+import io
+import sqlite3
 import statistics
-import tempfile
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-import optuna
+from rich.console import Console
 
+from benchmarks.filled_study import EPOCHS, evaluation, fill, proposals
 from explore.candidate import build
-from explore.cluster.isolation import Isolated, start_server
-from explore.config import compose, vary
+from explore.cluster.isolation import Isolated
+from explore.config import compose, has_option, vary
 from explore.cost.measure import measure_cost
-from explore.cost.record import Cost, Throughput
 from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.definition import definition
-from explore.evaluation import COMPLETE, Epoch, Evaluation, Report
+from explore.evaluation import RUNNING, Evaluation, Report
+from explore.evaluator import TrainingEvaluator
+from explore.reporting.page import write_report
+from explore.reporting.tables import hypervolume_history, trial_rows
 from explore.schema import Config
 from explore.search.proposals import Proposer
-from explore.search.space import Space, parse_space, to_overrides
+from explore.search.samplers import SAMPLERS
+from explore.search.space import Space, parse_space
 from explore.search.storage import open_storage
-from explore.search.study import Proposal, Study, Trial, create_study
+from explore.search.study import Study, create_study
 from explore.tracking import Tracker
 from explore.training.fit import fit
+from explore.view import LiveView
 
-_REPEATS = 7
-_EPOCHS = 10
-_BASE = ["+sweep=pareto", "training.threads=1", "training.precision=32-true"]
+_BASE = ("+sweep=pareto", "training.threads=1", "training.precision=32-true")
+_NAME = "overhead"
+_REPEATS, _FEW = 7, 3
+# What the command does before it begins to work.
+_START = """import sys
+import explore.driver, explore.view
+from explore.config import compose
+from explore.plan import begin, prepare
+begin(prepare(compose(sys.argv[1:]), sys.argv[1:]))"""
 
 
-def measure(history: int, nothing: Callable[[None, Path, Report], Evaluation]) -> dict[str, float]:
-    """Return median seconds of each part of a trial, in a study that holds `history` finished trials.
+@dataclass
+class Clock:
+    """Collects the seconds of named parts."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time what is done inside."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name].append(time.perf_counter() - start)
+
+    def repeat(self, name: str, action: Callable[[], object], times: int = _REPEATS) -> None:
+        """Time an action several times, after one that warms up where there is more than one."""
+        for _ in range(times + (times > 1)):
+            with self.part(name):
+                action()
+
+    def settled(self) -> dict[str, list[float]]:
+        """The seconds of each part, without the first where there are others: it was for warming up."""
+        return {name: seconds[1:] or seconds for name, seconds in self.seconds.items()}
+
+
+def start_of_a_command(folder: Path) -> dict[str, list[float]]:
+    """Seconds of wall time of `--help`, and of a search until it would begin to work, as processes of their own."""
+    clock = Clock()
+    command = [sys.executable, "-m", "explore.sweep", "--help"]
+    clock.repeat("--help", lambda: subprocess.run(command, check=True, capture_output=True))
+    search = [sys.executable, "-c", _START, *_BASE, f"outputs={folder}"]
+    clock.repeat("start of a search", lambda: subprocess.run(search, check=True), 1)
+    return clock.settled()
+
+
+def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], Evaluation]) -> dict[str, list[float]]:
+    """Seconds of those parts of a trial that know nothing of other trials.
 
     `nothing` is an evaluation without work, which a process of its own can import without importing all of this.
     """
-    start_server()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config = compose(_BASE)
-        dataset = load(config.data)
-        study = create_study(open_storage(f"sqlite:///{folder}/study.db"), "overhead", definition(config))
-        proposer = Proposer(
-            parse_space(config.space),
-            config.sampler,
-            check=lambda some: vary(_BASE, some).candidate.check(dataset),
-        )
-        waiting = _proposals(proposer.space, history + 4 * _REPEATS)
-        trials = [_finished(study, waiting.pop()) for _ in range(history)]
-        running = [_claimed(study, waiting.pop()) for _ in range(2 * _REPEATS)]
-        tracker = Tracker(config.tracking, "overhead", folder)
-        isolated = Isolated(nothing, lambda: None)
-        network = build(config.candidate, dataset)
-        shape = (dataset.channels, dataset.image_size, dataset.image_size)
-        fresh = iter(range(1000))
-        parts: dict[str, Callable[[], object]] = {
-            "propose": lambda: proposer.propose(study.trials()),
-            "claim": lambda: study.claim(waiting.pop(), command="", target=10**6),
-            "fork": lambda: isolated(None, folder / "fork", lambda item: None),
-            "compose": lambda: vary(_BASE, [f"training.seed={next(fresh)}"]).candidate,
-            "load images": lambda: load(config.data),
-            "build": lambda: build(config.candidate, dataset),
-            "count": lambda: measure_cost(network, shape, config.cost, timed=False),
-            "trainer and checkpoint": lambda: _fit_one_step(config, dataset, folder / f"fit{next(fresh)}"),
-            "record": lambda: _record(study, running[0]),
-            "track": lambda: _track(tracker, trials[0] if trials else running[0]),
-            "tell": lambda: study.finish(running.pop(), _evaluation()),
-        }
-        return {part: _median(action) for part, action in parts.items()}
+    config = compose(_BASE)
+    dataset = load(config.data)
+    network = build(config.candidate, dataset)
+    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    isolated = Isolated(nothing, lambda: None)
+    proposed = proposals(_space(config), seed=1)
+    compose_it = TrainingEvaluator(_BASE, lambda job, place, report: nothing(None, place, report))
+    clock = Clock()
+    clock.repeat("compose", lambda: compose_it(next(proposed).overrides, folder / "composed", _ignore))
+    clock.repeat("fork", lambda: isolated(None, folder / "fork", _ignore))
+    clock.repeat("load images", lambda: load(config.data))
+    clock.repeat("build", lambda: build(config.candidate, dataset))
+    clock.repeat("count", lambda: measure_cost(network, shape, config.cost, timed=False))
+    clock.repeat("count and measure", lambda: measure_cost(network, shape, config.cost, timed=True), _FEW)
+    for _ in range(_REPEATS + 1):
+        for name, epochs, rung in (("one", 1, 1), ("all", EPOCHS, EPOCHS), ("all with checkpoints", EPOCHS, 1)):
+            with clock.part(name):
+                _fit(config, dataset, folder / f"fit{time.perf_counter_ns()}", epochs, rung)
+    found = clock.settled()
+    turns = list(zip(found["one"], found["all"], found["all with checkpoints"], strict=True))
+    return {
+        **{name: found[name] for name in ("compose", "fork", "load images", "build", "count")},
+        "measure": [seconds - statistics.median(found["count"]) for seconds in found["count and measure"]],
+        "start of fit": found["one"],  # and its first checkpoint
+        "further checkpoints": [with_all - with_one for _, with_one, with_all in turns],
+        "between epochs": [rest - one for one, rest, _ in turns],
+    }
 
 
-_SPEED = Throughput(
-    images_per_second=1000.0,
-    low=990.0,
-    high=1010.0,
-    latency_ms=1.0,
-    batch_size=256,
-    precision="32-true",
-    device="none",
-    threads=1,
-    blocks=15,
-    torch_version="none",
-)
-_COST = Cost(params=1000, macs=1000, memory_bytes=1000, throughput=_SPEED)
-_CURVE = [
-    Epoch(epoch=epoch, train_loss=1.0, val_loss=1.0, val_accuracy=0.5 + epoch / 100, lr=1e-3, seconds=1.0)
-    for epoch in range(1, _EPOCHS + 1)
-]
+def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
+    """Seconds of the parts of a trial, and of a search, that know the trials before it; `number` of them are finished.
+
+    `folder` holds the study; what is there is filled up.
+    """
+    config = compose(_BASE)
+    url, space = f"sqlite:///{folder / 'study.db'}", _space(config)
+    create_study(open_storage(url), _NAME, definition(config))
+    fill(folder / "study.db", _NAME, space, number)
+    clock = Clock()
+    with clock.part("read the study"):
+        study = create_study(open_storage(url), _NAME, definition(config))
+        trials = study.trials()
+    clock.repeat("report", lambda: write_report(study, folder / "report"), 1 if number > 1000 else _FEW)
+    tracker = Tracker(config.tracking, _NAME, folder)
+    rows = trial_rows(trials, {}).astype(object).to_dict("records")
+    history = hypervolume_history(trials)
+    with clock.part("log the study"):
+        tracker.study_run(rows, folder / "report" / "front.png", history)
+    with LiveView(_NAME, number, Console(file=io.StringIO(), force_terminal=True)) as view:
+        clock.repeat("look at the study", lambda: view.update(study.trials()))
+    for name in SAMPLERS:
+        if name != "grid":
+            clock.repeat(f"propose with {name}", partial(_propose, _proposer(name, config, space), study), _FEW)
+    _search(study, _proposer(config.sampler, config, space), tracker, clock)
+    # The rest leaves the study as it was for what is filled up next.
+    _forget(folder / "study.db", number)
+    return clock.settled()
 
 
-def _evaluation() -> Evaluation:
-    return Evaluation(status=COMPLETE, cost=_COST, curve=tuple(_CURVE))
+def _propose(proposer: Proposer, study: Study) -> None:
+    assert proposer.propose(study.trials())
 
 
-def _proposals(space: Space, count: int) -> list[Proposal]:
-    """Proposals at random, without any history."""
-    chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    found = []
-    for _ in range(count):
-        values = space.sample(chance.ask())
-        found.append(
-            Proposal(
-                values=values,
-                distributions=space.distributions(values),
-                overrides=to_overrides(values),
-                sampler_state={},
-            )
-        )
-    return found
+def _search(study: Study, proposer: Proposer, tracker: Tracker, clock: Clock) -> None:
+    """Take trials as a worker does, and end them without evaluating them."""
+    with clock.part("first proposal"):
+        proposer.propose(study.trials())
+    for _ in range(_REPEATS + 1):
+        with clock.part("ask"):
+            study.interrupted()
+            proposal = proposer.propose(study.trials())
+        assert proposal
+        with clock.part("claim"):
+            trial = study.claim(proposal, command="python -m explore.train", target=10**6)
+        assert trial
+        ended = evaluation(proposal)
+        assert ended.cost
+        with clock.part("record"):
+            # Its cost, and its epochs at least once: a worker records short ones together.
+            study.record(trial, Evaluation(status=RUNNING, cost=ended.cost))
+            study.record(trial, replace(ended, status=RUNNING))
+        with clock.part("tell"):
+            study.finish(trial, ended)
+        with clock.part("log"):
+            tracker.begin(trial)
+            for item in (ended.cost, *ended.curve):
+                tracker.report(item)
+            tracker.end(trial, ended)
 
 
-def _claimed(study: Study, proposal: Proposal) -> Trial:
-    trial = study.claim(proposal, command="", target=10**6)
-    assert trial
-    return trial
+def _forget(database: Path, number: int) -> None:
+    """Take the trials from `number` on out of a study."""
+    with sqlite3.connect(database) as connection:
+        late = "IN (SELECT trial_id FROM trials WHERE number >= ?)"
+        for table in ("trial_params", "trial_values", "trial_user_attributes", "trials"):
+            connection.execute(f"DELETE FROM {table} WHERE trial_id {late}", (number,))
+    connection.close()
 
 
-def _finished(study: Study, proposal: Proposal) -> Trial:
-    trial = _claimed(study, proposal)
-    study.finish(trial, _evaluation())
-    return trial
+def _space(config: Config) -> Space:
+    return parse_space(config.space, lambda key, values: has_option(key, values, config))
 
 
-def _fit_one_step(config: Config, dataset: Dataset, folder: Path) -> None:
-    """A whole fit of one epoch of one batch of one image: what is left is the trainer's own."""
+def _proposer(sampler: str, config: Config, space: Space) -> Proposer:
+    dataset = load(config.data)
+
+    def check(overrides: Sequence[str]) -> None:
+        vary(_BASE, overrides).candidate.check(dataset)
+
+    return Proposer(space, sampler, startup=config.search.startup, check=check)
+
+
+def _fit(config: Config, dataset: Dataset, folder: Path, epochs: int, rung: int) -> None:
+    """A fit whose epochs are one step on one image: what is left is the trainer's own."""
     folder.mkdir()
     network = build(config.candidate, dataset)
-    recipe = replace(config.training, epochs=1, batch_size=1)
+    recipe = replace(config.training, epochs=epochs, rung=rung, batch_size=1)
     one = Split(dataset.train.images[:1], dataset.train.labels[:1])
 
     def batches() -> Batches:
@@ -136,24 +212,5 @@ def _fit_one_step(config: Config, dataset: Dataset, folder: Path) -> None:
     fit(network, batches(), batches(), recipe, folder, lambda record: None)
 
 
-def _record(study: Study, trial: Trial) -> None:
-    study.record(trial, _COST)
-    for epoch in _CURVE:
-        study.record(trial, epoch)
-
-
-def _track(tracker: Tracker, trial: Trial) -> None:
-    tracker.begin(trial)
-    for item in (_COST, *_CURVE):
-        tracker.report(item)
-    tracker.end(trial, _evaluation())
-
-
-def _median(action: Callable[[], object]) -> float:
-    action()
-    seconds = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def _ignore(item: object) -> None:
+    pass

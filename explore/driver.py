@@ -15,7 +15,7 @@ from explore.config import compose, has_option, vary
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE
 from explore.evaluator import TrainingEvaluator, train
-from explore.plan import Plan, open_study, proposer
+from explore.plan import Plan, proposer
 from explore.reporting.page import write_report
 from explore.reporting.tables import hypervolume_history, trial_rows
 from explore.search.space import parse_space
@@ -39,14 +39,14 @@ def search(plan: Plan, study: Study, view: View) -> int:
     return _conclude(plan, study, view, interrupted=interrupted)
 
 
-def _work(plan: Plan, stop: Callable[[], bool]) -> None:
-    """What a worker does."""
+def _work(plan: Plan, study: Study, stop: Callable[[], bool]) -> None:
+    """What a worker does; all share `study`, because reading a long one takes seconds."""
     config = compose(plan.base)
     tracker = Tracker(plan.tracking, plan.study, plan.output)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
 
     worker = Worker(
-        study=open_study(plan),
+        study=study,
         proposer=proposer(plan, space, load(config.data)),
         evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in())),
         target=plan.trials,
@@ -74,7 +74,7 @@ def _follow(plan: Plan, study: Study, view: View) -> None:
         missing = plan.trials - len(finished(study.trials()))
         if missing <= 0:
             return
-        crew = Crew(partial(_work, plan), min(plan.workers, missing))
+        crew = Crew(partial(_work, plan, study), min(plan.workers, missing))
         try:
             while crew.working():
                 view.update(study.trials())

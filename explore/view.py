@@ -17,7 +17,7 @@ from rich.text import Text
 
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING
 from explore.reporting.tables import hypervolume_history
-from explore.search.study import Trial, finished, front
+from explore.search.study import FINISHED, Trial, finished, front
 
 _ROWS = 12
 _COLOURS = {COMPLETE: "green", RUNNING: "cyan", FAILED: "red", "diverged": "red", "refused": "yellow"}
@@ -52,6 +52,7 @@ class PlainView:
         self.target = target
         self.stream = sys.stdout
         self._shown: set[int] | None = None
+        self._finished = 0
 
     def __enter__(self) -> Self:
         return self
@@ -64,13 +65,15 @@ class PlainView:
         ended = [trial for trial in trials if trial.status != RUNNING]
         if self._shown is None:
             self._shown = {trial.number for trial in ended}
-            if count := len(finished(trials)):
-                print(f"study {self.study}: {count} of {self.target} trials are finished, going on", file=self.stream)
+            self._finished = len(finished(trials))
+            if self._finished:
+                words = f"{self._finished} of {self.target} trials are finished, going on"
+                print(f"study {self.study}: {words}", file=self.stream)
         for trial in ended:
             if trial.number not in self._shown:
                 self._shown.add(trial.number)
-                count = sum(other.number in self._shown for other in finished(trials))
-                print(f"[{count}/{self.target}] {_line(trial)}", file=self.stream, flush=True)
+                self._finished += trial.status in FINISHED
+                print(f"[{self._finished}/{self.target}] {_line(trial)}", file=self.stream, flush=True)
 
     def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
         """Print the front with a command for each member."""
@@ -120,6 +123,9 @@ class LiveView:
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._began = time.monotonic()
         self._before: int | None = None
+        # Drawn anew when another trial has ended, not each time that somebody looks.
+        self._ended = -1
+        self._front, self._volume = Table(), 0.0
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -140,16 +146,20 @@ class LiveView:
 
     def _screen(self, trials: Sequence[Trial]) -> RenderableType:
         done = len(finished(trials))
+        if (ended := sum(trial.status != RUNNING for trial in trials)) != self._ended:
+            self._ended = ended
+            self._front = _front_table(trials, {}, title="Front so far")
+            self._volume = (hypervolume_history(trials) or [0.0])[-1]
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(f"explore {self.study}", style="bold"),
             ProgressBar(total=self.target, completed=done, width=30),
             f"{done}/{self.target}",
             _counts(trials),
-            f"hypervolume {(hypervolume_history(trials) or [0.0])[-1]:.3f}",
+            f"hypervolume {self._volume:.3f}",
             self._time_left(done),
         )
-        return Group(bar, _running_table(trials), _front_table(trials, {}, title="Front so far"))
+        return Group(bar, _running_table(trials), self._front)
 
     def _time_left(self, done: int) -> str:
         new = done - (self._before or 0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explore.search.front import hypervolume, losses, non_dominated
+from explore.search.front import GrowingFront, hypervolume, losses, non_dominated
 
 SIDE = 7
 Point = tuple[int, int]
@@ -39,6 +39,14 @@ def test_hypervolume_counts_the_dominated_squares(points: list[Point]) -> None:
     corners = itertools.product(range(SIDE), repeat=2)
     expected = sum(any(x <= left and y <= low for x, y in points) for left, low in corners)
     assert hypervolume(points, (SIDE, SIDE)) == expected
+
+
+@given(grids, st.tuples(st.integers(0, SIDE), st.integers(0, SIDE)))
+def test_a_front_that_grows_has_the_hypervolume_of_one_made_at_once(points: list[Point], corner: Point) -> None:
+    growing = GrowingFront(corner)
+    for count, point in enumerate(points, start=1):
+        growing.add(*point)
+        assert growing.hypervolume == hypervolume(points[:count], corner)
 
 
 @given(grids, st.randoms())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from optuna.distributions import IntDistribution
 from PIL import Image
 
-from explore.reporting import style
+from explore.reporting import pictures, style
 from explore.reporting.importance import LEAST_TRIALS, importances
 from explore.reporting.pictures import curves_figure, front_figure, hypervolume_figure, importance_figure
 from explore.reporting.printed import write_front_png
@@ -55,6 +55,32 @@ def test_colours_differ_and_do_not_depend_on_order() -> None:
     names = ["mlp", "attention", "pooling"]
     assert style.colours(names) == style.colours(reversed(names))
     assert len(set(style.colours(names).values())) == 3
+
+
+def test_long_studies_show_what_a_person_can_see_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = fabricated(
+        [(0.5 + number / 100, 1000 - number) for number in (40, 39)] + [(0.4, 500.0 - n) for n in range(30)]
+    )
+    monkeypatch.setattr(pictures, "_MOST_CURVES", 3)
+    monkeypatch.setattr(pictures, "_MOST_POINTS", 7)
+    curves, points = curves_figure(trials), front_figure(trials, {}, [])
+    assert curves is not None
+    assert points is not None
+    [others] = [trace for trace in curves.data if trace.name and "other" in trace.name]
+    assert others.name == "3 of 30 other trials"
+    assert sum(place is None for place in others.x) == 3
+    drawn = [trace for trace in points.data if trace.hovertext]
+    assert sum(len(trace.x) for trace in drawn) == 2 + 7
+    assert any("23 others, evenly chosen, not drawn" in note.text for note in points.layout.annotations)
+
+
+@given(st.lists(st.integers()), st.integers(1, 9))
+def test_a_spread_is_of_all_times(items: list[int], most: int) -> None:
+    kept = list(style.spread(items, most))
+    assert len(kept) == min(len(items), most)
+    assert kept[:1] == items[:1]
+    places = [index * len(items) // most for index in range(most)] if len(items) > most else range(len(items))
+    assert kept == [items[place] for place in places]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from filled_studies import cost
 
 from explore.evaluation import COMPLETE, FAILED, REFUSED, RUNNING, Epoch, Evaluation
 from explore.search import proposals
+from explore.search.history import History
 from explore.search.proposals import Proposer
 from explore.search.samplers import SAMPLERS, make_sampler
 from explore.search.space import Space, parse_space
@@ -173,9 +174,9 @@ def test_the_gaussian_process_stops_asking_when_it_repeats_itself(monkeypatch: p
 
 def test_trials_reach_the_sampler_with_their_constraints() -> None:
     drawn = [t.proposal for t in search(Proposer(space=space(), sampler="random"), 4)]
-    proposer = Proposer(space=space(), sampler="random")
     statuses = (COMPLETE, REFUSED, FAILED, RUNNING)
-    mirror = proposer._mirror([trial(n, p, s) for n, (p, s) in enumerate(zip(drawn, statuses, strict=True))])
+    seen = [trial(n, p, s) for n, (p, s) in enumerate(zip(drawn, statuses, strict=True))]
+    mirror = History("tpe", seed=0, startup=4).mirror(seen)
     complete, refused = mirror.trials
     assert complete.values == pytest.approx([drawn[0].values["depth"] / 20, log(1000 / drawn[0].values["depth"])])
     assert refused.values[0] == 0

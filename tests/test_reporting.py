@@ -203,6 +203,17 @@ def test_tables_can_be_sorted_by_number_and_filtered(tmp_path: Path) -> None:
     assert "function sort(" in content
 
 
+def test_page_of_a_long_study_lists_the_front_and_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "_MOST_ROWS", 8)
+    study = new_study()
+    for accuracy, speed in [(0.9, 900.0), (0.95, 800.0), *((0.5, 400.0 - n) for n in range(18))]:
+        add(study, accuracy, speed)
+    listed = page._listed(study.trials())
+    assert [trial.number for trial in listed] == [0, 1, *range(14, 20)]
+    assert "8 of 20 trials; trials.csv has them all" in Tags(write_report(study, tmp_path).read_text()).words
+    assert len(pd.read_csv(tmp_path / "trials.csv")) == 20
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_page_of_a_young_study(count: int, tmp_path: Path) -> None:
     words = Tags(written(searched(count), tmp_path)).words

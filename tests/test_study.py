@@ -115,9 +115,9 @@ def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
     study = opened(tmp_path)
     trial = study.claim(proposal(7), command="python -m explore.train x=7", target=3)
     assert trial is not None
-    study.record(trial, cost())
-    for number in range(12):
-        study.record(trial, epoch(number, number / 100))
+    for count in range(13):
+        curve = tuple(epoch(number, number / 100) for number in range(count))
+        study.record(trial, Evaluation(status=RUNNING, cost=cost(), curve=curve))
     [running] = opened(tmp_path).trials()
     assert (running.status, running.accuracy, running.throughput) == (RUNNING, 0.11, 100.0)
     assert [item.epoch for item in running.evaluation.curve] == list(range(12))
@@ -128,6 +128,18 @@ def test_a_trial_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (read.number, read.command, read.folder) == (0, "python -m explore.train x=7", "trials/0000")
     assert read.started is not None
     assert read.ended is not None
+
+
+def test_a_study_that_was_read_before_reads_what_one_opened_anew_reads(tmp_path: Path) -> None:
+    lasting, other = opened(tmp_path), opened(tmp_path)
+    for x in range(6):
+        assert lasting.claim(proposal(x), command="", target=9) is not None
+        assert other.claim(proposal(x), command="", target=9) is None
+        before = lasting.trials()
+        for late in [t for t in before if t.status == RUNNING and t.number % 3 != 0]:
+            other.finish(late, complete(x / 10))
+        assert lasting.trials() == opened(tmp_path).trials()
+        assert all(old is new for old, new in zip(before, lasting.trials(), strict=True) if old.status == COMPLETE)
 
 
 @pytest.mark.parametrize("status", [REFUSED, DIVERGED, FAILED])
@@ -173,9 +185,11 @@ CLAIM_AND_SLEEP = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+from explore.evaluation import RUNNING, Evaluation
 from test_study import opened, proposal, epoch
 study = opened(Path({folder!r}))
-study.record(study.claim(proposal(1), command="", target=2), epoch(0))
+trial = study.claim(proposal(1), command="", target=2)
+study.record(trial, Evaluation(status=RUNNING, curve=(epoch(0),)))
 print("claimed", flush=True)
 time.sleep(60)
 """

@@ -179,6 +179,22 @@ def test_the_command_of_a_trial_is_kept() -> None:
     assert trial.command == " ".join(trial.proposal.overrides)
 
 
+@pytest.mark.parametrize(("seconds", "seen"), [(0.0, [1, 1]), (1e9, [0, 1])])
+def test_short_epochs_are_recorded_together(seconds: float, seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_RECORD_SECONDS", seconds)
+    study, lengths = new_study(), []
+
+    def looking(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+        result = table(overrides, folder, report)
+        [running] = study.trials()
+        assert running.evaluation.cost == result.cost
+        lengths.append(len(running.evaluation.curve))
+        return result
+
+    worker(study, looking, target=1).run()
+    assert [*lengths, len(study.trials()[0].evaluation.curve)] == seen
+
+
 def test_the_heart_beats_while_a_trial_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "HEARTBEAT_SECONDS", -1.0)
     study = new_study()

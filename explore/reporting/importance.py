@@ -1,13 +1,14 @@
 """Which dimensions of the search space mattered, per objective."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial
 
 from explore.evaluation import COMPLETE
+from explore.search.history import as_seen_by_samplers, in_memory
 from explore.search.study import Trial
 
 # PED-ANOVA compares the best trials with all; Optuna asks for five or more of the best.
@@ -25,15 +26,8 @@ def importances(trials: Sequence[Trial]) -> Mapping[str, Mapping[str, float]]:
     complete = [trial for trial in trials if trial.status == COMPLETE]
     if len(complete) < LEAST_TRIALS:
         return {}
-    study = _quiet_study()
-    study.add_trials(
-        create_trial(
-            values=[trial.accuracy or 0.0, trial.throughput or 0.0],
-            params=dict(trial.proposal.values),
-            distributions=dict(trial.proposal.distributions),
-        )
-        for trial in complete
-    )
+    # Their order is all that counts, so that the speed may be a logarithm.
+    study = _quietly(lambda: in_memory([as_seen_by_samplers(trial) for trial in complete]))
     return {name: _shares(study, index) for index, name in enumerate(("accuracy", "throughput"))}
 
 
@@ -47,11 +41,11 @@ def _shares(study: optuna.Study, index: int) -> Mapping[str, float]:
         return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_BEST), target=loss)
 
 
-def _quiet_study() -> optuna.Study:
-    """An empty study; Optuna would announce it as if a search began."""
+def _quietly(make: Callable[[], optuna.Study]) -> optuna.Study:
+    """Make a study; Optuna would announce it as if a search began."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return optuna.create_study(directions=["maximize", "maximize"])
+        return make()
     finally:
         optuna.logging.set_verbosity(verbosity)

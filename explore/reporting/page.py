@@ -26,6 +26,7 @@ from explore.search.study import Study, Trial, front
 
 Write = Callable[[Any], str]
 _PAGE = "report.html"
+_MOST_ROWS = 1000  # of a table; browsers are slow with more, and the CSV has them all
 _NEAR = 0.01  # accuracy that one may give up for speed, as a fraction
 
 
@@ -103,14 +104,24 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
         tiles=_tiles(complete, tests, hypervolume_history(trials)),
         front=_front_table(complete, tests),
         references=references,
-        trials=_table(trial_rows(trials, tests), dimensions(trials)) if trials else None,
-        unsuccessful=[trial for trial in trials if trial.status in (REFUSED, DIVERGED, FAILED)],
+        trials=_table(trial_rows(_listed(trials), tests), dimensions(trials)) if trials else None,
+        most_rows=_MOST_ROWS,
+        unsuccessful=[trial for trial in trials if trial.status in (REFUSED, DIVERGED, FAILED)][-_MOST_ROWS:],
         least_trials=LEAST_TRIALS,
         figures={
             key: figure.to_json() for key, figure in _figures(trials, tests, references).items() if figure is not None
         },
         plotly=get_plotlyjs(),
     )
+
+
+def _listed(trials: Sequence[Trial]) -> Sequence[Trial]:
+    """The trials of the large table: of too many, the front's and the latest."""
+    if len(trials) <= _MOST_ROWS:
+        return trials
+    best = front(trials)
+    latest = trials[-max(1, _MOST_ROWS - len(best)) :]
+    return sorted({trial.number: trial for trial in (*best, *latest)}.values(), key=lambda trial: trial.number)
 
 
 def _figures(

@@ -19,6 +19,7 @@ _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", 
 # Plotly's text has a few tags and no entity for quotes.
 _escape = partial(escape, quote=False)
 _ACCURACY = "validation accuracy / %"
+_MOST_POINTS, _MOST_CURVES = 2000, 300  # besides the front's; a page with more is slow, and nobody sees more
 _FAR = 4.0  # a reference network beyond this factor would squeeze the trials; the table has it
 _AXIS = {
     "gridcolor": "rgba(128,138,150,0.22)",
@@ -59,7 +60,9 @@ def front_figure(
     figure = _figure(560)
     colours = style.colours(_variant(trial, "token_mixing") for trial in trials)
     _add_edge(figure, members)
-    _add_points(figure, complete, {trial.number for trial in members}, tests, colours)
+    best = {trial.number for trial in members}
+    others = style.spread([trial for trial in complete if trial.number not in best], _MOST_POINTS)
+    _add_points(figure, [*others, *members], best, tests, colours)
     measured = [trial for trial in members if trial.number in tests]
     if measured:
         figure.add_scatter(
@@ -74,7 +77,7 @@ def front_figure(
         )
     for reference in references:
         _add_reference(figure, reference)
-    _frame(figure, complete, tests, references)
+    _frame(figure, complete, tests, references, hidden=len(complete) - len(members) - len(others))
     _label(figure, members)
     return figure
 
@@ -96,7 +99,7 @@ def hypervolume_figure(trials: Sequence[Trial]) -> go.Figure | None:
 
 
 def curves_figure(trials: Sequence[Trial]) -> go.Figure | None:
-    """Draw the learning curve of every trial that was trained, the front's in colour; None when none was."""
+    """Draw the learning curves of trials that were trained, the front's in colour; None when none was."""
     trained = [trial for trial in trials if trial.evaluation.curve]
     if not trained:
         return None
@@ -252,8 +255,9 @@ def _frame(
     complete: Sequence[Trial],
     tests: Mapping[int, float],
     references: Sequence[Mapping[str, Any]],
+    hidden: int,
 ) -> None:
-    """Set both axes, and say how many trials lie outside."""
+    """Set both axes, and say how many trials lie outside, and how many are `hidden` because there are too many."""
     others = [*tests.values(), *(r["accuracy"] for r in references if r["accuracy"] is not None)]
     low, high = style.accuracy_range(complete, others)
     speeds = [trial.throughput or 0.0 for trial in complete]
@@ -269,7 +273,9 @@ def _frame(
     )
     figure.update_yaxes(title_text=_ACCURACY, range=[low, high])
     outside = sum(100 * (trial.accuracy or 0.0) < low for trial in complete)
-    if outside:
+    words = [f"{outside} below {low:.0f} % not shown; double-click shows all"] if outside else []
+    words += [f"{hidden:,} others, evenly chosen, not drawn"] if hidden else []
+    if words:
         figure.add_annotation(
             x=1,
             y=0,
@@ -279,7 +285,7 @@ def _frame(
             xanchor="right",
             yanchor="bottom",
             opacity=0.8,
-            text=f"{outside} below {low:.0f} % not shown; double-click shows all",
+            text="<br>".join(words),
         )
 
 
@@ -323,11 +329,12 @@ def _hover(trial: Trial, tests: Mapping[int, float]) -> str:
 
 
 def _add_other_curves(figure: go.Figure, others: Sequence[Trial]) -> None:
-    """One trace for all, with gaps, because thousands of traces would be slow."""
+    """One trace for all that are drawn, with gaps, because hundreds of traces would be slow."""
+    drawn = style.spread(others, _MOST_CURVES)
     x: list[int | None] = []
     y: list[float | None] = []
     text: list[str] = []
-    for trial in others:
+    for trial in drawn:
         curve = trial.evaluation.curve
         x += [*(epoch.epoch for epoch in curve), None]
         y += [*(100 * epoch.val_accuracy for epoch in curve), None]
@@ -341,5 +348,5 @@ def _add_other_curves(figure: go.Figure, others: Sequence[Trial]) -> None:
             mode="lines",
             line={"color": style.GREY, "width": 1},
             opacity=0.5,
-            name="other trials",
+            name="other trials" if len(drawn) == len(others) else f"{len(drawn)} of {len(others):,} other trials",
         )

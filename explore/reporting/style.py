@@ -1,8 +1,11 @@
 """The look that all pictures and pages share: colours, axes and the way numbers are written for people."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from explore.search.study import Trial, front
+
+Item = TypeVar("Item")
 
 # Okabe & Ito (2008), "Color universal design", without yellow and black, which vanish on white and on dark pages;
 # then two of Tol's muted scheme. Told apart with every common colour blindness.
@@ -68,6 +71,13 @@ def spaced(points: Sequence[tuple[float, float]]) -> list[int]:
         if all(abs(x - right) >= _LABEL_WIDTH or abs(y - above) >= _LABEL_HEIGHT for right, above in beside):
             kept.append(index)
     return sorted(kept)
+
+
+def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """Return at most `most` of the items in their order, evenly spread: more than a person can see helps nobody."""
+    if len(items) <= most:
+        return items
+    return [items[index * len(items) // most] for index in range(most)]
 
 
 def percent(fraction: float) -> str:

@@ -5,11 +5,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from explore.evaluation import COMPLETE
-from explore.search.front import hypervolume, losses, non_dominated
+from explore.search.front import GrowingFront, losses
 from explore.search.study import Trial, finished, front
 
 _FRONT_FIRST = ["trial", "val_accuracy", "test_accuracy", "throughput", "macs", "params"]
@@ -83,17 +82,13 @@ def hypervolume_history(trials: Sequence[Trial]) -> list[float]:
     ended = sorted(finished(trials), key=lambda trial: (trial.ended or datetime.max, trial.number))
     complete = [trial for trial in ended if trial.status == COMPLETE]
     points = losses([trial.accuracy or 0.0 for trial in complete], [trial.throughput or 0.0 for trial in complete])
-    reference = [1.0, points[:, 1].max()] if complete else [1.0, 0.0]
-    following = iter(points)
-    members, volume, volumes = np.empty((0, 2)), 0.0, []
+    growing = GrowingFront((1.0, points[:, 1].max() if complete else 0.0))
+    following = iter(points.tolist())
+    volumes = []
     for trial in ended:
         if trial.status == COMPLETE:
-            point = next(following)
-            if not (members <= point).all(axis=1).any():
-                members = np.vstack([members, point])
-                members = members[non_dominated(members)]
-                volume = hypervolume(members, reference)
-        volumes.append(volume)
+            growing.add(*next(following))
+        volumes.append(growing.hypervolume)
     return volumes
 
 

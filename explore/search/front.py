@@ -3,6 +3,7 @@
 Accuracy and throughput are turned into losses once, in `losses`; nothing else in the project knows the direction.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -27,15 +28,15 @@ def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
     `points` is `points × 2`, lower is better. Equal points are all on the front or all off it.
     """
     values = _as_points(points)
-    mask = np.zeros(len(values), dtype=bool)
-    best = np.inf
     order = np.lexsort((values[:, 1], values[:, 0]))
-    for start, stop in _runs(values[order, 0]):
-        group = order[start:stop]
-        lowest = values[group, 1].min()
-        if lowest < best:
-            mask[group[values[group, 1] == lowest]] = True
-            best = lowest
+    first, second = values[order, 0], values[order, 1]
+    # In this order each run of equal first losses begins with its lowest second one.
+    begins = np.append(True, first[1:] != first[:-1])[: len(first)]
+    lowest = second[begins][np.cumsum(begins) - 1]
+    best_before = np.append(np.inf, np.minimum.accumulate(second)[:-1])[: len(second)]
+    best_before_run = best_before[begins][np.cumsum(begins) - 1]
+    mask = np.zeros(len(values), dtype=bool)
+    mask[order] = (second == lowest) & (lowest < best_before_run)
     return mask
 
 
@@ -53,15 +54,41 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     return float(np.sum(widths * heights))
 
 
+class GrowingFront:
+    """A front that takes its points one by one, and the area that it dominates up to `reference`.
+
+    A point costs the logarithm of the number of members, and what it displaces. Points that do not beat the reference
+    in both losses count nothing.
+    """
+
+    def __init__(self, reference: tuple[float, float]) -> None:
+        self.reference = reference
+        self.hypervolume = 0.0
+        # The members: the first loss grows, the second falls.
+        self._first: list[float] = []
+        self._second: list[float] = []
+
+    def add(self, first: float, second: float) -> None:
+        """Take a point into account."""
+        right, top = self.reference
+        start = bisect_left(self._first, first)
+        if start:
+            top = min(top, self._second[start - 1])
+        same = start < len(self._first) and self._first[start] == first
+        if first >= right or second >= top or (same and self._second[start] <= second):
+            return
+        stop = start
+        while stop < len(self._first) and self._second[stop] >= second:
+            stop += 1
+        edges = [first, *self._first[start:stop], self._first[stop] if stop < len(self._first) else right]
+        heights = [top, *self._second[start:stop]]
+        self.hypervolume += sum(
+            (b - a) * (height - second) for (a, b), height in zip(pairwise(edges), heights, strict=True)
+        )
+        self._first[start:stop] = [first]
+        self._second[start:stop] = [second]
+
+
 def _as_points(points: ArrayLike) -> Losses:
     values = np.asarray(points, float)
     return values.reshape(0, 2) if values.size == 0 else values
-
-
-def _runs(sorted_values: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Start and stop of each run of equal values."""
-    if len(sorted_values) == 0:
-        return []
-    cuts = np.flatnonzero(np.diff(sorted_values)) + 1
-    edges = [0, *cuts.tolist(), len(sorted_values)]
-    return list(pairwise(edges))

@@ -1,23 +1,21 @@
 """Proposals: what to evaluate next, never twice, never impossible.
 
-The sampler works on a mirror of the study in memory. There a configuration that breaks a rule or was tried before can
-be thrown away and asked for again, without a trace in the study, and asking costs no storage access.
+The sampler works on a mirror of the study in memory, see `history`. There a configuration that breaks a rule or was
+tried before can be thrown away and asked for again, without a trace in the study, and asking costs no storage access.
 """
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState
 
-from explore.evaluation import COMPLETE, REFUSED
+from explore.search.history import History, mixed
 from explore.search.samplers import make_sampler
 from explore.search.space import Space, Values, to_overrides
 from explore.search.study import Proposal, Trial
@@ -27,7 +25,6 @@ _ASKS = 20
 _DRAWS = 1000
 _REPEATS = 3
 _SMALL = 10_000
-_NO_THROUGHPUT = 1e-9
 
 
 @dataclass
@@ -45,9 +42,10 @@ class Proposer:
     check: Check = lambda overrides: None
     refusal: str = field(default="", init=False)
     _impossible: set[str] = field(default_factory=set, init=False)
-    _frozen: dict[int, FrozenTrial] = field(default_factory=dict, init=False)
+    _history: History = field(init=False)
 
     def __post_init__(self) -> None:
+        self._history = History(self.sampler, self.seed, self.startup)
         make_sampler(self.sampler, seed=self.seed, startup=self.startup)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -72,33 +70,21 @@ class Proposer:
 
     def _candidates(self, trials: Sequence[Trial]) -> Iterator[Proposal]:
         """Ask the sampler, then chance; a sampler that keeps repeating itself must not stop the search."""
-        seed = _mix(self.seed, len(trials))
+        seed = mixed(self.seed, len(trials))
         sampler = make_sampler(self.sampler, seed=seed, startup=self.startup)
         if sampler is None:
             yield from (self._proposal(values, {}) for values in self.space.grid())
             return
         # Made anew: samplers leave notes in their study, and with those the same trials would not give the same answer.
-        mirror = self._mirror(trials)
+        mirror = self._history.mirror(trials)
         yield from self._ask(mirror, sampler, _ASKS, patience=_REPEATS)
         if self.space.size > _SMALL:
-            chance = RandomSampler(seed=_mix(self.seed, len(trials), 1))
+            chance = RandomSampler(seed=mixed(self.seed, len(trials), 1))
             yield from self._ask(mirror, chance, _DRAWS, patience=_DRAWS)
             return
         rest = list(self.space.grid())
         np.random.default_rng(seed).shuffle(rest)
         yield from (self._proposal(values, {}) for values in rest)
-
-    def _mirror(self, trials: Sequence[Trial]) -> optuna.Study:
-        """A study in memory with the trials that tell a sampler something."""
-        storage = optuna.storages.InMemoryStorage()
-        storage.create_new_study([StudyDirection.MAXIMIZE] * 2, "mirror")
-        mirror = optuna.load_study(study_name="mirror", storage=storage)
-        for trial in trials:
-            if trial.status in (COMPLETE, REFUSED):
-                if trial.number not in self._frozen:
-                    self._frozen[trial.number] = _seen_by_samplers(trial)
-                mirror.add_trial(self._frozen[trial.number])
-        return mirror
 
     def _ask(self, mirror: optuna.Study, sampler: BaseSampler, count: int, *, patience: int) -> Iterator[Proposal]:
         """Ask up to `count` times, and no longer once `patience` answers were repeats: some take seconds for one."""
@@ -123,19 +109,3 @@ class Proposer:
             overrides=to_overrides(values),
             sampler_state=sampler_state,
         )
-
-
-def _seen_by_samplers(trial: Trial) -> FrozenTrial:
-    """A trial as samplers see it: speed on a log scale, and a refused one infeasible with the worst accuracy."""
-    accuracy = trial.accuracy if trial.status == COMPLETE else None
-    return create_trial(
-        values=[accuracy or 0.0, log(trial.throughput or _NO_THROUGHPUT)],
-        params=dict(trial.proposal.values),
-        distributions=dict(trial.proposal.distributions),
-        system_attrs=dict(trial.proposal.sampler_state),
-        constraints=dict(trial.evaluation.constraints),
-    )
-
-
-def _mix(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

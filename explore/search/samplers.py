@@ -43,6 +43,11 @@ SAMPLERS: dict[str, SamplerFactory | None] = {
     "grid": None,
 }
 
+# What a sampler is shown of a long study, see `history`: the genetic ones their last generation, these so many trials,
+# others all. TPE takes the best tenth as good; the Gaussian process needs time by the cube of their number.
+GENETIC = ("nsga2", "nsga3")
+MOST_SHOWN = {"tpe": 400, "gp": 150, "random": 0}
+
 
 def make_sampler(name: str, *, seed: int, startup: int) -> BaseSampler | None:
     """Make the sampler of this name, or None for the grid; raises ValueError with the names there are."""

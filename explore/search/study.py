@@ -8,10 +8,11 @@ was already full, withdraws. So no configuration is trained twice and no study g
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,6 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from explore.cost.record import Cost
 from explore.evaluation import (
     COMPLETE,
     DIVERGED,
@@ -31,7 +31,6 @@ from explore.evaluation import (
     INTERRUPTED,
     REFUSED,
     RUNNING,
-    Epoch,
     Evaluation,
 )
 from explore.search.front import losses, non_dominated
@@ -82,17 +81,17 @@ class Trial:
     heartbeat: float
     alike: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def status(self) -> str:
         """One of the words of `explore.evaluation`."""
         return self.evaluation.status
 
-    @property
+    @cached_property
     def accuracy(self) -> float | None:
         """Validation accuracy as a fraction, None before the first epoch."""
         return self.evaluation.accuracy
 
-    @property
+    @cached_property
     def throughput(self) -> float | None:
         """Images per second, None before it was measured."""
         cost = self.evaluation.cost
@@ -106,6 +105,10 @@ class Study:
         self.name = name
         self._storage = storage
         self._id = storage.get_study_id_from_name(name)
+        # What has ended stays as it is and is read once: the trials up to the first that has not, and those behind it.
+        self._reading = threading.Lock()
+        self._settled = 0
+        self._history: list[Trial] = []
         self._ended: dict[int, Trial] = {}
 
     @property
@@ -124,22 +127,32 @@ class Study:
         self._storage.set_study_user_attr(self._id, key, value)
 
     def trials(self) -> list[Trial]:
-        """Every trial by number, without those that were withdrawn before they began."""
-        records = []
-        for frozen in self._storage.get_all_trials(self._id, deepcopy=False):
-            record = self._ended.get(frozen.number) or _read(frozen)
-            if frozen.state.is_finished():
-                self._ended[frozen.number] = record
-            if record.status != _WITHDRAWN:
-                records.append(record)
-        return records
+        """Every trial by number, without those that were withdrawn before they began.
+
+        One that has ended is the same object each time. What has ended is read once, so that this costs next to nothing
+        more in a long study than in a short one.
+        """
+        with self._reading:
+            everyone = self._storage.get_all_trials(self._id, deepcopy=False)
+            while self._settled < len(everyone) and everyone[self._settled].state.is_finished():
+                record = self._ended.pop(self._settled, None) or _read(everyone[self._settled])
+                self._history += [record] if record.status != _WITHDRAWN else []
+                self._settled += 1
+            records = [self._record(frozen) for frozen in everyone[self._settled :]]
+            return [*self._history, *(record for record in records if record.status != _WITHDRAWN)]
+
+    def _record(self, frozen: FrozenTrial) -> Trial:
+        record = self._ended.get(frozen.number) or _read(frozen)
+        if frozen.state.is_finished():
+            self._ended[frozen.number] = record
+        return record
 
     def claim(self, proposal: Proposal, *, command: str, target: int, continues: Trial | None = None) -> Trial | None:
         """Begin a trial of the proposal; None when the study has `target` trials already or another worker was faster.
 
         A trial that `continues` an interrupted one takes over its folder, and so its last rung.
         """
-        attributes = {
+        claimed = {
             "overrides": list(proposal.overrides),
             "sampler_state": dict(proposal.sampler_state),
             "command": command,
@@ -152,23 +165,20 @@ class Study:
             state=TrialState.RUNNING,
             params=dict(proposal.values),
             distributions=dict(proposal.distributions),
-            user_attrs=attributes,
+            user_attrs={"claim": claimed},  # one, because each takes the storage some milliseconds
         )
         trial_id = self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
-        mine = next(trial for trial in everyone if trial.trial_id == trial_id)
+        mine = next(trial for trial in reversed(everyone) if trial.trial_id == trial_id)
         earlier = [trial for trial in everyone if trial.number < mine.number and trial.status != INTERRUPTED]
         if len(earlier) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
             self._end(mine, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
             return None
         return mine
 
-    def record(self, trial: Trial, item: Cost | Epoch) -> None:
-        """Keep the cost or an epoch of a running trial."""
-        if isinstance(item, Cost):
-            self._storage.set_trial_user_attr(trial.trial_id, "cost", item.to_dict())
-        else:
-            self._storage.set_trial_user_attr(trial.trial_id, f"epoch:{item.epoch:04d}", asdict(item))
+    def record(self, trial: Trial, so_far: Evaluation) -> None:
+        """Keep what is known of a running trial."""
+        self._storage.set_trial_user_attr(trial.trial_id, "so_far", so_far.to_dict())
 
     def beat(self, trial: Trial) -> None:
         """Say that the worker of a running trial is alive."""
@@ -188,12 +198,13 @@ class Study:
     def interrupted(self) -> list[Trial]:
         """Trials to go on with: stopped from outside, or left behind by a worker that died; none has a successor."""
         everyone = self.trials()
-        for trial in everyone:
-            if trial.status == RUNNING and not _alive(trial):
+        if dead := [trial for trial in everyone if trial.status == RUNNING and not _alive(trial)]:
+            for trial in dead:
                 self._end(trial, replace(trial.evaluation, status=INTERRUPTED), TrialState.FAIL)
-        everyone = self.trials()
-        continued = {trial.continues for trial in everyone}
-        return [trial for trial in everyone if trial.status == INTERRUPTED and trial.number not in continued]
+            everyone = self.trials()
+        left_behind = [trial for trial in everyone if trial.status == INTERRUPTED]
+        continued = {trial.continues for trial in everyone} if left_behind else set()
+        return [trial for trial in left_behind if trial.number not in continued]
 
     def _end(
         self, trial: Trial, evaluation: Evaluation, state: TrialState, values: Sequence[float] | None = None
@@ -250,7 +261,8 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _read(frozen: FrozenTrial) -> Trial:
-    attributes = frozen.user_attrs
+    # Heartbeats, and all of it in older studies, stand beside the claim.
+    attributes = {**frozen.user_attrs.get("claim", {}), **frozen.user_attrs}
     proposal = Proposal(
         values=frozen.params,
         distributions=frozen.distributions,
@@ -279,11 +291,11 @@ def _evaluation(frozen: FrozenTrial) -> Evaluation:
         # Two writes end a trial; they disagree when two processes ended it at once, and then it is done again.
         agree = _STATES.get(evaluation.status, TrialState.FAIL) == frozen.state
         return evaluation if agree else replace(evaluation, status=INTERRUPTED)
-    epochs = (attributes[key] for key in sorted(attributes) if key.startswith("epoch:"))
-    return Evaluation(
-        status=RUNNING if not frozen.state.is_finished() else FAILED,
-        cost=Cost.from_dict(attributes["cost"]) if "cost" in attributes else None,
-        curve=tuple(Epoch(**epoch) for epoch in epochs),
+    status = RUNNING if not frozen.state.is_finished() else FAILED
+    return (
+        replace(Evaluation.from_dict(attributes["so_far"]), status=status)
+        if "so_far" in attributes
+        else Evaluation(status=status)
     )
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from explore.cost.record import Cost
-from explore.evaluation import FAILED, INTERRUPTED, Epoch, Evaluation, Evaluator, Report
+from explore.evaluation import FAILED, INTERRUPTED, RUNNING, Epoch, Evaluation, Evaluator, Report
 from explore.search.proposals import Proposer
 from explore.search.study import HEARTBEAT_SECONDS, Proposal, Study, Trial
 
 CommandLine = Callable[[list[str]], str]
+_RECORD_SECONDS = 1.0  # between two records of the epochs of a running trial
 
 
 class Observer(Protocol):
@@ -54,6 +55,7 @@ class Worker:
     stop: Callable[[], bool] = lambda: False
     _current: Trial | None = field(default=None, init=False)
     _last_beat: float = field(default=0.0, init=False)
+    _last_record: float = field(default=0.0, init=False)
 
     def run(self) -> int:
         """Work until the study is full or its space is exhausted; returns how many trials were evaluated here.
@@ -103,7 +105,10 @@ class Worker:
 
         def report(item: Cost | Epoch) -> None:
             seen.append(item)
-            self.study.record(trial, item)
+            # Short epochs must not wait for the storage each time; what is left out is there when the trial ends.
+            if isinstance(item, Cost) or time.monotonic() - self._last_record >= _RECORD_SECONDS:
+                self._last_record = time.monotonic()
+                self.study.record(trial, _so_far(RUNNING, "", seen))
             if self.observer:
                 self.observer.report(item)
 
