@@ -30,8 +30,8 @@ from explore.architecture.spec import Model, architecture
 from explore.cost.device import device_name
 from explore.cost.options import Measuring
 from explore.cost.side_by_side import compare_throughput
+from explore.cost.speed import Speed
 from explore.cost.throughput import measure_throughput
-from explore.cost.timing import Speed
 from explore.cost.training_step import training_step
 
 SPREAD, QUARTILES, SECONDS, GAP = 1.10, 0.03, 3.0, 1.05

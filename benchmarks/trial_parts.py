@@ -93,7 +93,7 @@ def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], 
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
     isolated = Isolated(nothing, lambda: None)
     proposed = proposals(_space(config), seed=1)
-    compose_it = TrainingEvaluator(_BASE, lambda job, place, report: nothing(None, place, report))
+    compose_it = TrainingEvaluator(_BASE, run=lambda job, place, report: nothing(None, place, report))
     clock = Clock()
     clock.repeat("compose", lambda: compose_it(next(proposed).overrides, folder / "composed", _ignore))
     clock.repeat("fork", lambda: isolated(None, folder / "fork", _ignore))

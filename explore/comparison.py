@@ -14,7 +14,7 @@ from explore.cost.measure import count_params
 from explore.cost.memory import peak_memory
 from explore.cost.options import Measuring
 from explore.cost.side_by_side import compare_throughput, compare_training_steps
-from explore.cost.timing import Speed
+from explore.cost.speed import Speed
 
 
 @dataclass(frozen=True, kw_only=True)

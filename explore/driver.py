@@ -5,10 +5,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from explore.candidate import COSTS, test_accuracy, time_published
+from explore.candidate import COSTS, test_accuracy, time_published, time_together
 from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, in_turn
 from explore.config import compose, has_option, vary
@@ -18,6 +19,7 @@ from explore.evaluator import TrainingEvaluator, train
 from explore.plan import Plan, proposer
 from explore.reporting.page import write_report
 from explore.reporting.tables import hypervolume_history, trial_rows
+from explore.search.rivals import batch_size, compared, decided, results, rivals
 from explore.search.space import parse_space
 from explore.search.study import Study, Trial, finished, front
 from explore.search.worker import Stopped, Worker
@@ -89,10 +91,11 @@ def _follow(plan: Plan, study: Study, view: View) -> None:
 
 
 def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int:
-    trials = study.trials()
     if not interrupted:
-        _measure_test_accuracy(plan, study, front(trials))
+        _compare_speeds(plan, study)
+        _measure_test_accuracy(plan, study, front(results(study)))
         study.note("references", _references(plan, study))
+    trials = results(study)
     report = write_report(study, plan.output)
     if not interrupted:
         rows = trial_rows(trials, tests(study)).astype(object).where(lambda frame: frame.notna(), None)
@@ -102,6 +105,18 @@ def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int
     if interrupted:
         return 130
     return 0 if any(trial.status == COMPLETE for trial in trials) else 1
+
+
+def _compare_speeds(plan: Plan, study: Study) -> None:
+    """Measure those that compete for the front again, all together; once for the same ones."""
+    competing = rivals(study.trials())
+    numbers = {trial.number for trial in competing}
+    if not competing or numbers == set(compared(study)):
+        return
+    candidates = {trial.number: vary(plan.base, trial.proposal.overrides).candidate for trial in competing}
+    batch_sizes = {trial.number: batch_size(trial) for trial in competing}
+    speeds = decided(time_together(candidates, batch_sizes), batch_sizes, candidates[competing[0].number].cost.interval)
+    study.note("speeds", {str(number): asdict(one) for number, one in speeds.items()})
 
 
 def tests(study: Study) -> dict[int, float]:

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 def main(config: "Config", overrides: list[str]) -> int:
     """Read the study and write its report."""
     from explore.reporting.page import write_report
+    from explore.search.rivals import results
     from explore.search.study import finished, front
 
     with refusing_bad_input():
         study, folder = _open(config)
     report = write_report(study, folder)
-    trials = study.trials()
+    trials = results(study)
     if config.format == "json":
         members = [trial.number for trial in front(trials)]
         print_json({"study": study.name, "finished": len(finished(trials)), "front": members, "report": str(report)})

@@ -96,6 +96,7 @@ class JsonView(PlainView):
                 "val_accuracy": trial.accuracy,
                 "test_accuracy": tests.get(trial.number),
                 "throughput": trial.throughput,
+                "as_fast_as": list(trial.alike),
                 "values": dict(trial.proposal.values),
                 "command": trial.command,
             }
@@ -213,8 +214,13 @@ def _front_table(trials: Sequence[Trial], tests: Mapping[int, float], *, title: 
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for name in ("trial", "img/s", "val", "test", "params", "MACs"):
         table.add_column(name, justify="right")
-    table.add_column("configuration")
     members = front(trials)
+    numbers = {trial.number for trial in members}
+    equally_fast = {trial.number: ", ".join(str(one) for one in trial.alike if one in numbers) for trial in members}
+    compared = any(equally_fast.values())
+    if compared:
+        table.add_column("as fast as")
+    table.add_column("configuration")
     for trial in members[:_ROWS] if not tests else members:
         cost = trial.evaluation.cost
         assert cost and trial.accuracy is not None and trial.throughput is not None
@@ -226,6 +232,7 @@ def _front_table(trials: Sequence[Trial], tests: Mapping[int, float], *, title: 
             "" if test is None else f"{100 * test:.1f} %",
             f"{cost.params:,}",
             f"{cost.macs / 1e6:,.2f} M",
+            *([equally_fast[trial.number]] if compared else []),
             escape(_values(trial)),
         )
     return table

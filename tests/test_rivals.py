@@ -6,15 +6,18 @@ python -m pytest tests/test_rivals.py
 import json
 from dataclasses import asdict, replace
 
-from filled_studies import TEMPLATE, fabricated
+import numpy as np
+import pytest
+from filled_studies import TEMPLATE, fabricated, searched
 from hypothesis import given
 from hypothesis import strategies as st
 
+from explore.cost.speed import Speed
 from explore.evaluation import FAILED, Evaluation
-from explore.search.rivals import Compared, rivals, with_speeds
+from explore.search.rivals import Compared, decided, results, rivals, with_speeds
 from explore.search.study import front
 
-points = st.lists(st.tuples(st.floats(0, 1), st.floats(1, 1e6)), max_size=25)
+points = st.lists(st.tuples(st.integers(0, 50).map(lambda part: part / 50), st.floats(1, 1e6)), max_size=25)
 
 
 def numbers(trials: object) -> list[int]:
@@ -47,7 +50,9 @@ def test_nobody_competes_where_nothing_is_complete() -> None:
 
 
 def compared(speed: float, *alike: int) -> Compared:
-    return Compared(images_per_second=speed, low=0.99 * speed, high=1.01 * speed, settled=True, alike=alike)
+    return Compared(
+        speed=Speed(images_per_second=speed, low=0.99 * speed, high=1.01 * speed, settled=True), alike=alike
+    )
 
 
 def test_a_comparison_may_bring_a_neighbour_to_the_front() -> None:
@@ -63,3 +68,23 @@ def test_a_comparison_may_bring_a_neighbour_to_the_front() -> None:
 
 def test_comparisons_survive_json() -> None:
     assert Compared.read(json.loads(json.dumps(asdict(compared(5.0, 1, 2))))) == compared(5.0, 1, 2)
+
+
+def test_a_comparison_decides_between_series_of_turns() -> None:
+    generator = np.random.default_rng(0)
+    machine, noise = generator.lognormal(0.0, 0.3, 30), generator.lognormal(0.0, 0.01, (3, 30))
+    # The third takes passes of twice as many images.
+    seconds = {4: machine * noise[0], 5: machine * noise[1], 6: 2 * 1.1 * machine * noise[2]}
+    found = decided({number: one.tolist() for number, one in seconds.items()}, {4: 10, 5: 10, 6: 20}, 0.02)
+    assert [one.alike for one in found.values()] == [(5,), (4,), ()]
+    speeds = [one.speed.images_per_second for one in found.values()]
+    assert speeds[0] / speeds[2] == pytest.approx(1.1, rel=0.02)
+    assert speeds[0] == pytest.approx(10 / np.median(seconds[4]), rel=1e-3)
+
+
+def test_a_study_shows_the_speeds_of_its_last_comparison() -> None:
+    study = searched(4)
+    assert results(study) == study.trials()
+    study.note("speeds", {"1": asdict(compared(7.0, 2))})
+    assert [one.throughput == 7.0 for one in results(study)] == [False, True, False, False]
+    assert results(study)[1].alike == (2,)

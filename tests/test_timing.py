@@ -13,16 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explore.cost.timing import (
-    Blocks,
-    Speed,
-    alike,
-    by_clock,
-    median_interval,
-    ratios_in_turn,
-    seconds_in_turn,
-    settled,
-)
+from explore.cost.speed import Speed, alike, median_interval, settled
+from explore.cost.timing import Blocks, by_clock, ratios_in_turn, seconds_in_turn
 
 speeds = st.floats(0.1, 10)
 

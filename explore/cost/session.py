@@ -12,6 +12,7 @@ from explore.cost.allocator import keep_freed_memory
 from explore.cost.device import device_name, driver_version, resolve_device, resolve_precision
 from explore.cost.options import Measuring
 from explore.cost.reference import calibrated, reference_pass
+from explore.cost.speed import settled
 from explore.cost.timing import (
     CLOCK,
     Blocks,
@@ -19,7 +20,6 @@ from explore.cost.timing import (
     Stopwatch,
     by_clock,
     ratios_in_turn,
-    settled,
     stopwatch,
     threads,
 )

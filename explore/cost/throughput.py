@@ -11,7 +11,8 @@ from explore.cost.device import autocast, device_name
 from explore.cost.options import Measuring
 from explore.cost.record import Throughput
 from explore.cost.session import Session, session
-from explore.cost.timing import Clock, Speed, ready
+from explore.cost.speed import Speed
+from explore.cost.timing import Clock, ready
 
 _LATENCY_SHARE = 1 / 6  # of the time; the others are for throughput
 _PERCENTILES = (50, 90, 99)

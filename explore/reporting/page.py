@@ -22,6 +22,8 @@ from explore.reporting import pictures, style
 from explore.reporting.importance import LEAST_TRIALS
 from explore.reporting.printed import write_front_png
 from explore.reporting.tables import dimensions, front_rows, hypervolume_history, trial_rows, write_tables
+from explore.search.predictability import speed_errors
+from explore.search.rivals import results
 from explore.search.study import Study, Trial, front
 
 Write = Callable[[Any], str]
@@ -65,11 +67,11 @@ class Table:
 def write_report(study: Study, folder: Path) -> Path:
     """Write `report.html`, `front.png`, `front.csv` and `trials.csv`, each whole or not at all; return the page's path.
 
-    Reads the study alone. Of its notes it knows `test_accuracy` (trial number → fraction), `data`, `command`, `commit`
-    and `references`: published networks on the same device, each with name, throughput in images/s, accuracy as a
-    fraction or None, and note.
+    Reads the study alone. Of its notes it knows `test_accuracy` (trial number → fraction), `data`, `command`, `commit`,
+    `speeds` (what a comparison of the speeds near the front found) and `references`: published networks on the same
+    device, each with name, throughput in images/s, accuracy as a fraction or None, and note.
     """
-    trials, notes = study.trials(), study.notes
+    trials, notes = results(study), study.notes
     tests = {int(number): float(accuracy) for number, accuracy in notes.get("test_accuracy", {}).items()}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as name:
@@ -93,6 +95,7 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
     )
     environment.filters |= {"percent": style.percent, "speed": style.speed}
     complete = [trial for trial in trials if trial.status == COMPLETE]
+    speeds = [cost.throughput for cost in (trial.evaluation.cost for trial in complete) if cost and cost.throughput]
     return environment.get_template("page.html.j2").render(
         again=notes.get("report") or shlex.join(["python", "-m", "explore.report", f"study={name}"]),
         title=_title(name, notes),
@@ -101,6 +104,9 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
         when=_when(trials),
         statuses=Counter(trial.status for trial in trials),
         protocols=style.protocols(complete),
+        predictable=speed_errors(trials),
+        unsettled=sum(speed.settled is False for speed in speeds),
+        strangers=sorted({name for speed in speeds for name in speed.strangers}),
         tiles=_tiles(complete, tests, hypervolume_history(trials)),
         front=_front_table(complete, tests),
         references=references,
@@ -203,6 +209,7 @@ _READABLE: Mapping[str, tuple[str, Write]] = {
     "val_accuracy": ("val. accuracy", style.percent),
     "test_accuracy": ("test accuracy", style.percent),
     "throughput": ("images/s", style.speed),
+    "as_fast_as": ("as fast as", str),
     "latency_ms": ("latency", lambda ms: f"{ms:.3g} ms"),
     "macs": ("MACs", style.short),
     "params": ("parameters", style.short),

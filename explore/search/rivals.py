@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from explore.cost.speed import Speed, alike
 from explore.evaluation import COMPLETE
 from explore.search.front import losses
-from explore.search.study import Trial, front
+from explore.search.study import Study, Trial, front
 
 # By how much figures of the same network may differ between two measurements: see benchmarks/throughput_noise.py.
 _ERROR = 1.10
@@ -20,21 +21,15 @@ _ERROR = 1.10
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """The speed of a trial in a comparison, in images/s with its 95 % interval; `alike` are trials of the same speed.
+    """The speed of a trial in a comparison, and the trials that it could not be told apart from there."""
 
-    The same speed means that the comparison cannot tell them apart.
-    """
-
-    images_per_second: float
-    low: float
-    high: float
-    settled: bool
+    speed: Speed
     alike: tuple[int, ...]
 
     @classmethod
     def read(cls, note: Mapping[str, Any]) -> Self:
         """From JSON types."""
-        return cls(**{**note, "alike": tuple(note["alike"])})
+        return cls(speed=Speed(**note["speed"]), alike=tuple(note["alike"]))
 
 
 def rivals(trials: Sequence[Trial]) -> list[Trial]:
@@ -52,13 +47,46 @@ def rivals(trials: Sequence[Trial]) -> list[Trial]:
     return [*members, *near]
 
 
+def batch_size(trial: Trial) -> int:
+    """Images in a pass when the speed of a complete trial was measured."""
+    cost = trial.evaluation.cost
+    assert cost
+    assert cost.throughput
+    return cost.throughput.batch_size
+
+
+def decided(
+    seconds: Mapping[int, Sequence[float]], batch_sizes: Mapping[int, int], interval: float
+) -> dict[int, Compared]:
+    """What a comparison says of each trial, from the seconds of a pass in each turn, by number."""
+    # Of trials with different batch sizes the seconds of an image are compared.
+    per_image = {number: [one / batch_sizes[number] for one in each] for number, each in seconds.items()}
+    return {
+        number: Compared(
+            speed=Speed.of(own, 1, interval),
+            alike=tuple(other for other, theirs in per_image.items() if other != number and alike(own, theirs)),
+        )
+        for number, own in per_image.items()
+    }
+
+
+def results(study: Study) -> list[Trial]:
+    """The trials of a study as they are shown: those that were compared with their speed of the comparison."""
+    return with_speeds(study.trials(), compared(study))
+
+
+def compared(study: Study) -> dict[int, Compared]:
+    """What came of the last comparison, by the numbers of the trials; nothing before the first."""
+    return {int(number): Compared.read(note) for number, note in study.notes.get("speeds", {}).items()}
+
+
 def with_speeds(trials: Sequence[Trial], speeds: Mapping[int, Compared]) -> list[Trial]:
     """The trials, those that were compared with their speed of the comparison."""
     return [_with_speed(trial, speeds[trial.number]) if trial.number in speeds else trial for trial in trials]
 
 
-def _with_speed(trial: Trial, speed: Compared) -> Trial:
-    cost = trial.evaluation.cost
+def _with_speed(trial: Trial, compared: Compared) -> Trial:
+    cost, speed = trial.evaluation.cost, compared.speed
     assert cost
     assert cost.throughput
     throughput = replace(
@@ -69,4 +97,4 @@ def _with_speed(trial: Trial, speed: Compared) -> Trial:
         settled=speed.settled,
     )
     evaluation = replace(trial.evaluation, cost=replace(cost, throughput=throughput))
-    return replace(trial, evaluation=evaluation, alike=speed.alike)
+    return replace(trial, evaluation=evaluation, alike=compared.alike)
