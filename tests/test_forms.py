@@ -138,7 +138,7 @@ def test_logits_do_not_depend_on_how_many_images_are_taken_at_once(
     monkeypatch.setattr(network_module, "images_at_once", lambda *given: sizes.append(given) or 2)
     with torch.inference_mode():
         torch.testing.assert_close(built(images(5)), expected, atol=1e-5, rtol=1e-4)
-    assert sizes == [(4 * 16 * 32, 16, 4)]
+    assert sizes == [(5, 4 * 16 * 32, 16, 4)]
 
 
 def test_training_takes_all_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,11 +154,18 @@ def test_a_pyramid_is_as_large_as_its_largest_stage() -> None:
     assert network(stages=[{"width": 8}, {"width": 16}]).largest == (4 * 16 * 8, 16)
 
 
-@given(hidden=st.integers(1, 10**8), tokens=st.integers(1, 10**4), itemsize=st.sampled_from([2, 4, 8]))
-def test_images_at_once_stay_in_cache_or_fill_a_product(hidden: int, tokens: int, itemsize: int) -> None:
-    size = images_at_once(hidden, tokens, itemsize) / torch.get_num_threads()
-    assert size >= 1
+@given(
+    batch=st.integers(1, 2000),
+    hidden=st.integers(1, 10**8),
+    tokens=st.integers(1, 10**4),
+    itemsize=st.sampled_from([2, 4, 8]),
+)
+def test_images_at_once_stay_in_cache_or_fill_a_product(batch: int, hidden: int, tokens: int, itemsize: int) -> None:
+    size = images_at_once(batch, hidden, tokens, itemsize)
+    assert 1 <= size <= batch
     assert size * hidden * itemsize <= 2**21 or (size - 1) * tokens < 1024
+    parts = -(-batch // size)
+    assert size * parts < batch + parts, "the last part is as large as the others, but for one image each"
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

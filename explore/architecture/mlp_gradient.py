@@ -119,7 +119,7 @@ class _MlpInParts(torch.autograd.Function):
     ) -> Tensor:
         hidden = x.new_empty(axis.shape(x, expand.shape[0]))
         result = x.new_empty(axis.shape(x, contract.shape[0]))
-        size = images_at_once(hidden.shape[1] * hidden.shape[2], x.shape[1], x.element_size())
+        size = images_at_once(len(x), hidden.shape[1] * hidden.shape[2], x.shape[1], x.element_size())
         buffer = torch.empty_like(hidden[:size])
         for before, inside, behind in _parts(size, x, hidden, result):
             axis.product(before, expand, expand_bias, inside)

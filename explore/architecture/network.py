@@ -66,7 +66,7 @@ class Network(nn.Module):
             raise ValueError(f"images must have the shape {expected}, got {got}")
         # In evaluation the images do not know of one another.
         if not self.training and not torch.is_grad_enabled() and runs_now_on_processor(image):
-            size = images_at_once(*self.largest, image.element_size())
+            size = images_at_once(len(image), *self.largest, image.element_size())
             return torch.cat([self._logits(part) for part in torch.split(image, size)])
         return self._logits(image)
 

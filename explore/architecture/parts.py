@@ -11,11 +11,16 @@ _BYTES = 2 * 2**20  # of hidden values for each thread, about what stays in its 
 _ROWS = 1024  # fewer, and a matrix product takes a notable share of its time for packing its weight
 
 
-def images_at_once(hidden: int, tokens: int, itemsize: int) -> int:
-    """Images to take at once, when each has so many hidden values of `itemsize` bytes and so many tokens."""
+def images_at_once(batch: int, hidden: int, tokens: int, itemsize: int) -> int:
+    """How many of a batch to take at once, when each has so many hidden values of `itemsize` bytes and so many tokens.
+
+    The parts are as equal as they can be.
+    """
     by_cache = _BYTES // (hidden * itemsize)
     by_rows = -(-_ROWS // tokens)
-    return max(by_cache, by_rows) * torch.get_num_threads()
+    most = max(by_cache, by_rows) * torch.get_num_threads()
+    parts = -(-batch // most)
+    return -(-batch // max(parts, 1)) or 1
 
 
 def runs_now_on_processor(x: Tensor) -> bool:
