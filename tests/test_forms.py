@@ -217,29 +217,46 @@ def test_what_is_counted_or_traced_has_no_operator_of_onednn(monkeypatch: pytest
         torch.export.export(mixer, (images(3),))
 
 
-# bfloat16 on a processor that has no instructions for it
+# bfloat16
 
 
 @every_axis
-@pytest.mark.parametrize("training", [False, True])
 def test_bfloat16_without_instructions_is_computed_in_float32(
-    form: Form, size: int, training: bool, monkeypatch: pytest.MonkeyPatch
+    form: Form, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     expand, contract, x = layers(size, torch.float32)
-    expected = form(expand, nn.GELU(), contract, x)
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", untouched)
-    with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(training):
-        result = form(expand, nn.GELU(), contract, x)
-    assert result.dtype == torch.bfloat16
+    with torch.no_grad():
+        expected = form(expand, nn.GELU(), contract, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            result = form(expand, nn.GELU(), contract, x)
     assert torch.equal(result, expected.bfloat16())
-    if training:
-        result.float().sum().backward()
-        assert expand.weight.grad.dtype == torch.float32
 
 
-def test_bfloat16_with_instructions_is_left_to_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+@every_axis
+@pytest.mark.parametrize("supported", [False, True])
+def test_a_training_step_in_bfloat16_is_near_that_in_float32(
+    form: Form, size: int, supported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    monkeypatch.setattr(mlp_gradient, "images_at_once", lambda *sizes: 2)
+    expand, contract, x = layers(size, torch.float32)
+    inputs = [x, *expand.parameters(), *contract.parameters()]
+    expected = form(expand, nn.GELU(), contract, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = form(expand, nn.GELU(), contract, x)
+    assert "MlpInParts" in str(result.grad_fn)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), expected, atol=0.02, rtol=0.02)
+    probe = torch.linspace(-1, 1, result.numel()).view_as(result)
+    both = (torch.autograd.grad((one.float() * probe).sum(), inputs) for one in (result, expected))
+    for one, reference in zip(*both, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, reference, atol=0.1, rtol=0.05)
+
+
+def test_another_dtype_of_autocast_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "mlp_in_parts", pytest.fail)
     expand, contract, x = layers(CHANNELS, torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert channel_mlp(expand, nn.GELU(), contract, x).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.float16):
+        assert channel_mlp(expand, nn.GELU(), contract, x).dtype == torch.float16

@@ -17,27 +17,27 @@ from explore.architecture.hidden import activated
 from explore.architecture.layers import across_tokens
 from explore.architecture.linear_gelu import linear_and_gelu
 from explore.architecture.mlp_gradient import CHANNELS, TOKENS, mlp_in_parts, takes_parts
-from explore.architecture.parts import runs_now_on_processor
+from explore.architecture.parts import multiplies_bfloat16, runs_now_on_processor
 
 
 def channel_mlp(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
     """An MLP over the channels of batch × tokens × channels."""
+    if takes_parts(expand, activation, contract, x):
+        return mlp_in_parts(expand, activation, contract, x, CHANNELS)
     if _cannot_multiply_bfloat16(x):
         with torch.autocast("cpu", enabled=False):
             return channel_mlp(expand, activation, contract, x.float()).bfloat16()
-    if takes_parts(expand, activation, contract, x):
-        return mlp_in_parts(expand, activation, contract, x, CHANNELS)
     mixed: Tensor = contract(linear_and_gelu(expand, activation, x))
     return mixed
 
 
 def token_mlp(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
     """An MLP over the tokens of batch × tokens × channels, the same for every channel."""
+    if takes_parts(expand, activation, contract, x):
+        return mlp_in_parts(expand, activation, contract, x, TOKENS)
     if _cannot_multiply_bfloat16(x):
         with torch.autocast("cpu", enabled=False):
             return token_mlp(expand, activation, contract, x.float()).bfloat16()
-    if takes_parts(expand, activation, contract, x):
-        return mlp_in_parts(expand, activation, contract, x, TOKENS)
     return across_tokens(contract, activated(activation, across_tokens(expand, x)))
 
 
@@ -45,4 +45,4 @@ def _cannot_multiply_bfloat16(x: Tensor) -> bool:
     """Whether autocast asks this processor for bfloat16, and it has no instructions for it."""
     if not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
         return False
-    return runs_now_on_processor(x) and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return runs_now_on_processor(x) and not multiplies_bfloat16()

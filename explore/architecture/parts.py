@@ -23,6 +23,11 @@ def images_at_once(batch: int, hidden: int, tokens: int, itemsize: int) -> int:
     return -(-batch // max(parts, 1)) or 1
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products in bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def runs_now_on_processor(x: Tensor) -> bool:
     """Whether operators are launched one by one on a processor: nothing is compiled, exported or traced."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
