@@ -3,10 +3,11 @@
     python -m benchmarks.networks [only=mixer_s16,mixer_32px] [rounds=5] [threads=1] [device=cpu] [format=json]
 
 Needs `pip install timm mlp-mixer-pytorch`; nothing of them is part of this package. timm's network gets the weights
-of ours, and the logits of both are compared first. All sides of a comparison are run in turn (A B A B ...). A ratio is
-that of the seconds in one turn, theirs to ours, so that above 1 this package is faster; the row has the median of the
-turns and its quartiles. The share of the peak is how fast the multiply-adds of a network are, as a fraction of those of
-the fastest large matrix product, which is run in turn with it.
+of ours, and the logits of both are compared first. All sides of a comparison are run in turn (A B A B ...), and each
+comparison has a process of its own, as a network has at work: memory that a larger one left to the allocator would help
+the next. A ratio is that of the seconds in one turn, theirs to ours, so that above 1 this package is faster; the row
+has the median of the turns and its quartiles. The share of the peak is how fast the multiply-adds of a network are, as
+a fraction of those of the fastest large matrix product, which is run in turn with it.
 
 A training step is forward, backward and AdamW: as its users get it by default at timm and lucidrains, and fused here.
 `timm with fused AdamW` tells the gain of the optimizer from that of the network. Bars are held against the default.
@@ -15,11 +16,14 @@ has an eighth of the images, and the peak beside it is that of float32. With `de
 """
 
 import importlib
+import itertools
 import json
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +34,7 @@ from torch.nn import functional as F
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
-from explore.cost.device import autocast, device_name, resolve_precision
+from explore.cost.device import autocast, resolve_precision
 from explore.cost.flops import count_macs
 from explore.cost.memory import peak_memory
 
@@ -50,7 +54,7 @@ TO_OURS = {  # from timm's names of parameters
     "fc1": "expand",
     "fc2": "contract",
 }
-STEPS = ("inference", "training step")
+PASSES = {"inference": 1, "training step": 3}  # how many times a step goes through the products
 Pass = Callable[[], object]
 
 
@@ -277,7 +281,8 @@ def speed_rows(
     if "ours compiled" in seconds:
         rows.append(ratio("timm compiled", "ours compiled", COMPILED_BAR))
     goal = PEAK_BAR if mixer.name == "mixer_s16" and (step, precision) == ("inference", "float32") else None
-    rows += [share(side, goal if side == "ours" else None) for side in seconds if side.split()[0] in ("timm", "ours")]
+    shown = ("timm", "ours", "timm compiled", "ours compiled")
+    rows += [share(side, goal if side == "ours" else None) for side in shown if side in seconds]
     return rows
 
 
@@ -292,28 +297,34 @@ def memory_row(mixer: Mixer, precision: str) -> Row:
     return Row.of(name, [ours_bytes / theirs_bytes], "times as much", MEMORY_BAR, at_most=True)
 
 
+def compare(mixer: Mixer, step: str, precision: str, rounds: int, threads: int, device_name: str) -> list[Row]:
+    """The rows of one comparison."""
+    torch.set_num_threads(threads)
+    device = torch.device(device_name)
+    macs = count_macs(ours(mixer), mixer.image_shape).total * mixer.images(step, precision, device)
+    seconds = in_turn(passes(mixer, step, precision, device), rounds, device)
+    rows = speed_rows(mixer, step, precision, seconds, macs * PASSES[step], device.type)
+    return rows if step == "inference" else [*rows, memory_row(mixer, precision)]
+
+
 def main(arguments: Sequence[str]) -> None:
     """Print the rows."""
     options = {"only": "", "rounds": "5", "threads": "1", "device": "cpu", "format": "text"}
     options |= dict(argument.split("=", 1) for argument in arguments)
-    torch.set_num_threads(int(options["threads"]))
-    device, text = torch.device(options["device"]), options["format"] == "text"
+    rounds, threads, text = int(options["rounds"]), int(options["threads"]), options["format"] == "text"
     chosen = options["only"].split(",") if options["only"] else [mixer.name for mixer in MIXERS]
     if text:
-        where = f"{device_name(device)}, {options['threads']} threads, torch {torch.__version__}"
-        print(f"{where}; median of {options['rounds']} turns (quartiles)")
+        print(f"{threads} threads, torch {torch.__version__}; median of {rounds} turns (quartiles)")
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["benchmarks.networks", "timm.models.mlp_mixer", "mlp_mixer_pytorch"])
     rows: list[Row] = []
-    for mixer in (one for one in MIXERS if one.name in chosen):
-        macs = count_macs(ours(mixer), mixer.image_shape).total
-        for precision in PRECISIONS:
-            for step in STEPS:
-                seconds = in_turn(passes(mixer, step, precision, device), int(options["rounds"]), device)
-                work = macs * mixer.images(step, precision, device) * (1 if step == "inference" else 3)
-                found = speed_rows(mixer, step, precision, seconds, work, device.type)
-                found += [memory_row(mixer, precision)] if step != "inference" else []
+    with ProcessPoolExecutor(max_workers=1, max_tasks_per_child=1, mp_context=processes) as pool:
+        for mixer in (one for one in MIXERS if one.name in chosen):
+            for precision, step in itertools.product(PRECISIONS, PASSES):
+                job = pool.submit(compare, mixer, step, precision, rounds, threads, options["device"])
                 if text:
-                    print(*found, sep="\n", flush=True)
-                rows += found
+                    print(*job.result(), sep="\n", flush=True)
+                rows += job.result()
     if not text:
         print(json.dumps([vars(row) for row in rows], indent=2))
 

@@ -69,6 +69,13 @@ def untouched(*refused: Any) -> bool:
 # A training step of an MLP
 
 
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small hidden values are treated as large ones."""
+    monkeypatch.setattr(mlp_gradient, "fit_into_cache", lambda *size: False)
+
+
+@pytest.mark.usefixtures("large")
 @every_axis
 @pytest.mark.parametrize("activation", [nn.GELU(), nn.GELU("tanh"), nn.ReLU(), nn.SiLU()], ids=repr)
 @pytest.mark.parametrize("at_once", [1, 2, BATCH, 100])
@@ -84,6 +91,7 @@ def test_parts_give_the_gradients_of_automatic_differentiation(
         torch.testing.assert_close(one, expected, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("large")
 @every_axis
 def test_parts_take_an_input_whose_axes_were_exchanged(form: Form, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     in_parts = gradients(form, nn.GELU(), size, transposed=True)
@@ -92,6 +100,7 @@ def test_parts_take_an_input_whose_axes_were_exchanged(form: Form, size: int, mo
         torch.testing.assert_close(one, expected, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("large")
 @every_axis
 def test_what_needs_no_gradient_gets_none(form: Form, size: int) -> None:
     expand, contract, x = layers(size)
@@ -102,17 +111,24 @@ def test_what_needs_no_gradient_gets_none(form: Form, size: int) -> None:
     assert x.grad is not None
 
 
+@pytest.mark.usefixtures("large")
 def test_an_activation_function_without_a_form_of_its_own_is_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "mlp_in_parts", pytest.fail)
     assert all(one.isfinite().all() for one in gradients(channel_mlp, nn.Softplus(), CHANNELS))
 
 
+@pytest.mark.usefixtures("large")
 def test_an_empty_batch_stays_empty() -> None:
     expand, contract, x = layers(CHANNELS)
     result = channel_mlp(expand, nn.GELU(), contract, x[:0])
     result.sum().backward()
     assert result.shape == (0, TOKENS, CHANNELS)
     assert not expand.weight.grad.any()
+
+
+def test_small_hidden_values_are_left_to_automatic_differentiation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "mlp_in_parts", pytest.fail)
+    assert all(one.isfinite().all() for one in gradients(channel_mlp, nn.GELU(), CHANNELS))
 
 
 def test_parts_need_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +249,7 @@ def test_bfloat16_without_instructions_is_computed_in_float32(
     assert torch.equal(result, expected.bfloat16())
 
 
+@pytest.mark.usefixtures("large")
 @every_axis
 @pytest.mark.parametrize("supported", [False, True])
 def test_a_training_step_in_bfloat16_is_near_that_in_float32(
@@ -255,6 +272,7 @@ def test_a_training_step_in_bfloat16_is_near_that_in_float32(
         torch.testing.assert_close(one, reference, atol=0.1, rtol=0.05)
 
 
+@pytest.mark.usefixtures("large")
 def test_another_dtype_of_autocast_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "mlp_in_parts", pytest.fail)
     expand, contract, x = layers(CHANNELS, torch.float32)

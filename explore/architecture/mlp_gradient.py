@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from explore.architecture.parts import images_at_once, multiplies_bfloat16, runs_now_on_processor
+from explore.architecture.parts import fit_into_cache, images_at_once, multiplies_bfloat16, runs_now_on_processor
 
 
 class Axis(Protocol):
@@ -109,8 +109,10 @@ _BACKWARD: dict[type[nn.Module], Callable[..., Tensor]] = {
 
 
 def takes_parts(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> bool:
-    """Whether this MLP is at a training step that can be taken in parts."""
+    """Whether this MLP is at a training step that can be taken in parts, and large enough to gain from them."""
     if not torch.is_grad_enabled() or not runs_now_on_processor(x) or type(activation) not in _FORWARD:
+        return False
+    if fit_into_cache(x.numel() // expand.in_features * expand.out_features, x.element_size()):
         return False
     parameters = (expand.weight, expand.bias, contract.weight, contract.bias)
     if not x.requires_grad or any(one is None or not one.requires_grad for one in parameters):

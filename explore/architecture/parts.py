@@ -23,6 +23,11 @@ def images_at_once(batch: int, hidden: int, tokens: int, itemsize: int) -> int:
     return -(-batch // max(parts, 1)) or 1
 
 
+def fit_into_cache(values: int, itemsize: int) -> bool:
+    """Whether so many hidden values of `itemsize` bytes need no parts."""
+    return values * itemsize <= _BYTES * torch.get_num_threads()
+
+
 def multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products in bfloat16."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
