@@ -25,7 +25,9 @@ def test_memory_holds_when_it_stays_below_the_bar() -> None:
 def test_ratios_and_shares_are_taken_turn_by_turn() -> None:
     # All sides are twice as slow in the second turn and four times in the third.
     seconds = {"timm": [3.0, 6.0, 12.0], "ours": [2.0, 4.0, 8.0], "peak": [1.0, 2.0, 4.0]}
-    rows = {row.name: row for row in speed_rows(S16, "inference", "float32", seconds, networks.PEAK_SIDE**3, "cpu")}
+    rows = {
+        row.name: row for row in speed_rows(S16, "inference", "float32", seconds, networks.PEAK_SIDE["cpu"] ** 3, "cpu")
+    }
     ratio = rows["mixer_s16 float32 inference: ours to timm"]
     assert (ratio.value, ratio.low, ratio.high, ratio.bar, ratio.holds) == (1.5, 1.5, 1.5, 1.3, True)
     assert rows["mixer_s16 float32 inference: share of the peak, ours"].value == pytest.approx(0.5)
