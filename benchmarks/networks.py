@@ -43,6 +43,7 @@ TRAINING_BARS = {"float32": 1.2, "bfloat16": 1.05}
 COMPILED_BAR = 1.1  # on a GPU, against timm compiled
 MEMORY_BAR = 1.0  # at most
 PEAK_BAR = 0.75  # of Mixer-S/16 in float32
+TURN_SECONDS = 0.3  # at least one pass
 # Rows and columns of the matrices of the large product. On a processor its result is smaller than what networks make,
 # so that it does not change what the allocator keeps for them.
 PEAK_SIDE = {"cpu": 1024, "cuda": 8192}
@@ -227,16 +228,23 @@ def large_product(precision: str, device: torch.device) -> Pass:
 
 
 def in_turn(passes: dict[str, Pass], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each pass in each round, one after the other, after one that is not timed."""
-    seconds: dict[str, list[float]] = {name: [] for name in passes}
-    for timed in [False] + [True] * rounds:
-        for name, one in passes.items():
-            began = time.perf_counter()
+    """Seconds of each pass in each round: turns of some passes of one side, then of the next, after one to warm up."""
+
+    def turn(one: Pass, repeats: int) -> float:
+        began = time.perf_counter()
+        for _ in range(repeats):
             one()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if timed:
-                seconds[name].append(time.perf_counter() - began)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - began) / repeats
+
+    for one in passes.values():
+        turn(one, 1)
+    repeats = {name: max(1, round(TURN_SECONDS / turn(one, 1))) for name, one in passes.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for _ in range(rounds):
+        for name, one in passes.items():
+            seconds[name].append(turn(one, repeats[name]))
     return seconds
 
 
