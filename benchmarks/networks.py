@@ -1,6 +1,6 @@
 """Three Mixers beside the public implementations of them: inference, training step, share of the peak, memory.
 
-    python -m benchmarks.networks [only=mixer_s16,mixer_32px] [rounds=5] [threads=1] [device=cpu] [format=json]
+    python -m benchmarks.networks [only=mixer_s16,mixer_32px] [rounds=3] [threads=1] [device=cpu] [format=json]
 
 Needs `pip install timm mlp-mixer-pytorch`; nothing of them is part of this package. timm's network gets the weights
 of ours, and the logits of both are compared first. All sides of a comparison are run in turn (A B A B ...), and each
@@ -320,7 +320,7 @@ def compare(mixer: Mixer, step: str, precision: str, rounds: int, threads: int, 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the rows."""
-    options = {"only": "", "rounds": "5", "threads": "1", "device": "cpu", "format": "text"}
+    options = {"only": "", "rounds": "3", "threads": "1", "device": "cpu", "format": "text"}
     options |= dict(argument.split("=", 1) for argument in arguments)
     rounds, threads, text = int(options["rounds"]), int(options["threads"]), options["format"] == "text"
     chosen = options["only"].split(",") if options["only"] else [mixer.name for mixer in MIXERS]
