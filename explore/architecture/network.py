@@ -19,10 +19,12 @@ from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
 from explore.architecture.embedding import downsample, stem
 from explore.architecture.layers import ChannelMixing, TokenMixing
 from explore.architecture.norms import NORMS, norm
+from explore.architecture.parts import images_at_once, runs_now_on_processor
 from explore.architecture.spec import Architecture, Model, Stage
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 
 EMBEDDING_STD = 0.02  # of learned positions and of the head
+USUAL_EXPANSION = 4  # hidden channels of an MLP as a multiple of the width
 
 
 class Network(nn.Module):
@@ -47,6 +49,7 @@ class Network(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, first.width)) if has_class_token else None
         self._add_positions(_positions(architecture), grids[0].tokens + has_class_token, first.width)
         self.stages = nn.Sequential(*_stages(architecture, grids))
+        self.largest = max(_hidden_values(stage, grid) for stage, grid in zip(architecture.stages, grids, strict=True))
         self.norm_after_pooling = model.norm_after_pooling
         self.norm = _final_norm(architecture)
         self.head = nn.Linear(last.width, architecture.classes)
@@ -61,6 +64,13 @@ class Network(nn.Module):
         if tuple(image.shape[1:]) != self.image_shape:
             expected, got = _written(("batch", *self.image_shape)), _written(tuple(image.shape))
             raise ValueError(f"images must have the shape {expected}, got {got}")
+        # In evaluation the images do not know of one another.
+        if not self.training and not torch.is_grad_enabled() and runs_now_on_processor(image):
+            size = images_at_once(len(image), *self.largest, image.element_size())
+            return torch.cat([self._logits(part) for part in torch.split(image, size)])
+        return self._logits(image)
+
+    def _logits(self, image: Tensor) -> Tensor:
         tokens = self.stages(self._embed(image))
         pooled = self.norm(self._pool(tokens)) if self.norm_after_pooling else self._pool(self.norm(tokens))
         logits: Tensor = self.head(pooled)
@@ -139,6 +149,11 @@ def _block(architecture: Architecture, stage: Stage, grid: Grid, index: int, dro
         stage.width,
         around,
     )
+
+
+def _hidden_values(stage: Stage, grid: Grid) -> tuple[int, int]:
+    """How many values an MLP with the usual expansion makes of an image inside, and tokens of the image there."""
+    return USUAL_EXPANSION * grid.tokens * stage.width, grid.tokens
 
 
 def _norm(model: Model) -> Callable[[int], nn.Module]:

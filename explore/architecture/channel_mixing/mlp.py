@@ -14,6 +14,7 @@ from explore.architecture.activations import activation as activation_named
 from explore.architecture.catalog import Grid
 from explore.architecture.hidden import activated
 from explore.architecture.layers import ChannelMixing, hidden_width, lecun_uniform
+from explore.architecture.mlp import channel_mlp
 from explore.architecture.norms import BatchNorm
 
 
@@ -48,6 +49,8 @@ class ChannelMlp(ChannelMixing):
 
     def forward(self, x: Tensor) -> Tensor:
         """Batch × tokens × channels."""
+        if not isinstance(self.expand_norm, BatchNorm):
+            return channel_mlp(self.expand, self.activation, self.contract, x)
         hidden = activated(self.activation, self.expand_norm(self.expand(x)))
         mixed: Tensor = self.contract_norm(self.contract(hidden))
         return mixed

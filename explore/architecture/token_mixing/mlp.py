@@ -5,7 +5,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing, across_tokens, hidden_width, lecun_uniform
+from explore.architecture.layers import TokenMixing, hidden_width, lecun_uniform
+from explore.architecture.mlp import token_mlp
 
 
 class TokenMlp(TokenMixing):
@@ -28,4 +29,4 @@ class TokenMlp(TokenMixing):
 
     def forward(self, x: Tensor) -> Tensor:
         """Batch × tokens × channels."""
-        return across_tokens(self.contract, self.activation(across_tokens(self.expand, x)))
+        return token_mlp(self.expand, self.activation, self.contract, x)

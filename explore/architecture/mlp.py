@@ -1,0 +1,48 @@
+"""Two linear maps with an activation function between them: most mixings are that, and most of the time is theirs.
+
+All forms compute the same; which one is taken follows from where it runs.
+
+- Inference: the activation function overwrites the hidden values, or is computed inside the product that makes them,
+  whichever was measured to be faster.
+- A training step on a processor: in parts that stay in cache, see `mlp_gradient`.
+- A processor that was asked for bfloat16 but cannot multiply it takes ten times as long as in float32. It computes in
+  float32 inside, and what comes out is bfloat16.
+- Compiled, exported, traced or on a GPU: the operators of the formula, one after the other.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from explore.architecture.hidden import activated
+from explore.architecture.layers import across_tokens
+from explore.architecture.linear_gelu import linear_and_gelu
+from explore.architecture.mlp_gradient import CHANNELS, TOKENS, mlp_in_parts, takes_parts
+from explore.architecture.parts import multiplies_bfloat16, runs_now_on_processor
+
+
+def channel_mlp(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
+    """An MLP over the channels of batch × tokens × channels."""
+    if takes_parts(expand, activation, contract, x):
+        return mlp_in_parts(expand, activation, contract, x, CHANNELS)
+    if _cannot_multiply_bfloat16(x):
+        with torch.autocast("cpu", enabled=False):
+            return channel_mlp(expand, activation, contract, x.float()).bfloat16()
+    mixed: Tensor = contract(linear_and_gelu(expand, activation, x))
+    return mixed
+
+
+def token_mlp(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
+    """An MLP over the tokens of batch × tokens × channels, the same for every channel."""
+    if takes_parts(expand, activation, contract, x):
+        return mlp_in_parts(expand, activation, contract, x, TOKENS)
+    if _cannot_multiply_bfloat16(x):
+        with torch.autocast("cpu", enabled=False):
+            return token_mlp(expand, activation, contract, x.float()).bfloat16()
+    return across_tokens(contract, activated(activation, across_tokens(expand, x)))
+
+
+def _cannot_multiply_bfloat16(x: Tensor) -> bool:
+    """Whether autocast asks this processor for bfloat16, and it has no instructions for it."""
+    if not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
+        return False
+    return runs_now_on_processor(x) and not multiplies_bfloat16()
