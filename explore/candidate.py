@@ -140,7 +140,8 @@ def evaluate(candidate: Candidate, folder: Path, report: Report) -> Evaluation:
             return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
         with clock.part("train"):
             train, validation = _training_batches(candidate, dataset)
-            fit(network, train, validation, _resolved(candidate.training), folder, report_epoch)
+            recipe, compiled = _resolved(candidate.training), candidate.model.compile
+            fit(network, train, validation, recipe, folder, report_epoch, compiled=compiled)
     except Diverged as error:
         return ended(DIVERGED, str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:

@@ -20,6 +20,7 @@ from explore.architecture.spec import Model, architecture
 from explore.data.dataset import load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
+from explore.training.compiling import Compiling
 from explore.training.fit import CHECKPOINT, accuracy, fit, trained_weights
 from explore.training.module import Classifier, Diverged
 from explore.training.optimizer import make_optimizer, rate
@@ -221,7 +222,8 @@ def test_label_smoothing_is_in_the_training_loss(targets: str) -> None:
     target = labels if targets == "labels" else nn.functional.one_hot(labels, 10).float()
     images = torch.rand(6, 1, 8, 8)
     net = network()
-    loss = Classifier(net, replace(SHORT, label_smoothing=0.3), 1).loss((images, target))
+    recipe = replace(SHORT, label_smoothing=0.3)
+    loss = Classifier(net, recipe, 1, Compiling(net, "off")).loss((images, target))
     log = net(images).log_softmax(1)
     expected = -(0.7 * log.gather(1, labels[:, None])[:, 0] + 0.3 * log.mean(1)).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

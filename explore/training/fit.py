@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
 from explore.training.options import Training
@@ -32,17 +33,19 @@ def fit(
     folder: Path,
     report: ReportEpoch,
     *,
+    compiled: str = "off",
     turn: Turn = nullcontext,
 ) -> list[dict[str, float]]:
     """Train and return the learning curve, a record per epoch; `recipe.precision` must be resolved.
 
     Goes on from the checkpoint in `folder` where there is one, and reports the epochs before it first. The weights
-    end in `network`. Every batch, of training and of validation, is worked on inside `turn()`: what waits there waits
-    between two steps. On a GPU a step is launched in its turn, and may end a little later.
+    end in `network`. `compiled` is on, off or auto (see `Compiling`). Every batch, of training and of validation, is
+    worked on inside `turn()`: what waits there waits between two steps. On a GPU a step is launched in its turn, and
+    may end a little later.
 
     Raises Diverged when the loss is no longer a number.
     """
-    module = Classifier(network, recipe, steps=recipe.epochs * len(train))
+    module = Classifier(network, recipe, recipe.epochs * len(train), Compiling(network, compiled))
     checkpoint = folder / CHECKPOINT
     rungs = _Rungs(train, recipe, checkpoint, report)
     callbacks: list[Callback] = [rungs]
@@ -58,11 +61,9 @@ def fit(
     return module.curve
 
 
-def accuracy(
-    network: nn.Module, batches: Loader, recipe: Training, folder: Path, *, turn: Turn = nullcontext
-) -> float:
+def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path, *, turn: Turn = nullcontext) -> float:
     """Accuracy, as a fraction, of the weights that `fit` left in `folder`; each batch inside `turn()`."""
-    module = Classifier(network, recipe, steps=0)
+    module = Classifier(network, recipe, 0, Compiling(network, "off"))
     module.load_state_dict(trained_weights(folder))
     with _quiet_lightning():
         trainer = _trainer(recipe, callbacks=[], default_root_dir=folder)
@@ -110,10 +111,10 @@ class _Rungs(Callback):
 
 
 class _Average(WeightAveraging):
-    """The moving average of the weights, after every step of the optimizer: Lightning's own looks once an epoch here."""
+    """The moving average of the weights after every optimizer step; what Lightning takes for a step is an epoch here."""
 
     def __init__(self, decay: float) -> None:
-        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return False

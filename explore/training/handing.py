@@ -1,4 +1,4 @@
-"""How batches are handed to Lightning: many at once, because what it does around a step takes as long as a small one."""
+"""How batches are handed to Lightning: many at once, since what it does around a step takes as long as a small step."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager

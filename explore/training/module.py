@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from explore.training.compiling import Compiling
 from explore.training.handing import Batch, Handed
 from explore.training.optimizer import make_optimizer, rate
 from explore.training.options import Training
@@ -32,12 +33,13 @@ class Classifier(LightningModule):
     checkpoint, so that a run that was resumed has it whole.
     """
 
-    def __init__(self, network: nn.Module, recipe: Training, steps: int) -> None:
+    def __init__(self, network: nn.Module, recipe: Training, steps: int, compiling: Compiling) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = network
         self.recipe = recipe
         self.steps = steps
+        self.compiling = compiling
         self.curve: list[dict[str, float]] = []
         self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self._began = 0.0
@@ -64,7 +66,7 @@ class Classifier(LightningModule):
     def training_step(self, handed: Handed, index: int) -> None:
         """Take an optimizer step for each batch; raises Diverged when a loss is no longer a number."""
         optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(optimizer, LightningOptimizer)  # which counts the steps
         parameters = list(self.network.parameters())
 
         def take(batch: Batch) -> None:
@@ -84,7 +86,7 @@ class Classifier(LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """The training loss of a batch."""
         images, targets = self._share(batch)
-        loss: Tensor = self._loss(self.network(images), targets)
+        loss: Tensor = self._loss(self.compiling.forward(images), targets)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -130,17 +132,22 @@ class Classifier(LightningModule):
         return loss / count, right / count
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the curve with the weights."""
+        """Keep the curve with the weights, and the form in which the network was run."""
         checkpoint["curve"] = self.curve
+        checkpoint["compiled"] = self.compiling.decision
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the curve where it was left."""
+        """Take up the curve where it was left, and the form of the network."""
         self.curve = list(checkpoint["curve"])
+        self.compiling.resume(checkpoint.get("compiled"))
+
+    def _step(self) -> int:
+        """How many steps were taken, by earlier processes as well."""
+        return self.current_epoch * (self.steps // self.recipe.epochs) + len(self._training)
 
     def _rate(self) -> float:
         """The learning rate of the next step."""
-        step = self.current_epoch * (self.steps // self.recipe.epochs) + len(self._training)
-        return self.recipe.lr * rate(step, self.steps, self.recipe)
+        return self.recipe.lr * rate(self._step(), self.steps, self.recipe)
 
     def _set_rate(self) -> None:
         lr = self._rate()
@@ -151,16 +158,18 @@ class Classifier(LightningModule):
         if not self.recipe.clip_norm:
             return
         if self.recipe.strategy == "fsdp":  # each device has a part of the gradient, so the norm is up to Lightning
-            self.clip_gradients(optimizer, self.recipe.clip_norm, "norm")
+            self.clip_gradients(optimizer.optimizer, self.recipe.clip_norm, "norm")
         else:
             nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
 
     def _look(self, loss: Tensor) -> None:
-        """Keep the loss of a step; now and then, see that it is a number and that nobody wants to stop."""
+        """Keep the loss of a step; now and then see that it is a number, and always that nobody wants to stop."""
         index = len(self._training)
         self._training.append(loss)
-        if index % _STEPS_BETWEEN_LOOKS == 0 and not torch.isfinite(loss):
-            raise Diverged(f"loss {loss.item()} in epoch {self.current_epoch + 1}, step {index + 1}")
+        if index % _STEPS_BETWEEN_LOOKS == 0:
+            if not torch.isfinite(loss):
+                raise Diverged(f"loss {loss.item()} in epoch {self.current_epoch + 1}, step {index + 1}")
+            self.compiling.look(self._step(), self.steps, self.device, self.trainer.strategy.broadcast)
         if self.trainer.received_sigterm:
             raise SIGTERMException
 
