@@ -25,7 +25,7 @@ def fits(size: int, device: torch.device) -> bool:
 
 
 class Resident:
-    """Images (uint8, images × channels × height × width) on the device, picked with a shift by up to `margin` pixels."""
+    """Images (uint8, images × channels × height × width) on the device, picked with shifts up to `margin`."""
 
     def __init__(self, images: Tensor, margin: int, device: torch.device) -> None:
         self._device = device

@@ -111,7 +111,7 @@ class _Rungs(Callback):
 
 
 class _Average(WeightAveraging):
-    """The moving average of the weights after every optimizer step; what Lightning takes for a step is an epoch here."""
+    """The moving average of the weights after every optimizer step; what Lightning calls a step is an epoch here."""
 
     def __init__(self, decay: float) -> None:
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
