@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -47,7 +48,7 @@ class Steps:
         self.optimizer.zero_grad()
         with autocast(self.device, self.precision):
             loss = cross_entropy(self.network(images), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
     def seconds(self, images: Tensor, labels: Tensor, steps: int) -> float:
@@ -118,7 +119,7 @@ def _streamed(loader: Batches, data: Dataset, device: torch.device, rate: float)
         fixed.append(steps.seconds(images, labels, 1))
     trained = size / statistics.median(streamed)
     yield row(f"Mixer-S/16 trained from the memory map, batch {size}", trained, "images/s")
-    ratios = [2 * one / (before + after) for one, before, after in zip(streamed, fixed, fixed[1:], strict=True)]
+    ratios = [2 * one / sum(around) for one, around in zip(streamed, pairwise(fixed), strict=True)]
     yield row("time of a step from the memory map to one in memory", ratios, "×", at_most=STREAMED_BAR)
     yield row("cores that the loader needs beside it", trained / rate, "cores")
 

@@ -1,7 +1,7 @@
 """The three sides of `benchmarks.training`: a bare loop of torch, Lightning as its tutorial shows it, and this package.
 
-All train the same network by the same recipe (AdamW, warm-up and cosine per step, clipping, label smoothing) on the same
-images, without augmentation, which the other sides do not have.
+All train the same network by the same recipe (AdamW, warm-up and cosine per step, clipping, label smoothing) on the
+same images, without augmentation, which the other sides do not have.
 """
 
 import json
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -136,7 +137,9 @@ class BareTrial:
     def _validate(self) -> tuple[float, float]:
         self.network.eval()
         total, right = torch.zeros(()), torch.zeros(())
-        for images, labels in zip(*(part.split(self.recipe.batch_size) for part in self.validation), strict=True):
+        for images, labels in zip(
+            *(torch.split(part, self.recipe.batch_size) for part in self.validation), strict=True
+        ):
             logits = self.network(images)
             total += cross_entropy(logits, labels, reduction="sum")
             right += (logits.argmax(1) == labels).sum()
@@ -175,10 +178,10 @@ def ours(candidate: str, dataset: Dataset, recipe: Training, epoch: Callable[[],
 def our_trial(candidate: str, dataset: Dataset, recipe: Training) -> tuple[float, float]:
     """Seconds and validation accuracy of a whole trial."""
     net = network(candidate, dataset, recipe.seed)
-    loaders = (batches(dataset, split, recipe) for split in (dataset.train, dataset.validation))
+    train, validation = (batches(dataset, split, recipe) for split in (dataset.train, dataset.validation))
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        curve = fit(net, *loaders, recipe, Path(folder), lambda record: log(Path(folder), record))
+        curve = fit(net, train, validation, recipe, Path(folder), lambda record: log(Path(folder), record))
         return time.perf_counter() - start, curve[-1]["val_accuracy"]
 
 
@@ -208,7 +211,7 @@ class Tutorial(lightning.LightningModule):
         """Keep the last accuracy."""
         self.accuracy = float(self.trainer.callback_metrics["val_accuracy"])
 
-    def configure_optimizers(self) -> object:
+    def configure_optimizers(self) -> Any:
         """AdamW as it is by default, with the schedule of the recipe."""
         decay = [{key: group[key] for key in ("params", "weight_decay")} for group in self._groups()]
         optimizer = torch.optim.AdamW(decay, lr=self.recipe.lr)
