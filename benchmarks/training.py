@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -48,12 +49,12 @@ def loop(dataset: Dataset) -> Iterator[Row]:
                 bare = BareTrial(network(candidate, dataset, recipe.seed), dataset, recipe, Path(folder))
                 bare.epoch()  # so that each of ours lies between two of these
                 train, seconds = ours(candidate, dataset, recipe, bare.epoch)
-            around = [(one + two) / 2 for one, two in zip(bare.train_seconds, bare.train_seconds[1:], strict=False)]
+            around = [sum(two) / 2 for two in pairwise(bare.train_seconds)]
             ratios = [mine / theirs for mine, theirs in zip(train.seconds, around, strict=True)]
             name = f"{candidate}, batch {batch_size}"
             yield row(f"{name}: bare loop", statistics.median(bare.train_seconds), "s/epoch")
             yield row(f"{name}: epoch against a bare loop", ratios, "×", at_most=EPOCH_BAR)
-            whole = seconds / sum((one + two) / 2 for one, two in zip(bare.seconds, bare.seconds[1:], strict=False))
+            whole = seconds / sum(sum(two) / 2 for two in pairwise(bare.seconds))
             yield row(f"{name}: trial against the same by hand", whole, "×", at_most=TRIAL_BAR)
 
 

@@ -146,12 +146,11 @@ def on_gpu(dataset: Dataset) -> Iterator[Row]:
     device = resolve_device("auto")
     peak = _matrix_peak(device)
     yield row("peak of a bf16 matrix product, 8192³", peak / 1e12, "TFLOP/s")
-    networks = {"Mixer-S/16": (adapted("mixer_s16", image_size=IMAGE_SIZE, channels=3, classes=1000), 256)}
-    found = [(name, Network(shape), size, (3, IMAGE_SIZE, IMAGE_SIZE)) for name, (shape, size) in networks.items()]
-    found += [(name, network(name, dataset, 0), 512, (1, 28, 28)) for name in CANDIDATES]
-    for name, net, size, shape in found:
+    mixer = Network(adapted("mixer_s16", image_size=IMAGE_SIZE, channels=3, classes=1000))
+    found = [("Mixer-S/16", mixer, 256), *((name, network(name, dataset, 0), 512) for name in CANDIDATES)]
+    for name, net, size in found:
         steps = Steps(net, device, "bf16-mixed")
-        images, labels = torch.rand(size, *shape, device=device), torch.zeros(size, dtype=torch.long, device=device)
+        images, labels = torch.rand(size, *net.image_shape, device=device), torch.zeros(size, dtype=torch.long, device=device)
         with FlopCounterMode(display=False) as counter:
             net(images)
         steps.seconds(images, labels, 20)
