@@ -150,7 +150,10 @@ def on_gpu(dataset: Dataset) -> Iterator[Row]:
     found = [("Mixer-S/16", mixer, 256), *((name, network(name, dataset, 0), 512) for name in CANDIDATES)]
     for name, net, size in found:
         steps = Steps(net, device, "bf16-mixed")
-        images, labels = torch.rand(size, *net.image_shape, device=device), torch.zeros(size, dtype=torch.long, device=device)
+        images, labels = (
+            torch.rand(size, *net.image_shape, device=device),
+            torch.zeros(size, dtype=torch.long, device=device),
+        )
         with FlopCounterMode(display=False) as counter:
             net(images)
         steps.seconds(images, labels, 20)

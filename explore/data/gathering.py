@@ -58,31 +58,32 @@ class Streamed:
     def pick(self, parts: list[Tensor], offsets: list[Tensor | None]) -> Iterator[Tensor]:
         """The images of each part of rows, from its offsets on (see `Shifted`)."""
         with ThreadPoolExecutor(1, "gathering") as thread:
-            ahead: deque[Future[Tensor]] = deque()
+            ahead: deque[Future[tuple[Tensor, torch.cuda.Event | None]]] = deque()
             try:
                 for rows in parts[:AHEAD]:
                     ahead.append(thread.submit(self._gather, rows))
                 for index, corner in enumerate(offsets):
-                    images = self._arrived(ahead.popleft().result())
+                    images = self._arrived(*ahead.popleft().result())
                     if index + AHEAD < len(parts):
                         ahead.append(thread.submit(self._gather, parts[index + AHEAD]))
                     yield images if corner is None else self._moved(images, corner)
             finally:  # whoever stops in the middle does not wait for the rest
                 thread.shutdown(wait=True, cancel_futures=True)
 
-    def _gather(self, rows: Tensor) -> Tensor:
+    def _gather(self, rows: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
         if self._copies is None:
-            return self._images.index_select(0, rows)
+            return self._images.index_select(0, rows), None
         pinned = torch.empty((len(rows), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)
         torch.index_select(self._images, 0, rows, out=pinned)
         with torch.cuda.stream(self._copies):
-            return pinned.to(self._device, non_blocking=True)  # torch keeps the pinned memory until the copy is done
+            # torch keeps the pinned memory until the copy is done.
+            return pinned.to(self._device, non_blocking=True), self._copies.record_event()
 
-    def _arrived(self, images: Tensor) -> Tensor:
+    def _arrived(self, images: Tensor, copied: torch.cuda.Event | None) -> Tensor:
         """The images, behind whose copy the work that follows is queued."""
-        if self._copies is not None:
+        if copied is not None:
             working = torch.cuda.current_stream(self._device)
-            working.wait_stream(self._copies)
+            working.wait_event(copied)
             images.record_stream(working)
         return images
 
