@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.training_rows import row, shown
-from benchmarks.training_sides import BareTrial, Tutorial, network, normalised, our_trial, ours
+from benchmarks.training_sides import BareTrial, Tutorial, network, normalised, our_trial, ours, tutorial_trial
 from explore.data.dataset import Dataset, load
 from explore.data.options import Mnist
 from explore.training.options import Training
@@ -55,6 +55,12 @@ def test_a_trial_by_hand_learns_what_ours_learns(mnist: Dataset, tmp_path: Path)
     assert len(train.seconds) == len(bare.seconds) == 2
     assert sum(train.seconds) < seconds
     assert (tmp_path / "log.jsonl").read_text().count("\n") == 2
+
+
+def test_the_tutorial_learns_what_ours_learns(mnist: Dataset) -> None:
+    recipe = Training(epochs=2, batch_size=256, precision="32-true", accelerator="cpu", seed=3)
+    ours_learnt, theirs = our_trial("small", mnist, recipe)[1], tutorial_trial("small", mnist, recipe)[1]
+    assert ours_learnt == pytest.approx(theirs, abs=0.005)
 
 
 def test_images_by_hand_are_those_of_the_loader(mnist: Dataset) -> None:
