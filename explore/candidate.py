@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from explore.cost.record import Cost
 from explore.cost.side_by_side import compare_throughput
 from explore.cost.store import find, identity, keep
 from explore.cost.throughput import measure_throughput
+from explore.cost.turns import Turns
 from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Data
@@ -148,7 +149,9 @@ def evaluate(candidate: Candidate, folder: Path, report: Report, costs: Path | N
             return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
         with clock.part("train"):
             train, validation = _training_batches(candidate, dataset)
-            fit(network, train, validation, _resolved(candidate.training), folder, report_epoch)
+            recipe, compiled = _resolved(candidate.training), candidate.model.compile
+            with _turns(recipe) as turn:
+                fit(network, train, validation, recipe, folder, report_epoch, compiled=compiled, turn=turn)
     except Diverged as error:
         return ended(DIVERGED, str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -160,7 +163,9 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
     """Accuracy of a trained candidate on the test images, as a fraction; for members of the final front only."""
     dataset = load(candidate.data)
     network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
-    return accuracy(network, _batches(candidate, dataset, dataset.test), _resolved(candidate.training), folder)
+    recipe, batches = _resolved(candidate.training), _batches(candidate, dataset, dataset.test)
+    with _turns(recipe) as turn:
+        return accuracy(network, batches, recipe, folder, turn=turn)
 
 
 def time_published(name: str, dataset: Dataset, options: Measuring) -> dict[str, Any]:
@@ -236,6 +241,23 @@ def _training_device(recipe: Training) -> torch.device:
     if recipe.accelerator == "cpu" or not torch.cuda.is_available():
         return resolve_device("cpu")
     return resolve_device(f"cuda:{local_rank()}")
+
+
+@contextmanager
+def _turns(recipe: Training) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """What every step of a training waits for: that nobody measures on the device.
+
+    A run on several devices does not wait: its processes wait for one another within a step, some of them with a turn
+    that the others would wait for.
+    """
+    if recipe.devices * recipe.num_nodes > 1:
+        yield nullcontext
+        return
+    turns = Turns(_training_device(recipe))
+    try:
+        yield turns.computing
+    finally:
+        turns.close()
 
 
 def local_rank() -> int:

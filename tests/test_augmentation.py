@@ -6,6 +6,9 @@ distributions; the loader to being complete, resumable and normalised.
     python -m pytest tests/test_augmentation.py
 """
 
+import os
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from explore.data.augmentation import ERASED_AREA, Draws, Shifted, draw, erase, flip, inside, mix
 from explore.data.dataset import Split
+from explore.data.gathering import CPU_SHARE, fits
 from explore.data.loader import Batches
 from explore.data.options import Augmentation
 
@@ -270,6 +274,38 @@ def test_an_epoch_depends_on_seed_and_number_only(augmentation: Augmentation | N
     assert equal(one_pass(batches, 1), epochs[1])
     assert not equal(epochs[0], epochs[1])
     assert not equal(one_pass(batches_of(split, augmentation=augmentation, seed=4, shuffle=True), 0), epochs[0])
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(flip=True), Augmentation(shift=2), EVERYTHING])
+@pytest.mark.parametrize(("count", "drop_last"), [(100, False), (100, True), (16, False), (5, True), (17, False)])
+def test_images_that_are_streamed_are_those_that_are_resident(
+    augmentation: Augmentation | None, count: int, drop_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"augmentation": augmentation, "shuffle": True, "drop_last": drop_last}
+    resident = batches_of(split_of(count, channels=3), **options)
+    monkeypatch.setattr("explore.data.loader.fits", lambda size, device: False)
+    streamed = batches_of(split_of(count, channels=3), **options)
+    assert type(streamed._images) is not type(resident._images)
+    for epoch in (0, 3):
+        theirs, ours = one_pass(resident, epoch), one_pass(streamed, epoch)
+        assert len(theirs) == len(ours) == len(streamed)
+        assert equal(theirs, ours)
+
+
+def test_a_pass_that_is_left_in_the_middle_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("explore.data.loader.fits", lambda size, device: False)
+    before = threading.active_count()
+    waiting = iter(batches_of(split_of(1000), 1))
+    next(waiting)
+    assert threading.active_count() == before + 1
+    del waiting
+    assert threading.active_count() == before
+
+
+def test_a_split_is_resident_up_to_a_share_of_the_memory() -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert fits(int(memory * CPU_SHARE), torch.device("cpu"))
+    assert not fits(int(memory * CPU_SHARE) + 1, torch.device("cpu"))
 
 
 def test_random_state_of_the_program_does_not_matter() -> None:

@@ -266,6 +266,7 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "references": "[]",
         "training.threads": "3",
         "data.cache": "/x",
+        "model.compile": "off",
     }
     assert {key.partition(".")[0] for key in operating} >= set(OPERATION)
     assert definition(compose([*base, *(f"{key}={value}" for key, value in operating.items())])) == definition(

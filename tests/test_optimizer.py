@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
-from explore.training.optimizer import make_optimizer, make_schedule, rate
+from explore.training.optimizer import make_optimizer, rate
 from explore.training.options import SCHEDULES, Training
 
 SHORT = Training(epochs=3, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
@@ -53,17 +53,6 @@ def test_constant_rate_stays_at_the_peak(steps: int, warmup: float) -> None:
 
 def test_cosine_is_half_way_down_in_the_middle() -> None:
     assert rate(60, 110, replace(SHORT, warmup=10 / 110)) == pytest.approx(0.5)
-
-
-def test_optimizer_takes_the_peak_rate_times_the_schedule() -> None:
-    optimizer = make_optimizer(network(), SHORT)
-    schedule = make_schedule(optimizer, SHORT, steps=10)
-    seen = []
-    for _ in range(10):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert seen == [SHORT.lr * rate(step, 10, SHORT) for step in range(10)]
 
 
 def test_only_matrices_decay() -> None:

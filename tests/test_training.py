@@ -6,6 +6,7 @@ python -m pytest tests/test_training.py
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from explore.architecture.spec import Model, architecture
 from explore.data.dataset import load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
+from explore.training.compiling import Compiling
 from explore.training.fit import CHECKPOINT, accuracy, fit, trained_weights
 from explore.training.module import Classifier, Diverged
-from explore.training.optimizer import make_optimizer, make_schedule
+from explore.training.optimizer import make_optimizer, rate
 from explore.training.options import Training
 
 SHORT = Training(epochs=3, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
@@ -182,15 +184,15 @@ def train_states(recipe: Training) -> list[dict[str, Tensor]]:
     net = network()
     loader, _ = batches(recipe)
     optimizer = make_optimizer(net, recipe)
-    schedule = make_schedule(optimizer, recipe, len(loader))
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     states = []
-    for images, labels in loader:
+    for step, (images, labels) in enumerate(loader):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * rate(step, len(loader), recipe)
         optimizer.zero_grad()
         loss(net(images), labels).backward()
         nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
         optimizer.step()
-        schedule.step()
         states.append({name: weight.clone() for name, weight in net.state_dict().items()})
     return states
 
@@ -220,7 +222,8 @@ def test_label_smoothing_is_in_the_training_loss(targets: str) -> None:
     target = labels if targets == "labels" else nn.functional.one_hot(labels, 10).float()
     images = torch.rand(6, 1, 8, 8)
     net = network()
-    loss = Classifier(net, replace(SHORT, label_smoothing=0.3), 1).training_step((images, target), 1)
+    recipe = replace(SHORT, label_smoothing=0.3)
+    loss = Classifier(net, recipe, 1, Compiling(net, "off")).loss((images, target))
     log = net(images).log_softmax(1)
     expected = -(0.7 * log.gather(1, labels[:, None])[:, 0] + 0.3 * log.mean(1)).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -295,6 +298,54 @@ def test_bf16_trains_on_the_processor(tmp_path: Path) -> None:
     assert comparable(curve) != comparable(exact)
     assert curve[-1]["val_loss"] == pytest.approx(exact[-1]["val_loss"], rel=0.1)
     assert {weight.dtype for weight in trained_weights(tmp_path / "half").values()} == {torch.float32}
+
+
+def test_every_batch_is_worked_on_in_a_turn_and_none_outside(tmp_path: Path) -> None:
+    open_turns: list[int] = []
+    seen: list[bool] = []
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        open_turns.append(len(seen))
+        yield
+        open_turns.pop()
+
+    net = network()
+    net.register_forward_hook(lambda *_: seen.append(bool(open_turns)))
+    loader, validation = batches(SHORT)
+    reports: list[bool] = []
+    fit(net, loader, validation, SHORT, tmp_path, lambda record: reports.append(bool(open_turns)), turn=turn)
+    assert seen == [True] * 3 * (len(loader) + len(validation))
+    assert reports == [False] * 3
+    accuracy(net, validation, SHORT, tmp_path, turn=turn)
+    assert seen == [True] * (3 * len(loader) + 4 * len(validation))
+    assert not open_turns
+
+
+def test_a_turn_is_given_back_by_a_run_that_diverges(tmp_path: Path) -> None:
+    turns: list[str] = []
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        turns.append("taken")
+        try:
+            yield
+        finally:
+            turns.append("given back")
+
+    with pytest.raises(Diverged):
+        fit(Broken(in_training=True), *batches(SHORT), SHORT, tmp_path, lambda record: None, turn=turn)
+    assert turns == ["taken", "given back"]
+
+
+def test_checkpoint_counts_optimizer_steps_and_the_rate_follows_them(tmp_path: Path) -> None:
+    recipe = replace(SHORT, batch_size=128)
+    curve = train(tmp_path, recipe)
+    steps = len(batches(recipe)[0])
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 3 * steps
+    assert [record["lr"] for record in curve] == [
+        recipe.lr * rate(epoch * steps, 3 * steps, recipe) for epoch in (1, 2, 3)
+    ]
 
 
 def test_interruption_stays_one(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ POOLINGS = ("mean", "class_token")
 POSITIONS = ("auto", "none", "learned", "fixed")
 SCHEDULES = ("linear", "uniform")
 GELUS = ("erf", "tanh")
+COMPILE = ("auto", "on", "off")
 
 
 @dataclass(kw_only=True)
@@ -58,6 +59,8 @@ class Model:
     `positions`: `learned` adds a learned vector per patch, `fixed` a sinusoid, `none` nothing; `auto` learns them when
         the token mixing of the first stage cannot tell the patches apart by itself.
     `stem`, `downsample`: how patches become tokens at first, and between stages.
+    `compile`: no part of the network itself: whether torch.compile makes its training faster. `auto`, where that pays
+        within the run: never on a processor, on a GPU when the first steps promise it; else `on` or `off`.
     """
 
     patch_size: int = 4
@@ -78,6 +81,7 @@ class Model:
     positions: str = "auto"
     stem: Embedding = field(default_factory=Embedding)
     downsample: Embedding = field(default_factory=Embedding)
+    compile: str = "auto"
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -247,6 +251,7 @@ def _check_rest(model: Model, downsamples: int) -> None:
     one_of("positions", model.positions, POSITIONS)
     one_of("drop_path_schedule", model.drop_path_schedule, SCHEDULES)
     one_of("gelu", model.gelu, GELUS)
+    one_of("compile", model.compile, COMPILE)
     if not 0 <= model.drop_path < 1:
         raise ValueError(f"drop_path must be at least 0 and below 1, got {model.drop_path}")
     if model.layer_scale is not None and not model.layer_scale > 0:

@@ -1,4 +1,4 @@
-"""Batches of a split that lives on the device: no worker processes, no per-image Python, the same in every run."""
+"""Batches of a split, made on the device: no worker processes, no per-image Python, the same in every run."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explore.data.augmentation import Draws, Shifted, draw, erase, flip, mix
+from explore.data.augmentation import Draws, draw, erase, flip, mix
 from explore.data.dataset import Split
+from explore.data.gathering import Resident, Streamed, fits
 from explore.data.options import Augmentation
 
 
@@ -17,8 +18,10 @@ class Batches:
     Targets are labels (int64, batch), or distributions over the classes (float32, batch × classes) if the augmentation
     mixes images. Order and augmentation depend on nothing but the seed and the epoch (see `set_epoch`): an epoch is the
     same to the bit after a resume, and on another device up to its arithmetic. `mean` and `std` are per channel, with
-    pixels from 0 to 1. A split smaller than a batch is one batch. Raises ValueError for a batch size below 1, a
-    negative seed or epoch, and an augmentation out of range.
+    pixels from 0 to 1. A split that does not fit into the device's memory (see `fits`) stays in its memory map, from
+    which the batches come ahead of their use, the same to the bit. A split smaller than a batch is one batch.
+
+    Raises ValueError for a batch size below 1, a negative seed or epoch, and an augmentation out of range.
     """
 
     def __init__(
@@ -46,9 +49,9 @@ class Batches:
         self.classes, self.seed, self.shuffle, self.drop_last = classes, seed, shuffle, drop_last
         self.epoch = 0
         self._labels = split.labels.to(self.device)
-        self._images = split.images.to(self.device)
-        shift = self.augmentation.shift
-        self._shifted = Shifted(self._images, shift) if shift else None
+        place = Resident if fits(split.images.nbytes, self.device) else Streamed
+        self._images = place(split.images, self.augmentation.shift, self.device)
+        self._height, self._width = split.images.shape[-2:]
         deviation = torch.tensor(std, device=self.device).view(-1, 1, 1)
         self._scale = 1 / (255 * deviation)
         self._bias = -torch.tensor(mean, device=self.device).view(-1, 1, 1) / deviation
@@ -68,22 +71,20 @@ class Batches:
         count = len(self._labels)
         generator = np.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(count) if self.shuffle else np.arange(count)
-        rows = torch.from_numpy(order).to(self.device)
-        height, width = self._images.shape[-2:]
-        draws = draw(self.augmentation, count, height, width, generator).to(self.device)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            part = slice(start, start + self.batch_size)
-            yield self._batch(rows[part], draws[part])
+        rows = torch.from_numpy(order)
+        draws = draw(self.augmentation, count, self._height, self._width, generator).to(self.device)
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        parts = [slice(start, start + self.batch_size) for start in starts]
+        drawn = [draws[part] for part in parts]
+        picked = self._images.pick([rows[part] for part in parts], [one.offsets for one in drawn])
+        labels = self._labels.index_select(0, rows.to(self.device))
+        for part, images, one in zip(parts, picked, drawn, strict=True):
+            yield self._batch(images, labels[part], one)
 
-    def _batch(self, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        if self._shifted is not None and draws.offsets is not None:
-            images = self._shifted.pick(rows, draws.offsets)
-        else:
-            images = self._images.index_select(0, rows)
+    def _batch(self, images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         if draws.flipped is not None:
             images = flip(images, draws.flipped)
         images = images.float().mul_(self._scale).add_(self._bias)
-        labels = self._labels.index_select(0, rows)
         if draws.erased is not None:
             images = erase(images, draws.erased)
         if self.augmentation.mixes:

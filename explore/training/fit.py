@@ -6,15 +6,18 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from explore.training.compiling import Compiling
+from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
 from explore.training.options import Training
 
@@ -22,44 +25,49 @@ CHECKPOINT = "last.ckpt"
 ReportEpoch = Callable[[Mapping[str, float]], None]
 
 
-class Loader(Protocol):
-    """What the trainer asks of its data: batches on the device already, a length, and an order per epoch."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and augmentation of epoch `epoch` (from 0)."""
-
-
 def fit(
-    network: nn.Module, train: Loader, validation: Loader, recipe: Training, folder: Path, report: ReportEpoch
+    network: nn.Module,
+    train: Loader,
+    validation: Loader,
+    recipe: Training,
+    folder: Path,
+    report: ReportEpoch,
+    *,
+    compiled: str = "off",
+    turn: Turn = nullcontext,
 ) -> list[dict[str, float]]:
     """Train and return the learning curve, a record per epoch; `recipe.precision` must be resolved.
 
     Goes on from the checkpoint in `folder` where there is one, and reports the epochs before it first. The weights
-    end in `network`. Raises Diverged when the loss is no longer a number.
+    end in `network`. `compiled` is on, off or auto (see `Compiling`). Every batch, of training and of validation, is
+    worked on inside `turn()`: what waits there waits between two steps. On a GPU a step is launched in its turn, and
+    may end a little later.
+
+    Raises Diverged when the loss is no longer a number.
     """
-    module = Classifier(network, recipe, steps=recipe.epochs * len(train))
+    module = Classifier(network, recipe, recipe.epochs * len(train), Compiling(network, compiled))
     checkpoint = folder / CHECKPOINT
     rungs = _Rungs(train, recipe, checkpoint, report)
     callbacks: list[Callback] = [rungs]
     if recipe.ema:
-        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+        callbacks.append(_Average(recipe.ema))
+    alone = recipe.devices * recipe.num_nodes == 1 and recipe.strategy == "auto"
     with _quiet_lightning(), _interruptible():
         trainer = _trainer(recipe, callbacks=callbacks, default_root_dir=folder)
         start = str(checkpoint) if checkpoint.exists() else None
-        trainer.fit(module, train, validation, ckpt_path=start, weights_only=True)
+        loaders = Handing(train, turn, whole=alone), Handing(validation, turn, whole=True)
+        trainer.fit(module, *loaders, ckpt_path=start, weights_only=True)
         rungs.report_new(trainer, module)  # where the checkpoint was the last one, no epoch has begun
     return module.curve
 
 
-def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path) -> float:
-    """Accuracy, as a fraction, of the weights that `fit` left in `folder`."""
-    module = Classifier(network, recipe, steps=0)
+def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path, *, turn: Turn = nullcontext) -> float:
+    """Accuracy, as a fraction, of the weights that `fit` left in `folder`; each batch inside `turn()`."""
+    module = Classifier(network, recipe, 0, Compiling(network, "off"))
     module.load_state_dict(trained_weights(folder))
     with _quiet_lightning():
-        _trainer(recipe, callbacks=[], default_root_dir=folder).test(module, batches, verbose=False)
+        trainer = _trainer(recipe, callbacks=[], default_root_dir=folder)
+        trainer.test(module, Handing(batches, turn, whole=True), verbose=False)
     return module.means()[1]
 
 
@@ -102,6 +110,21 @@ class _Rungs(Callback):
         self.reported = len(pl_module.curve)
 
 
+class _Average(WeightAveraging):
+    """The moving average of the weights after every optimizer step; what Lightning calls a step is an epoch here."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        average = self._average_model
+        assert average is not None
+        trainer.optimizers[0].register_step_post_hook(lambda *_: average.update_parameters(pl_module))
+
+
 def _trainer(recipe: Training, *, callbacks: list[Callback], default_root_dir: Path) -> Trainer:
     """A Trainer that does only what is needed: no bars, no loggers, no sanity run, no files of its own."""
     return Trainer(
@@ -111,7 +134,6 @@ def _trainer(recipe: Training, *, callbacks: list[Callback], default_root_dir: P
         num_nodes=recipe.num_nodes,
         precision=recipe.precision,  # type: ignore[arg-type]
         max_epochs=recipe.epochs,
-        gradient_clip_val=recipe.clip_norm or None,
         deterministic="warn" if torch.cuda.is_available() else False,
         callbacks=callbacks,
         default_root_dir=default_root_dir,

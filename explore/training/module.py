@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from explore.training.optimizer import make_optimizer, make_schedule
+from explore.training.compiling import Compiling
+from explore.training.handing import Batch, Handed
+from explore.training.optimizer import make_optimizer, rate
 from explore.training.options import Training
 
 # Looking at the loss makes a GPU wait, so it is looked at now and then.
@@ -24,51 +26,36 @@ class Diverged(ArithmeticError):  # noqa: N818 - a result of the training, not a
 
 
 class Classifier(LightningModule):
-    """Trains `network` (images → `batch × classes` logits) by the recipe, for `steps` optimizer steps.
+    """Trains `network` (images → `batch × classes` logits) by the recipe, for `steps` optimizer steps in all.
 
-    Sums are kept on the device and read once an epoch. `curve` holds a record per epoch; it travels with the
+    Optimizes by itself ("manually", as Lightning calls it): what Lightning calls a step is a whole epoch here, see
+    `Handed`. Sums are kept on the device and read once an epoch. `curve` holds a record per epoch; it travels with the
     checkpoint, so that a run that was resumed has it whole.
     """
 
-    def __init__(self, network: nn.Module, recipe: Training, steps: int) -> None:
+    def __init__(self, network: nn.Module, recipe: Training, steps: int, compiling: Compiling) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.network = network
         self.recipe = recipe
         self.steps = steps
+        self.compiling = compiling
         self.curve: list[dict[str, float]] = []
         self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self._began = 0.0
         self._own = slice(None)
         self._training: list[Tensor] = []
         self._validation: list[Tensor] = []
+        self._validated = 0
 
     def setup(self, stage: str) -> None:
         """Note which part of every batch is this device's."""
         if self.trainer.world_size > 1:
             self._own = slice(self.trainer.global_rank, None, self.trainer.world_size)
 
-    def configure_optimizers(self) -> Any:
-        """AdamW, its rate set anew every step."""
-        optimizer = make_optimizer(self.network, self.recipe)
-        schedule = make_schedule(optimizer, self.recipe, self.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
-        """Step without Lightning's per-step checks."""
-        scheduler.step()
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the norm also in mixed precision, where Lightning refuses fused optimizers."""
-        if gradient_clip_val and isinstance(self.trainer.precision_plugin, MixedPrecision):
-            # It fears for the scale of the loss, and bfloat16 needs none.
-            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
-        else:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+    def configure_optimizers(self) -> Optimizer:
+        """AdamW; its rate is set anew every step."""
+        return make_optimizer(self.network, self.recipe)
 
     def on_train_epoch_start(self) -> None:
         """Seed stochastic depth by run and epoch, so that an epoch is the same after a resumption."""
@@ -76,30 +63,48 @@ class Classifier(LightningModule):
         self._training = []
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        """Return the loss of a batch; raises Diverged when it is no longer a number."""
+    def training_step(self, handed: Handed, index: int) -> None:
+        """Take an optimizer step for each batch; raises Diverged when a loss is no longer a number."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)  # which counts the steps
+        parameters = list(self.network.parameters())
+
+        def take(batch: Batch) -> None:
+            self._set_rate()
+            optimizer.zero_grad()
+            with self.trainer.precision_plugin.forward_context():
+                loss = self.loss(batch)
+            self.manual_backward(loss)
+            self._clip(optimizer, parameters)
+            optimizer.step()
+            self._look(loss.detach())
+
+        # Lightning sets the precision for all of this, and it is meant for the network and its loss alone.
+        with torch.autocast(self.device.type, enabled=False):
+            handed.each(take)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The training loss of a batch."""
         images, targets = self._share(batch)
-        loss: Tensor = self._loss(self.network(images), targets)
-        self._training.append(loss.detach())
-        if index % _STEPS_BETWEEN_LOOKS == 0 and not torch.isfinite(loss):
-            raise Diverged(f"loss {loss.item()} in epoch {self.current_epoch + 1}, step {index + 1}")
+        loss: Tensor = self._loss(self.compiling.forward(images), targets)
         return loss
 
     def on_validation_epoch_start(self) -> None:
         """Begin the sums of an epoch."""
         self._validation = []
+        self._validated = 0
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Add a batch to loss, right answers and count."""
-        self._validation.append(self._sums(batch))
+    def validation_step(self, handed: Handed, index: int) -> None:
+        """Add batches to loss, right answers and count."""
+        handed.each(self._add)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """Add a batch to loss, right answers and count."""
-        self.validation_step(batch, index)
+    def test_step(self, handed: Handed, index: int) -> None:
+        """Add batches to loss, right answers and count."""
+        self.validation_step(handed, index)
 
     def on_test_epoch_start(self) -> None:
         """Begin the sums."""
-        self._validation = []
+        self.on_validation_epoch_start()
 
     def on_validation_epoch_end(self) -> None:
         """Write the epoch into the curve; raises Diverged when a loss is no longer a number."""
@@ -114,24 +119,59 @@ class Classifier(LightningModule):
                 "train_loss": train_loss.item(),
                 "val_loss": loss,
                 "val_accuracy": accuracy,
-                "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+                "lr": self._rate(),
                 "seconds": time.perf_counter() - self._began,
             }
         )
 
     def means(self) -> tuple[float, float]:
         """Mean loss in nats and accuracy as a fraction over the batches seen since the sums began, on all devices."""
-        total = self.trainer.strategy.reduce(torch.stack(self._validation).sum(0), reduce_op="sum")
-        loss, right, count = total.tolist()
+        sums = [torch.zeros(2, device=self.device), *self._validation]
+        own = torch.cat([torch.stack(sums).sum(0), torch.tensor([float(self._validated)], device=self.device)])
+        loss, right, count = self.trainer.strategy.reduce(own, reduce_op="sum").tolist()
         return loss / count, right / count
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the curve with the weights."""
+        """Keep the curve with the weights, and the form in which the network was run."""
         checkpoint["curve"] = self.curve
+        checkpoint["compiled"] = self.compiling.decision
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the curve where it was left."""
+        """Take up the curve where it was left, and the form of the network."""
         self.curve = list(checkpoint["curve"])
+        self.compiling.resume(checkpoint.get("compiled"))
+
+    def _step(self) -> int:
+        """How many steps were taken, by earlier processes as well."""
+        return self.current_epoch * (self.steps // self.recipe.epochs) + len(self._training)
+
+    def _rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.recipe.lr * rate(self._step(), self.steps, self.recipe)
+
+    def _set_rate(self) -> None:
+        lr = self._rate()
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = lr
+
+    def _clip(self, optimizer: LightningOptimizer, parameters: list[nn.Parameter]) -> None:
+        if not self.recipe.clip_norm:
+            return
+        if self.recipe.strategy == "fsdp":  # each device has a part of the gradient, so the norm is up to Lightning
+            self.clip_gradients(optimizer.optimizer, self.recipe.clip_norm, "norm")
+        else:
+            nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
+
+    def _look(self, loss: Tensor) -> None:
+        """Keep the loss of a step; now and then see that it is a number, and always that nobody wants to stop."""
+        index = len(self._training)
+        self._training.append(loss)
+        if index % _STEPS_BETWEEN_LOOKS == 0:
+            if not torch.isfinite(loss):
+                raise Diverged(f"loss {loss.item()} in epoch {self.current_epoch + 1}, step {index + 1}")
+            self.compiling.look(self._step(), self.steps, self.device, self.trainer.strategy.broadcast)
+        if self.trainer.received_sigterm:
+            raise SIGTERMException
 
     def _share(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """This device's part of a batch: each draws the same batches, so that their number changes no result.
@@ -140,11 +180,10 @@ class Classifier(LightningModule):
         """
         return (batch[0][self._own], batch[1][self._own]) if self._own.step else batch
 
-    def _sums(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def _add(self, batch: Batch) -> None:
         images, labels = self._share(batch)
-        if not len(labels):
-            return torch.zeros(3, device=images.device)
-        logits = self.network(images).float()
-        right = (logits.argmax(1) == labels).sum()
-        count = torch.tensor(float(len(labels)), device=logits.device)
-        return torch.stack([cross_entropy(logits, labels, reduction="sum"), right.float(), count])
+        if len(labels):
+            logits = self.network(images).float()
+            right = (logits.argmax(1) == labels).sum()
+            self._validation.append(torch.stack([cross_entropy(logits, labels, reduction="sum"), right.float()]))
+            self._validated += len(labels)

@@ -2,10 +2,8 @@
 
 import math
 
-import torch
 from torch import nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from explore.training.options import Training
 
@@ -24,13 +22,11 @@ def make_optimizer(network: nn.Module, recipe: Training) -> AdamW:
     return AdamW([group for group in groups if group["params"]], lr=recipe.lr, fused=True)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, recipe: Training, steps: int) -> LambdaLR:
-    """Linear warm-up over a fraction of `steps`, then `recipe.schedule` down to zero."""
-    return LambdaLR(optimizer, lambda step: rate(step, steps, recipe))
-
-
 def rate(step: int, steps: int, recipe: Training) -> float:
-    """Learning rate at a step (from 0), as a fraction of the peak."""
+    """Learning rate at a step (from 0) of `steps`, as a fraction of the peak.
+
+    Rises linearly over the recipe's share of warm-up, then goes by its schedule, down to zero.
+    """
     warmup = recipe.warmup * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)

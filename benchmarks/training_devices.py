@@ -1,0 +1,197 @@
+"""The parts of `benchmarks.training` about the device: batches from disk keep it busy, and small trials share a GPU."""
+
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.training_rows import Row, row
+from benchmarks.training_sides import CANDIDATES, network, our_trial
+from explore.architecture.network import Network
+from explore.architecture.published import adapted
+from explore.cost.device import autocast, resolve_device, resolve_precision
+from explore.data.dataset import Dataset, load
+from explore.data.folder import image_files
+from explore.data.image import Decoding, Encoded, decode
+from explore.data.loader import Batches
+from explore.data.options import Augmentation, Folder
+from explore.training.optimizer import make_optimizer
+from explore.training.options import Training
+
+STREAMED_BAR = 1.05
+IMAGE_SIZE = 224
+STEPS = 8
+WORKERS = (1, 2, 4)
+
+
+class Steps:
+    """Training steps of a network on a device at a precision, by a bare loop."""
+
+    def __init__(self, net: nn.Module, device: torch.device, precision: str) -> None:
+        self.network, self.device, self.precision = net.to(device).train(), device, precision
+        self.optimizer = make_optimizer(net, Training())
+
+    def take(self, images: Tensor, labels: Tensor) -> None:
+        """Take one, and wait for it on a processor only."""
+        self.optimizer.zero_grad()
+        with autocast(self.device, self.precision):
+            loss = cross_entropy(self.network(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    def seconds(self, images: Tensor, labels: Tensor, steps: int) -> float:
+        """Seconds of a step, waited for."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.take(images, labels)
+        wait(self.device)
+        return (time.perf_counter() - start) / steps
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def streaming(folder: str | None, cache: str | None) -> Iterator[Row]:
+    """Decoding, the loader alone, and Mixer-S/16 on batches from disk against the same on one batch in memory."""
+    device = resolve_device("auto")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = folder or _made_images(Path(scratch))
+        files = [file for members in image_files(path)["train"].values() for file in members]
+        start = time.perf_counter()
+        some = [Encoded(file.name, file) for file in files[:400]]
+        decode(some, Decoding(size=IMAGE_SIZE))
+        yield row("decoding, once for each data set", len(some) / (time.perf_counter() - start), "images/s")
+        data = load(Folder(path=path, image_size=IMAGE_SIZE, cache=cache or scratch))
+        with patch("explore.data.loader.fits", lambda size, device: False):
+            loader = partial(
+                Batches,
+                data.train,
+                device=device,
+                mean=data.mean,
+                std=data.std,
+                classes=len(data.classes),
+                augmentation=Augmentation(shift=8, flip=True),
+                shuffle=True,
+                drop_last=True,
+            )
+            rate = _passed(loader(64), device)
+            yield row("loader alone: from the memory map, with shift and flip", rate, "images/s")
+            yield from _streamed(loader(8 if device.type == "cpu" else 256), data, device, rate)
+
+
+def _passed(loader: Batches, device: torch.device, most: int = 3_000) -> float:
+    seen, start = 0, time.perf_counter()
+    for images, _ in loader:
+        seen += len(images)
+        if seen >= most:
+            break
+    wait(device)
+    return seen / (time.perf_counter() - start)
+
+
+def _streamed(loader: Batches, data: Dataset, device: torch.device, rate: float) -> Iterator[Row]:
+    mixer = Network(adapted("mixer_s16", image_size=IMAGE_SIZE, channels=data.channels, classes=len(data.classes)))
+    steps = Steps(mixer, device, resolve_precision("auto", device))
+    size, waiting = loader.batch_size, iter(loader)
+    images, labels = next(waiting)
+    steps.seconds(images, labels, 2)
+    fixed, streamed = [steps.seconds(images, labels, 1)], []
+    for _ in range(min(STEPS, len(loader) - 1)):
+        start = time.perf_counter()
+        steps.take(*next(waiting))
+        wait(device)
+        streamed.append(time.perf_counter() - start)
+        fixed.append(steps.seconds(images, labels, 1))
+    trained = size / statistics.median(streamed)
+    yield row(f"Mixer-S/16 trained from the memory map, batch {size}", trained, "images/s")
+    ratios = [2 * one / sum(around) for one, around in zip(streamed, pairwise(fixed), strict=True)]
+    yield row("time of a step from the memory map to one in memory", ratios, "×", at_most=STREAMED_BAR)
+    yield row("cores that the loader needs beside it", trained / rate, "cores")
+
+
+def _made_images(root: Path, count: int = 1_000) -> str:
+    """Files as photographs are: several octaves of noise, 300 × 260 pixels, JPEG."""
+    generator = np.random.default_rng(0)
+    for index in range(count):
+        picture = np.zeros((300, 260, 3))
+        for cells, weight in ((4, 0.5), (16, 0.3), (64, 0.2)):
+            noise = generator.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+            picture += weight * np.asarray(Image.fromarray(noise).resize((260, 300), Image.Resampling.BICUBIC))
+        folder = root / "images" / f"class {index % 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.astype(np.uint8)).save(folder / f"{index}.jpg", quality=88)
+    return str(root / "images")
+
+
+def on_gpu(dataset: Dataset) -> Iterator[Row]:
+    """Training on a GPU: images per second, share of the measured peak, and trials per hour with several workers."""
+    if not torch.cuda.is_available():
+        yield row("GPU: not run, torch finds no CUDA device", 0.0, "")
+        return
+    device = resolve_device("auto")
+    peak = _matrix_peak(device)
+    yield row("peak of a bf16 matrix product, 8192³", peak / 1e12, "TFLOP/s")
+    mixer = Network(adapted("mixer_s16", image_size=IMAGE_SIZE, channels=3, classes=1000))
+    found = [("Mixer-S/16", mixer, 256), *((name, network(name, dataset, 0), 512) for name in CANDIDATES)]
+    for name, net, size in found:
+        steps = Steps(net, device, "bf16-mixed")
+        images, labels = (
+            torch.rand(size, *net.image_shape, device=device),
+            torch.zeros(size, dtype=torch.long, device=device),
+        )
+        with FlopCounterMode(display=False) as counter:
+            net(images)
+        steps.seconds(images, labels, 20)
+        rates = [size / steps.seconds(images, labels, 20) for _ in range(10)]
+        yield row(f"{name}, batch {size}: training", rates, "images/s")
+        share = 3 * counter.get_total_flops() / size * statistics.median(rates) / peak
+        yield row(f"{name}, batch {size}: share of the peak", share, "")
+    yield from _shared(dataset)
+
+
+def _matrix_peak(device: torch.device) -> float:
+    one, other = (torch.rand(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(20):
+        wait(device)
+        start = time.perf_counter()
+        one @ other
+        wait(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * 8192**3 / statistics.median(seconds[5:])
+
+
+def _shared(dataset: Dataset, accelerator: str = "gpu", epochs: int = 20) -> Iterator[Row]:
+    """Trials of the small candidate per hour, several workers on one device."""
+    recipe = Training(epochs=epochs, batch_size=64, precision="32-true", accelerator=accelerator)
+    alone = 0.0
+    for workers in WORKERS:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            work = partial(_worker_trial, dataset, recipe)
+            pool.map(work, range(workers), chunksize=1)  # imports and the first use of the device
+            start = time.perf_counter()
+            pool.map(work, range(2 * workers), chunksize=1)
+            rate = 3600 * 2 * workers / (time.perf_counter() - start)
+        alone = alone or rate
+        yield row(f"small, batch 64: {workers} workers on the device", rate, "trials/hour")
+        yield row(f"small, batch 64: {workers} workers against one", rate / alone, "×")
+
+
+def _worker_trial(dataset: Dataset, recipe: Training, number: int) -> float:
+    torch.set_num_threads(1)
+    return our_trial("small", dataset, recipe)[1]

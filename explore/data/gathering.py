@@ -1,0 +1,91 @@
+"""Where the images of a split lie while they are used: on the device, or gathered from disk ahead of the device."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from explore.data.augmentation import Shifted
+
+# Share of a device's memory that a split may take: of a GPU's, what is free now, for there are networks and perhaps
+# other runs to come; of a processor's, all of it, for each worker has its own copy and the memory map is shared.
+GPU_SHARE, CPU_SHARE = 0.5, 1 / 32
+# Batches that are gathered ahead: one is worked on, one is ready, one is being gathered.
+AHEAD = 2
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether a split of `size` bytes is kept on the device."""
+    if device.type == "cuda":
+        return size <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+    return size <= CPU_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class Resident:
+    """Images (uint8, images × channels × height × width) on the device, picked with shifts up to `margin`."""
+
+    def __init__(self, images: Tensor, margin: int, device: torch.device) -> None:
+        self._device = device
+        self._images = images.to(device)
+        self._shifted = Shifted(self._images, margin) if margin else None
+
+    def pick(self, parts: list[Tensor], offsets: list[Tensor | None]) -> Iterator[Tensor]:
+        """The images of each part of rows, from its offsets on (see `Shifted`)."""
+        for rows, corner in zip(parts, offsets, strict=True):
+            rows = rows.to(self._device, non_blocking=True)
+            if self._shifted is not None and corner is not None:
+                yield self._shifted.pick(rows, corner)
+            else:
+                yield self._images.index_select(0, rows)
+
+
+class Streamed:
+    """Images in a memory map, which a thread gathers and sends to the device while the device works on others.
+
+    Picks what `Resident` picks, to the bit. For a GPU it gathers into pinned memory and copies on a stream of its own.
+    """
+
+    def __init__(self, images: Tensor, margin: int, device: torch.device) -> None:
+        self._images = images
+        self._margin = margin
+        self._device = device
+        on_gpu = device.type == "cuda"
+        self._copies = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+
+    def pick(self, parts: list[Tensor], offsets: list[Tensor | None]) -> Iterator[Tensor]:
+        """The images of each part of rows, from its offsets on (see `Shifted`)."""
+        with ThreadPoolExecutor(1, "gathering") as thread:
+            ahead: deque[Future[tuple[Tensor, torch.cuda.Event | None]]] = deque()
+            try:
+                for rows in parts[:AHEAD]:
+                    ahead.append(thread.submit(self._gather, rows))
+                for index, corner in enumerate(offsets):
+                    images = self._arrived(*ahead.popleft().result())
+                    if index + AHEAD < len(parts):
+                        ahead.append(thread.submit(self._gather, parts[index + AHEAD]))
+                    yield images if corner is None else self._moved(images, corner)
+            finally:  # whoever stops in the middle does not wait for the rest
+                thread.shutdown(wait=True, cancel_futures=True)
+
+    def _gather(self, rows: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        if self._copies is None:
+            return self._images.index_select(0, rows), None
+        pinned = torch.empty((len(rows), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        torch.index_select(self._images, 0, rows, out=pinned)
+        with torch.cuda.stream(self._copies):
+            # torch keeps the pinned memory until the copy is done.
+            return pinned.to(self._device, non_blocking=True), self._copies.record_event()
+
+    def _arrived(self, images: Tensor, copied: torch.cuda.Event | None) -> Tensor:
+        """The images, behind whose copy the work that follows is queued."""
+        if copied is not None:
+            working = torch.cuda.current_stream(self._device)
+            working.wait_event(copied)
+            images.record_stream(working)
+        return images
+
+    def _moved(self, images: Tensor, corner: Tensor) -> Tensor:
+        return Shifted(images, self._margin).pick(torch.arange(len(images), device=images.device), corner)

@@ -1,0 +1,69 @@
+"""When a network is compiled for training: where that pays within the run."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+# What compiling costs and saves, roughly, for networks of this family: forward and backward pass together take one to
+# two minutes, and a step is faster by a fifth.
+COMPILE_SECONDS = 120.0
+SAVED_SHARE = 0.2
+MARGIN = 2.0
+# Steps of a fresh process are slow at first: kernels are chosen and memory is allocated.
+UNTIMED_STEPS, TIMED_STEPS = 10, 40
+
+
+def pays(seconds_per_step: float, steps_left: int) -> bool:
+    """Whether compiling saves at least `MARGIN` times what it costs, in the steps that are left."""
+    return seconds_per_step * steps_left * SAVED_SHARE >= MARGIN * COMPILE_SECONDS
+
+
+class Compiling:
+    """The forward pass of a network in training, compiled or not; the network, its weights and their names stay.
+
+    `mode` is `on`, `off` or `auto`. `auto` is `off` on a processor, where compiled training steps are not faster. On a
+    GPU the first steps of the run are timed, `TIMED_STEPS` behind `UNTIMED_STEPS`, and the rest of the run is compiled
+    if that `pays`. What was decided goes into the checkpoint: a resumed run takes the form of the one that was stopped.
+
+    Random numbers are drawn as without compiling; results differ by the rounding of fused operations.
+    """
+
+    def __init__(self, network: nn.Module, mode: str) -> None:
+        self.forward: Callable[[Tensor], Tensor] = network
+        self.decision: bool | None = None  # whether the network is compiled, once that is known
+        self._network = network
+        self._auto = mode == "auto"
+        self._first: int | None = None
+        self._began: tuple[int, float] | None = None
+        if not self._auto:
+            self._decide(mode == "on")
+
+    def resume(self, decision: bool | None) -> None:
+        """Do as the run before did, as far as that was decided and nobody has said otherwise since."""
+        if self._auto and decision is not None:
+            self._decide(decision)
+
+    def look(self, step: int, steps: int, device: torch.device, agreed: Callable[[bool], bool]) -> None:
+        """Decide, where that is open, after step `step` of `steps`, for whose end the device was waited.
+
+        `agreed` makes the same answer of those of all devices.
+        """
+        if self.decision is not None:
+            return
+        if device.type == "cpu":
+            self._decide(False)
+        elif self._first is None:
+            self._first = step
+        elif self._began is None:
+            if step - self._first >= UNTIMED_STEPS:
+                self._began = step, time.perf_counter()
+        elif step - self._began[0] >= TIMED_STEPS:
+            seconds = (time.perf_counter() - self._began[1]) / (step - self._began[0])
+            self._decide(agreed(pays(seconds, steps - step)))
+
+    def _decide(self, decision: bool) -> None:
+        self.decision = decision
+        if decision:  # which happens at the next pass
+            self.forward = torch.compile(self._network.forward, dynamic=False, options={"fallback_random": True})
