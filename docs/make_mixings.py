@@ -97,12 +97,17 @@ def _section(kind: str, name: str, mixing: type, figures: Mapping[str, Any]) -> 
     return "\n".join(lines) + "\n"
 
 
+def _spread(protocol: Mapping[str, Any]) -> str:
+    """What stands in brackets behind a figure; figures from before the reference network have another spread."""
+    return "95 % interval" if "interval" in protocol else "quartiles"
+
+
 def _measured(kind: str, figures: Mapping[str, Any]) -> str:
     result = figures["result"]
     protocol = result["protocol"]
     lines = [
         f"Measured in a network of {result['network']} for {result['image_size']} × {result['image_size']} pixels in "
-        f"patches of {result['patch_size']}: images per second, median and 95 % interval of blocks in turn, batch "
+        f"patches of {result['patch_size']}: images per second, median and {_spread(protocol)} of blocks in turn, batch "
         f"{protocol['batch_size']}, {protocol['threads']} thread of an {protocol['device']}, {protocol['precision']}, "
         f"torch {protocol['torch_version']}. Parameters and multiply-adds are those of the whole network; inference "
         "is that of the deployed form, training is forward, backward and a step of AdamW.",

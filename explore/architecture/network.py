@@ -64,8 +64,9 @@ class Network(nn.Module):
         if tuple(image.shape[1:]) != self.image_shape:
             expected, got = _written(("batch", *self.image_shape)), _written(tuple(image.shape))
             raise ValueError(f"images must have the shape {expected}, got {got}")
-        # In evaluation the images do not know of one another.
-        if not self.training and not torch.is_grad_enabled() and runs_now_on_processor(image):
+        # In evaluation the images do not know of one another. A tensor without numbers is looked at once, as a whole.
+        whole = self.training or torch.is_grad_enabled() or type(image) is not Tensor
+        if not whole and runs_now_on_processor(image):
             size = images_at_once(len(image), *self.largest, image.element_size())
             return torch.cat([self._logits(part) for part in torch.split(image, size)])
         return self._logits(image)
