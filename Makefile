@@ -20,7 +20,7 @@ sweep: $(READY) ## search the accuracy-throughput front; make sweep ARGS="trials
 	@$(PYTHON) -m explore.sweep +sweep=pareto $(ARGS)
 
 test: lint ## lint, types and the tests of every day
-	@$(TESTS) -n 2 --dist loadgroup -m "not slow and not gpu" $(ARGS)
+	@$(TESTS) -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(READY) ## the tests that take longer
 	@$(TESTS) -m "slow and not gpu" $(ARGS)

@@ -24,7 +24,6 @@ from explore.search.storage import find_study, open_study
 from explore.search.study import Trial, finished
 from explore.sweep import main
 
-pytestmark = pytest.mark.xdist_group("sweep")  # the searches at their beginning are run once
 
 SMOKE = ["+sweep=smoke", "workers=2", "references=[]"]
 

@@ -14,7 +14,7 @@ from explore.cost.session import Session, session
 from explore.cost.speed import Speed
 from explore.cost.timing import Clock, ready
 
-_LATENCY_SHARE = 1 / 6  # of the time; the others are for throughput
+_LATENCY_SHARE = 1 / 10  # of the time; the others are for throughput
 _PERCENTILES = (50, 90, 99)
 # Batches that `auto` tries, and how much faster a larger one has to be.
 _BATCHES = tuple(8 << doublings for doublings in range(10))
