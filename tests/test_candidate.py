@@ -6,6 +6,7 @@ python -m pytest tests/test_candidate.py
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import torch
 from explore import candidate as module
 from explore.candidate import COSTS, Candidate, Limits, build, evaluate
 from explore.config import compose
+from explore.cost.measure import timed_cost
 from explore.cost.record import Cost, Throughput
+from explore.cost.turns import exclusive
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, Epoch, Evaluation
 from explore.training.fit import CHECKPOINT, trained_weights
@@ -65,6 +68,42 @@ def test_evaluation_is_complete_and_everything_is_reported(tmp_path: Path) -> No
     assert evaluation.constraints == {}
     assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, COSTS}
     assert Evaluation.from_dict(json.loads(json.dumps(evaluation.to_dict()))) == evaluation
+
+
+def test_an_architecture_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def measure(cost: Cost, network: object, *rest: object) -> Cost:
+        measured.append(cost.params)
+        return timed_cost(cost, network, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("explore.candidate.timed_cost", measure)
+
+    def cost(name: str, *overrides: str) -> Cost | None:
+        one = candidate("training.epochs=1", *overrides)
+        return evaluate(one, tmp_path / name, silent, tmp_path / "costs").cost
+
+    first = cost("a")
+    assert cost("b", "training.lr=0.02", "training.seed=3") == first
+    assert len(measured) == 1
+    assert cost("c", "model.width=24") != first
+    assert cost("d", "cost.interval=0.03") != first
+    assert len(measured) == 3
+    assert len(list((tmp_path / "costs").iterdir())) == 3
+
+
+def test_training_waits_for_one_who_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    epochs: list[object] = []
+    one = candidate("throughput=off")
+    with ThreadPoolExecutor(1) as thread:
+        with exclusive(torch.device("cpu")):
+            running = thread.submit(evaluate, one, tmp_path / "run", epochs.append)
+            with pytest.raises(TimeoutError):
+                running.result(1.0)
+            assert [type(item) for item in epochs] in ([], [Cost])
+        assert running.result(60).status == COMPLETE
+    assert len(epochs) == 1 + one.training.epochs
 
 
 def test_seed_decides_the_weights_and_leaves_the_generator_alone() -> None:

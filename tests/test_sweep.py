@@ -20,10 +20,10 @@ import yaml
 from explore.cluster.isolation import start_server
 from explore.command import _run
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED
+from explore.search.rivals import compared
 from explore.search.storage import find_study, open_study
 from explore.search.study import Trial, finished
 from explore.sweep import main
-
 
 SMOKE = ["+sweep=smoke", "workers=2", "references=[]"]
 
@@ -52,6 +52,7 @@ def test_a_search_leaves_a_front_a_page_and_every_trial(searched: Path) -> None:
     assert (trials.status == "complete").all()
     assert len(trials) == 4
     assert set(front.trial) <= set(trials.trial)
+    assert set(front.trial) <= set(compared(open_study(f"sqlite:///{output}/study.db", "smoke")))
     assert front.throughput.is_monotonic_decreasing
     assert front.val_accuracy.is_monotonic_increasing
     assert front.test_accuracy.between(0, 1).all()

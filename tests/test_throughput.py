@@ -85,6 +85,7 @@ def test_throughput_and_latency_are_exact(clock):
     assert (speed.threads, speed.torch_version) == (torch.get_num_threads(), torch.__version__)
     assert (speed.settled, speed.driver, speed.strangers) == (True, None, ())
     assert speed.reference_ms == 1000 * REFERENCE
+    assert (speed.warmup, speed.block_seconds, speed.interval) == (3, 0.004, 0.02)
 
 
 def test_a_machine_that_slows_down_changes_no_figure(clock):

@@ -28,8 +28,8 @@ def peak_memory(
     Included: parameters, buffers, the batch of images, activations, the copies that autocast makes of weights and,
     when `training`, everything kept for the backward pass and the gradients. Not included: the state of the optimizer,
     scratch space inside an operator (convolution, matrix product), and what an allocator holds beyond the tensors.
-    Operators are those torch chooses on the processor: attention is fused and keeps no tokens × tokens matrix. The batch
-    goes through as a whole, as on a GPU; a network that takes it in parts on a processor needs less there.
+    Operators are those torch chooses on the processor: attention is fused and keeps no tokens × tokens matrix. In
+    inference the batch goes through as a whole, as on a GPU; in parts, on a processor, it needs less.
 
     Args:
         network: takes float `batch × channels × height × width`; on any device, the meta device included; not changed.

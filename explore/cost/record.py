@@ -30,6 +30,9 @@ class Throughput:
         driver: version of the GPU's driver; None on a processor.
         reference_ms: milliseconds of a pass of the reference network on this device when nothing disturbs it.
         strangers: processes on the GPU meanwhile that take no turns with this project.
+        warmup: blocks before those that count.
+        block_seconds: how long a block was to last.
+        interval: half-width of the 95 % interval, as a fraction of the median, that was asked for.
     """
 
     images_per_second: float
@@ -50,6 +53,9 @@ class Throughput:
     driver: str | None = None
     reference_ms: float | None = None
     strangers: tuple[str, ...] = ()
+    warmup: int | None = None
+    block_seconds: float | None = None
+    interval: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

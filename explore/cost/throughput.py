@@ -97,6 +97,9 @@ def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
         dispatch=options.dispatch,
         memory_bytes=memory_bytes,
         strangers=tuple(turn.strangers),
+        warmup=options.warmup,
+        block_seconds=options.block_seconds,
+        interval=options.interval,
     )
 
 
