@@ -109,8 +109,8 @@ def _measured(kind: str, figures: Mapping[str, Any]) -> str:
         f"Measured in a network of {result['network']} for {result['image_size']} × {result['image_size']} pixels in "
         f"patches of {result['patch_size']}: images per second, median and {_spread(protocol)} of blocks in turn, "
         f"batch {protocol['batch_size']}, {protocol['threads']} thread of an {protocol['device']}, "
-        f"{protocol['precision']}, torch {protocol['torch_version']}. Parameters and multiply-adds are those of the whole network; inference "
-        "is that of the deployed form, training is forward, backward and a step of AdamW.",
+        f"{protocol['precision']}, torch {protocol['torch_version']}. Parameters and multiply-adds are those of the "
+        "whole network; inference is that of the deployed form, training is forward, backward and a step of AdamW.",
         "",
         f"`{figures['command']}`, commit {figures['commit']}, {figures['date']}",
         "",
