@@ -77,7 +77,7 @@ def streaming(folder: str | None, cache: str | None) -> Iterator[Row]:
         decode(some, Decoding(size=IMAGE_SIZE))
         yield row("decoding, once for each data set", len(some) / (time.perf_counter() - start), "images/s")
         data = load(Folder(path=path, image_size=IMAGE_SIZE, cache=cache or scratch))
-        with patch("explore.data.loader.fits", lambda size, device: False):
+        with patch("explore.data.loader.fits", lambda images, margin, device: False):
             loader = partial(
                 Batches,
                 data.train,

@@ -17,7 +17,7 @@ from explore.architecture.pretrained import check_pretrained, load_pretrained
 from explore.architecture.published import adapted
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.allocator import keep_freed_memory
-from explore.cost.device import resolve_device, resolve_precision
+from explore.cost.device import device_name, driver_version, resolve_device, resolve_precision
 from explore.cost.measure import measure_cost, timed_cost
 from explore.cost.options import Measuring
 from explore.cost.record import Cost
@@ -176,13 +176,21 @@ def time_published(name: str, dataset: Dataset, options: Measuring) -> dict[str,
     return {"name": name, "throughput": speed.images_per_second, "accuracy": None, "note": note}
 
 
+def this_machine(candidate: Candidate) -> tuple[str, str | None, str]:
+    """What a candidate would be timed on: device, version of its driver, version of torch."""
+    device = resolve_device(candidate.cost.device)
+    return device_name(device), driver_version(device), str(torch.__version__)
+
+
 def time_together(candidates: Mapping[int, Candidate], batch_sizes: Mapping[int, int]) -> dict[int, list[float]]:
     """Seconds of a pass of each candidate, with as many values for each, taken in turn.
 
-    The candidates are those of one study: for the same images, by the same protocol, each at its batch size. Candidates
-    of the same architecture share their values. One that cannot be compiled is left out where the protocol compiles.
+    Each is timed at its batch size. Candidates of the same architecture share their values. One that cannot be compiled
+    is left out where the protocol compiles. Raises ValueError for candidates with different images or protocols.
     """
     first = next(iter(candidates.values()))
+    if any((one.data, one.cost) != (first.data, first.cost) for one in candidates.values()):
+        raise ValueError("speeds are compared for the same images by one protocol, got several; measure them apart")
     dataset, options = load(first.data), replace(first.cost, max_seconds=_TOGETHER * first.cost.max_seconds)
     names = {number: f"{one.architecture(dataset)} {batch_sizes[number]}" for number, one in candidates.items()}
     numbers = {name: number for number, name in names.items()}
@@ -210,7 +218,8 @@ def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, costs: Pat
     cost = measure_cost(network, shape, protocol, timed=False)
     if candidate.timed and all(by <= 0 for by in candidate.limits.excess(cost).values()):
         cost = timed_cost(cost, network, shape, protocol)
-        keep(costs, key, cost)
+        if cost.throughput and not cost.throughput.strangers:
+            keep(costs, key, cost)
     return cost
 
 
@@ -247,10 +256,10 @@ def _training_device(recipe: Training) -> torch.device:
 def _turns(recipe: Training) -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """What every step of a training waits for: that nobody measures on the device.
 
-    A run on several devices does not wait: its processes wait for one another within a step, some of them with a turn
-    that the others would wait for.
+    A run of several processes does not wait: they wait for one another within a step, some of them with a turn that the
+    others would wait for.
     """
-    if recipe.devices * recipe.num_nodes > 1:
+    if recipe.devices * recipe.num_nodes > 1 or recipe.strategy != "auto":
         yield nullcontext
         return
     turns = Turns(_training_device(recipe))

@@ -3,13 +3,13 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from explore.candidate import COSTS, test_accuracy, time_published, time_together
+from explore.candidate import COSTS, Candidate, test_accuracy, this_machine, time_published, time_together
 from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, in_turn
 from explore.config import compose, has_option, vary
@@ -19,7 +19,7 @@ from explore.evaluator import TrainingEvaluator, train
 from explore.plan import Plan, proposer
 from explore.reporting.page import write_report
 from explore.reporting.tables import hypervolume_history, trial_rows
-from explore.search.rivals import batch_size, compared, decided, results, rivals
+from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, with_speeds
 from explore.search.space import parse_space
 from explore.search.study import Study, Trial, finished, front
 from explore.search.worker import Stopped, Worker
@@ -92,9 +92,12 @@ def _follow(plan: Plan, study: Study, view: View) -> None:
 
 def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int:
     if not interrupted:
-        _compare_speeds(plan, study)
-        _measure_test_accuracy(plan, study, front(results(study)))
-        study.note("references", _references(plan, study))
+        try:
+            _compare_speeds(plan, study)
+            _measure_test_accuracy(plan, study, front(results(study)))
+            study.note("references", _references(plan, study))
+        except KeyboardInterrupt:
+            interrupted = True
     trials = results(study)
     report = write_report(study, plan.output)
     if not interrupted:
@@ -108,15 +111,41 @@ def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int
 
 
 def _compare_speeds(plan: Plan, study: Study) -> None:
-    """Measure those that compete for the front again, all together; once for the same ones."""
-    competing = rivals(study.trials())
-    numbers = {trial.number for trial in competing}
-    if not competing or numbers == set(compared(study)):
-        return
-    candidates = {trial.number: vary(plan.base, trial.proposal.overrides).candidate for trial in competing}
-    batch_sizes = {trial.number: batch_size(trial) for trial in competing}
-    speeds = decided(time_together(candidates, batch_sizes), batch_sizes, candidates[competing[0].number].cost.interval)
-    study.note("speeds", {str(number): asdict(one) for number, one in speeds.items()})
+    """Measure those that compete for the front again, all together, and once for the same ones.
+
+    The comparison may bring others into reach of the front, which are compared then as well.
+    """
+    trials, known = study.trials(), compared(study)
+    competing = {trial.number: trial for trial in rivals(trials)}
+    while not competing.keys() <= known.keys():
+        candidates = {number: vary(plan.base, one.proposal.overrides).candidate for number, one in competing.items()}
+        batch_sizes = {number: batch_size(one) for number, one in competing.items()}
+        interval = next(iter(candidates.values())).cost.interval
+        try:
+            _refuse_other_machines(competing.values(), next(iter(candidates.values())))
+            print(f"Comparing the speeds of {len(competing)} trials", file=sys.stderr)
+            known = decided(time_together(candidates, batch_sizes), batch_sizes, interval)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            # The result is worth more than its last digit.
+            print(f"explore: speeds are not compared: {str(error).splitlines()[0]}", file=sys.stderr)
+            return
+        study.note("speeds", {str(number): asdict(one) for number, one in known.items()})
+        found = {trial.number: trial for trial in rivals(with_speeds(trials, known)) if trial.number not in competing}
+        if not found:
+            return
+        originals = {trial.number: trial for trial in trials}
+        competing |= {number: originals[number] for number in found}
+
+
+def _refuse_other_machines(trials: Iterable[Trial], candidate: Candidate) -> None:
+    here = this_machine(candidate)
+    for trial in trials:
+        if (there := measured_on(trial)) != here:
+            raise ValueError(f"trial {trial.number} was measured on {_written(there)}, this is {_written(here)}")
+
+
+def _written(machine: Iterable[str | None]) -> str:
+    return ", ".join(word for word in machine if word)
 
 
 def tests(study: Study) -> dict[int, float]:

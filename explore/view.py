@@ -90,13 +90,14 @@ class JsonView(PlainView):
 
     def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
         """Print the result as JSON: accuracies as fractions, throughput in images per second."""
+        numbers = {trial.number for trial in front(trials)}
         members = [
             {
                 "trial": trial.number,
                 "val_accuracy": trial.accuracy,
                 "test_accuracy": tests.get(trial.number),
                 "throughput": trial.throughput,
-                "as_fast_as": list(trial.alike),
+                "as_fast_as": [number for number in trial.alike if number in numbers],
                 "values": dict(trial.proposal.values),
                 "command": trial.command,
             }

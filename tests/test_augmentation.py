@@ -283,7 +283,7 @@ def test_images_that_are_streamed_are_those_that_are_resident(
 ) -> None:
     options = {"augmentation": augmentation, "shuffle": True, "drop_last": drop_last}
     resident = batches_of(split_of(count, channels=3), **options)
-    monkeypatch.setattr("explore.data.loader.fits", lambda size, device: False)
+    monkeypatch.setattr("explore.data.loader.fits", lambda images, margin, device: False)
     streamed = batches_of(split_of(count, channels=3), **options)
     assert type(streamed._images) is not type(resident._images)
     for epoch in (0, 3):
@@ -293,7 +293,7 @@ def test_images_that_are_streamed_are_those_that_are_resident(
 
 
 def test_a_pass_that_is_left_in_the_middle_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("explore.data.loader.fits", lambda size, device: False)
+    monkeypatch.setattr("explore.data.loader.fits", lambda images, margin, device: False)
     before = threading.active_count()
     waiting = iter(batches_of(split_of(1000), 1))
     next(waiting)
@@ -304,8 +304,16 @@ def test_a_pass_that_is_left_in_the_middle_leaves_no_thread(monkeypatch: pytest.
 
 def test_a_split_is_resident_up_to_a_share_of_the_memory() -> None:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert fits(int(memory * CPU_SHARE), torch.device("cpu"))
-    assert not fits(int(memory * CPU_SHARE) + 1, torch.device("cpu"))
+    cpu, most = torch.device("cpu"), int(memory * CPU_SHARE) // 64
+
+    def images(count: int) -> Tensor:
+        return torch.empty((count, 1, 8, 8), dtype=torch.uint8, device="meta")
+
+    assert fits(images(most), 0, cpu)
+    assert not fits(images(most + 1), 0, cpu)
+    # A padded copy of 12 × 10 pixels for each, twice while it is made.
+    assert fits(images(int(most * 64 / (64 + 2 * 120)) - 1), 2, cpu)
+    assert not fits(images(int(most * 64 / (64 + 2 * 120)) + 2), 2, cpu)
 
 
 def test_random_state_of_the_program_does_not_matter() -> None:

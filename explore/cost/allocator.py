@@ -10,12 +10,14 @@ from contextlib import suppress
 
 # Parameters of mallopt, from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-_SETTINGS = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26, _MMAP_THRESHOLD: 2**30}
+_LARGE, _LARGE_BEFORE_2_35 = 2**30, 2**25
 
 
 def keep_freed_memory() -> None:
     """Tell glibc to keep what is freed, for the rest of the process; elsewhere nothing happens."""
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in _SETTINGS.items():
-            mallopt(parameter, value)
+        # Older versions refuse the larger value, and would keep a tiny one once another parameter is set.
+        if mallopt(_MMAP_THRESHOLD, _LARGE) or mallopt(_MMAP_THRESHOLD, _LARGE_BEFORE_2_35):
+            mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+            mallopt(_TOP_PAD, 2**26)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from torch import nn
 
 from explore.cost.device import resolve_device, resolve_precision
+from explore.cost.features import Features
 from explore.cost.flops import count_macs
 from explore.cost.memory import peak_memory
 from explore.cost.options import Measuring
@@ -33,7 +34,7 @@ def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options:
         macs=count_macs(network, image_shape).total,
         memory_bytes=peak_memory(network, image_shape, batch_size, precision=precision),
         throughput=None,
-        features=features(network, image_shape, batch_size),
+        features=_features(network, image_shape, batch_size),
     )
     return timed_cost(cost, network, image_shape, options) if timed else cost
 
@@ -47,8 +48,15 @@ def timed_cost(cost: Cost, network: nn.Module, image_shape: tuple[int, int, int]
         cost,
         throughput=throughput,
         memory_bytes=peak_memory(network, image_shape, throughput.batch_size, precision=throughput.precision),
-        features=features(network, image_shape, throughput.batch_size),
+        features=_features(network, image_shape, throughput.batch_size),
     )
+
+
+def _features(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> Features | None:
+    try:
+        return features(network, image_shape, batch_size)
+    except (TypeError, RuntimeError):  # of a module that insists on numbers: its speed is measured, if not predicted
+        return None
 
 
 def count_params(network: nn.Module) -> int:

@@ -11,7 +11,6 @@ measures: whoever edits it raises VERSION.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from explore.cost.device import autocast
-
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +62,12 @@ def reference_pass(device: torch.device, precision: str) -> Callable[[], object]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network, x = ReferenceMixer(size).eval(), torch.rand(size.batch, size.tokens, size.width)
-    network, x = network.to(device), x.to(device)
+    # Cast once: what autocast keeps of its casts depends on the contexts around it, and so would the time of a pass.
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    network, x = network.to(device, dtype), x.to(device, dtype)
 
     def forward() -> None:
-        with torch.inference_mode(), autocast(device, precision):
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             network(x)
 
     return forward
@@ -82,21 +81,21 @@ def calibrated(protocol: dict[str, object], measure: Callable[[], float]) -> flo
     """
     key = json.dumps({"version": VERSION, **protocol}, sort_keys=True)
     path = _folder() / f"reference-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         return float(json.loads(path.read_text())["seconds"])
     seconds = measure()
     record = json.dumps({"seconds": seconds, "version": VERSION, **protocol}, indent=2)
     with suppress(OSError):  # a folder that cannot be written to costs a measurement each time, and no more
         path.parent.mkdir(parents=True, exist_ok=True)
-        file, unfinished = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(file, "w") as stream:
-            stream.write(record)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(record)
         os.replace(unfinished, path)
     return seconds
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "explore"
+    # Not `expanduser`, which fails for a user without a home.
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "explore"
 
 
 def _mlp(width: int, hidden: int) -> nn.Sequential:

@@ -42,7 +42,8 @@ def compare_throughput(
         stack.enter_context(torch.inference_mode())
         stack.enter_context(autocast(turn.device, turn.precision))
         sizes = batch_sizes or dict.fromkeys(networks, options.images)
-        images = {name: torch.rand(size, *image_shape, device=turn.device) for name, size in sizes.items()}
+        batches = {size: torch.rand(size, *image_shape, device=turn.device) for size in set(sizes.values())}
+        images = {name: batches[size] for name, size in sizes.items()}
         failures: dict[str, str] = {}
         forwards: Mapping[str, Callable[[Tensor], Tensor]] = networks
         if options.dispatch == "compiled":

@@ -7,7 +7,9 @@ from typing import Self
 import numpy as np
 from scipy.special import bdtrik
 
-_FEWEST = 8  # values without which the 95 % interval of a median says nothing: 6 are the least that have one
+_FEWEST = (
+    8  # values before which nothing has settled: 6 are the least with a 95 % interval, which is then the whole range
+)
 
 
 @dataclass(frozen=True, kw_only=True)

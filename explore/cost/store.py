@@ -14,17 +14,19 @@ from torch import nn
 
 from explore.cost.device import device_name, driver_version
 from explore.cost.record import Cost
+from explore.cost.reference import VERSION
 
 
 def identity(network: nn.Module, described: Mapping[str, Any], device: torch.device) -> str:
     """What tells a measurement from every other: the same for the same network, protocol and device.
 
     `described` holds architecture and protocol in types that JSON knows. The source of the network's modules counts as
-    well, because a mixing that was rewritten is another network.
+    well, with all that was imported from the packages they are in: a mixing that was rewritten is another network.
     """
     content = {
         **described,
-        "sources": sorted(_source(module) for module in {type(one).__module__ for one in network.modules()}),
+        "sources": sorted(map(_digest, _sources(network))),
+        "reference": VERSION,
         "device": [device_name(device), driver_version(device)],
         "torch": str(torch.__version__),
     }
@@ -48,6 +50,13 @@ def keep(folder: Path, key: str, cost: Cost) -> None:
     os.replace(unfinished, folder / f"{key}.json")
 
 
-def _source(module: str) -> str:
-    file = getattr(sys.modules[module], "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and not module.startswith("torch.") else module
+def _sources(network: nn.Module) -> set[str]:
+    """The files of the modules of a network, and of what stands beside them; torch is known by its version."""
+    names = {type(one).__module__ for one in network.modules()}
+    packages = tuple(".".join(name.split(".")[:2]) for name in names if not name.startswith("torch."))
+    loaded = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+    return {file for name, file in loaded if file and name.startswith(packages)}
+
+
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()

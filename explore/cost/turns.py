@@ -9,7 +9,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -108,4 +108,7 @@ def _open(path: Path) -> int:
         # Reading is enough to lock, and lets users share a file that one of them owns.
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        with suppress(PermissionError):  # another user was faster
+            os.fchmod(file, 0o644)  # whatever this user hides from others
+        return file

@@ -17,8 +17,12 @@ GPU_SHARE, CPU_SHARE = 0.5, 1 / 32
 AHEAD = 2
 
 
-def fits(size: int, device: torch.device) -> bool:
-    """Whether a split of `size` bytes is kept on the device."""
+def fits(images: Tensor, margin: int, device: torch.device) -> bool:
+    """Whether a split is kept on the device, where shifts up to `margin` need a second, padded copy to begin with."""
+    size = images.nbytes
+    if margin:
+        height, width = images.shape[-2:]
+        size += 2 * images.nbytes * (height + 2 * margin) * (width + margin) // (height * width)
     if device.type == "cuda":
         return size <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]
     return size <= CPU_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -30,7 +34,10 @@ class Resident:
     def __init__(self, images: Tensor, margin: int, device: torch.device) -> None:
         self._device = device
         self._images = images.to(device)
-        self._shifted = Shifted(self._images, margin) if margin else None
+        self._shifted: Shifted | None = None
+        if margin:
+            self._shifted = Shifted(self._images, margin)
+            self._images = images.new_empty(0)  # all are in the padded copy
 
     def pick(self, parts: list[Tensor], offsets: list[Tensor | None]) -> Iterator[Tensor]:
         """The images of each part of rows, from its offsets on (see `Shifted`)."""

@@ -49,8 +49,9 @@ class Batches:
         self.classes, self.seed, self.shuffle, self.drop_last = classes, seed, shuffle, drop_last
         self.epoch = 0
         self._labels = split.labels.to(self.device)
-        place = Resident if fits(split.images.nbytes, self.device) else Streamed
-        self._images = place(split.images, self.augmentation.shift, self.device)
+        shift = self.augmentation.shift
+        place = Resident if fits(split.images, shift, self.device) else Streamed
+        self._images = place(split.images, shift, self.device)
         self._height, self._width = split.images.shape[-2:]
         deviation = torch.tensor(std, device=self.device).view(-1, 1, 1)
         self._scale = 1 / (255 * deviation)

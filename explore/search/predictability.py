@@ -28,7 +28,10 @@ def speed_errors(trials: Sequence[Trial]) -> Errors | None:
             seconds[str(features.to_dict())] = features, speed.batch_size / speed.images_per_second
     if len(seconds) < FEWEST:
         return None
-    return cross_validated([features for features, _ in seconds.values()], [one for _, one in seconds.values()])
+    try:
+        return cross_validated([features for features, _ in seconds.values()], [one for _, one in seconds.values()])
+    except RuntimeError:  # the least squares did not converge
+        return None
 
 
 def _protocol(speed: Throughput) -> tuple[object, ...]:

@@ -55,6 +55,14 @@ def batch_size(trial: Trial) -> int:
     return cost.throughput.batch_size
 
 
+def measured_on(trial: Trial) -> tuple[str, str | None, str]:
+    """What the speed of a complete trial was measured on: device, version of its driver, version of torch."""
+    cost = trial.evaluation.cost
+    assert cost
+    assert cost.throughput
+    return cost.throughput.device, cost.throughput.driver, cost.throughput.torch_version
+
+
 def decided(
     seconds: Mapping[int, Sequence[float]], batch_sizes: Mapping[int, int], interval: float
 ) -> dict[int, Compared]:

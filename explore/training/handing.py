@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 Batch = tuple[Tensor, Tensor]
@@ -23,19 +24,24 @@ class Loader(Protocol):
 class Handed:
     """Batches that Lightning takes for one, each of which is worked on inside `turn()`."""
 
-    def __init__(self, batches: Iterable[Batch], turn: Turn) -> None:
+    def __init__(self, batches: Iterable[Batch], turn: Turn, *, settle: bool) -> None:
         self.batches = batches
         self.turn = turn
+        self.settle = settle  # whether a GPU has done its work when all batches are through
 
     def each(self, work: Callable[[Batch], None]) -> None:
         """Call `work` for each batch, which is made in the same turn."""
-        waiting = iter(self.batches)
+        waiting, device = iter(self.batches), None
         while True:
             with self.turn():
                 batch = next(waiting, None)
                 if batch is None:
+                    if self.settle and device is not None and device.type == "cuda":
+                        # What was launched in these turns ends in the last of them.
+                        torch.cuda.synchronize(device)
                     return
                 work(batch)
+                device = batch[0].device
 
 
 class Handing:
@@ -56,7 +62,7 @@ class Handing:
 
     def __iter__(self) -> Iterator[Handed]:
         if self.whole:
-            yield Handed(self.loader, self.turn)
+            yield Handed(self.loader, self.turn, settle=True)
         else:
             for batch in self.loader:
-                yield Handed([batch], self.turn)
+                yield Handed([batch], self.turn, settle=False)
