@@ -139,18 +139,19 @@ def evaluate(candidate: Candidate, folder: Path, report: Report, costs: Path | N
         )
 
     try:
-        with clock.part("build"):
-            dataset = load(candidate.data)
-            network = build(candidate, dataset)
-        with clock.part("cost"):
-            cost = _cost(candidate, network.deployed(), dataset, costs or folder / COSTS)
-            report(cost)
-        if beyond := {name: by for name, by in candidate.limits.excess(cost).items() if by > 0}:
-            return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
-        with clock.part("train"):
-            train, validation = _training_batches(candidate, dataset)
-            recipe, compiled = _resolved(candidate.training), candidate.model.compile
-            with _turns(recipe) as turn:
+        # Taken before the device is touched: who has it open is known to take turns.
+        with _turns(candidate.training) as turn:
+            with clock.part("build"):
+                dataset = load(candidate.data)
+                network = build(candidate, dataset)
+            with clock.part("cost"):
+                cost = _cost(candidate, network.deployed(), dataset, costs or folder / COSTS)
+                report(cost)
+            if beyond := {name: by for name, by in candidate.limits.excess(cost).items() if by > 0}:
+                return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
+            with clock.part("train"):
+                train, validation = _training_batches(candidate, dataset)
+                recipe, compiled = _resolved(candidate.training), candidate.model.compile
                 fit(network, train, validation, recipe, folder, report_epoch, compiled=compiled, turn=turn)
     except Diverged as error:
         return ended(DIVERGED, str(error))

@@ -7,9 +7,8 @@ from typing import Self
 import numpy as np
 from scipy.special import bdtrik
 
-_FEWEST = (
-    8  # values before which nothing has settled: 6 are the least with a 95 % interval, which is then the whole range
-)
+# Before so many values nothing has settled: 6 are the least with a 95 % interval, which is then their whole range.
+_FEWEST = 8
 
 
 @dataclass(frozen=True, kw_only=True)
