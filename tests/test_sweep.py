@@ -239,7 +239,8 @@ def children_of(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
     """`kill -9` of the command, again and again: exactly N trials, no configuration twice, none left running."""
-    command = ["+sweep=smoke", "trials=6", "workers=2", "training.epochs=6"]
+    epochs = 60  # take some seconds; a running trial is written down once a second
+    command = ["+sweep=smoke", "trials=6", "workers=2", f"training.epochs={epochs}"]
     for round_ in range(4):
         process = start_command(command, tmp_path)
         wait_for_epochs(tmp_path, 1 + round_)
@@ -258,7 +259,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
     successors = [trial for trial in trials if trial.continues is not None]
     assert successors
     for trial in finished(trials):
-        assert [epoch.epoch for epoch in trial.evaluation.curve] == [1, 2, 3, 4, 5, 6]
+        assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, epochs + 1))
     for trial in successors:
         before = trials[[other.number for other in trials].index(trial.continues)]
         kept = before.evaluation.curve[: len(before.evaluation.curve) - 1]
