@@ -10,34 +10,47 @@ All forms compute the same; which one is taken follows from where it runs.
 - Compiled, exported, traced or on a GPU: the operators of the formula, one after the other.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from explore.architecture.hidden import activated
 from explore.architecture.layers import across_tokens
 from explore.architecture.linear_gelu import linear_and_gelu
-from explore.architecture.mlp_gradient import CHANNELS, TOKENS, mlp_in_parts, takes_parts
+from explore.architecture.mlp_gradient import CHANNELS, TOKENS, Axis, mlp_in_parts, takes_parts
 from explore.architecture.parts import multiplies_bfloat16, runs_now_on_processor
+
+Operators = Callable[[nn.Linear, nn.Module, nn.Linear, Tensor], Tensor]
 
 
 def channel_mlp(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
     """An MLP over the channels of batch × tokens × channels."""
-    if takes_parts(expand, activation, contract, x):
-        return mlp_in_parts(expand, activation, contract, x, CHANNELS)
-    if _cannot_multiply_bfloat16(x):
-        with torch.autocast("cpu", enabled=False):
-            return channel_mlp(expand, activation, contract, x.float()).bfloat16()
-    mixed: Tensor = contract(linear_and_gelu(expand, activation, x))
-    return mixed
+    return _mlp(expand, activation, contract, x, CHANNELS, _over_channels)
 
 
 def token_mlp(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
     """An MLP over the tokens of batch × tokens × channels, the same for every channel."""
+    return _mlp(expand, activation, contract, x, TOKENS, _over_tokens)
+
+
+def _mlp(
+    expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor, axis: Axis, operators: Operators
+) -> Tensor:
     if takes_parts(expand, activation, contract, x):
-        return mlp_in_parts(expand, activation, contract, x, TOKENS)
+        return mlp_in_parts(expand, activation, contract, x, axis)
     if _cannot_multiply_bfloat16(x):
         with torch.autocast("cpu", enabled=False):
-            return token_mlp(expand, activation, contract, x.float()).bfloat16()
+            return _mlp(expand, activation, contract, x.float(), axis, operators).bfloat16()
+    return operators(expand, activation, contract, x)
+
+
+def _over_channels(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
+    mixed: Tensor = contract(linear_and_gelu(expand, activation, x))
+    return mixed
+
+
+def _over_tokens(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
     return across_tokens(contract, activated(activation, across_tokens(expand, x)))
 
 
