@@ -174,7 +174,7 @@ def test_limit_that_nothing_keeps_is_refused(name: str) -> None:
 
 
 def test_divergence_is_a_status(tmp_path: Path) -> None:
-    wild = candidate("training.lr=1e30", "training.clip_norm=0", "training.warmup=0")
+    wild = candidate("training.lr=1e30", "training.clip_norm=0", "training.warmup_epochs=0")
     evaluation = evaluate(wild, tmp_path, silent)
     assert evaluation.status == DIVERGED
     assert evaluation.reason.startswith("loss ")

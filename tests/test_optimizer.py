@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
-from explore.training.optimizer import make_optimizer, rate
+from explore.training.optimizer import averaging, make_optimizer, rate
 from explore.training.options import SCHEDULES, Training
 
 SHORT = Training(epochs=3, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
@@ -25,34 +25,50 @@ def network(mixing: str = "mlp", pooling: str = "mean") -> Network:
     return Network(architecture(model, *mixings, image_size=8, channels=1, classes=10))
 
 
-recipes = st.builds(Training, schedule=st.sampled_from(SCHEDULES), warmup=st.floats(0, 0.99), epochs=st.integers(1, 10))
+recipes = st.builds(
+    Training,
+    schedule=st.sampled_from(SCHEDULES),
+    warmup_epochs=st.floats(0, 12),
+    epochs=st.integers(1, 10),
+    ema=st.floats(0, 0.999),
+)
 
 
 @given(recipe=recipes, steps=st.integers(1, 500))
 def test_rate_rises_through_the_warm_up_then_never_rises_again(recipe: Training, steps: int) -> None:
     rates = [rate(step, steps, recipe) for step in range(steps)]
-    warmup = math.ceil(recipe.warmup * steps)
+    warmup = min(steps, math.ceil(recipe.warmup_epochs * steps / recipe.epochs))
     assert all(0 < one <= 1 for one in rates)
     assert all(before < after for before, after in pairwise(rates[:warmup]))
     assert all(before >= after for before, after in pairwise(rates[warmup:]))
 
 
-@given(steps=st.integers(100, 2000), warmup=st.floats(0, 0.5), schedule=st.sampled_from(["cosine", "linear"]))
+@given(steps=st.integers(100, 2000), warmup=st.floats(0, 5), schedule=st.sampled_from(["cosine", "linear"]))
 def test_rate_ends_near_zero(steps: int, warmup: float, schedule: str) -> None:
-    recipe = Training(schedule=schedule, warmup=warmup)
+    recipe = Training(schedule=schedule, warmup_epochs=warmup, epochs=10)
     assert rate(steps - 1, steps, recipe) < 0.03
     assert rate(steps, steps, recipe) == pytest.approx(0, abs=1e-9)
     assert rate(2 * steps, steps, recipe) == pytest.approx(0, abs=1e-9)
 
 
-@given(steps=st.integers(50, 500), warmup=st.floats(0.1, 0.5))
-def test_constant_rate_stays_at_the_peak(steps: int, warmup: float) -> None:
-    recipe = Training(schedule="constant", warmup=warmup)
-    assert rate(math.ceil(warmup * steps), steps, recipe) == rate(steps, steps, recipe) == 1
+@given(epoch=st.integers(1, 500), longer=st.integers(1, 5), warmup=st.floats(0, 3))
+def test_constant_rate_does_not_know_when_the_training_ends(epoch: int, longer: int, warmup: float) -> None:
+    short = Training(schedule="constant", warmup_epochs=warmup, epochs=3)
+    long = replace(short, epochs=3 * longer)
+    rates = [rate(step, 3 * epoch, short) for step in range(3 * epoch)]
+    assert rates == pytest.approx([rate(step, 3 * epoch * longer, long) for step in range(3 * epoch)])
+    assert rate(3 * epoch, 3 * epoch, short) == 1
+
+
+@given(recipe=recipes, step=st.integers(0, 10_000))
+def test_average_forgets_the_first_steps_sooner(recipe: Training, step: int) -> None:
+    assert averaging(0, recipe) == min(recipe.ema, 0.1)
+    assert averaging(step, recipe) <= averaging(step + 1, recipe) <= recipe.ema
+    assert averaging(10**6, recipe) == recipe.ema
 
 
 def test_cosine_is_half_way_down_in_the_middle() -> None:
-    assert rate(60, 110, replace(SHORT, warmup=10 / 110)) == pytest.approx(0.5)
+    assert rate(60, 110, replace(SHORT, warmup_epochs=SHORT.epochs * 10 / 110)) == pytest.approx(0.5)
 
 
 def test_only_matrices_decay() -> None:
@@ -80,7 +96,7 @@ def test_only_matrices_decay() -> None:
         ({"lr": 0.0}, "training.lr must be above 0 and finite, got 0.0; try 0.001"),
         ({"lr": math.inf}, "training.lr must be above 0 and finite, got inf"),
         ({"lr": math.nan}, "training.lr must be above 0 and finite, got nan"),
-        ({"warmup": 1.0}, r"training.warmup must lie in \[0, 1\), got 1.0"),
+        ({"warmup_epochs": -1.0}, "training.warmup_epochs must be at least 0 and finite, got -1.0"),
         ({"ema": -0.1}, r"training.ema must lie in \[0, 1\), got -0.1"),
         ({"label_smoothing": math.nan}, r"training.label_smoothing must lie in \[0, 1\), got nan"),
         ({"weight_decay": -1.0}, "training.weight_decay must be at least 0 and finite, got -1.0"),

@@ -24,6 +24,7 @@ from explore.training.compiling import Compiling
 from explore.training.fit import CHECKPOINT, accuracy, fit, trained_weights
 from explore.training.module import Classifier, Diverged
 from explore.training.optimizer import make_optimizer, rate
+from explore.training.optimizer import averaging
 from explore.training.options import Training
 
 SHORT = Training(epochs=3, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
@@ -70,9 +71,11 @@ def train(
     augmentation: Augmentation | None = None,
     drop_path: float = 0.0,
     report: Callable[[Mapping[str, float]], None] = lambda record: None,
+    until: int | None = None,
 ) -> Curve:
     folder.mkdir(exist_ok=True)
-    return fit(network(recipe.seed, drop_path=drop_path), *batches(recipe, augmentation), recipe, folder, report)
+    loaders = batches(recipe, augmentation)
+    return fit(network(recipe.seed, drop_path=drop_path), *loaders, recipe, folder, report, until=until)
 
 
 def comparable(curve: Curve) -> list[dict[str, float]]:
@@ -116,6 +119,17 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, ema: float, stop: 
     reported: Curve = []
     curve = train(tmp_path / "parts", recipe, report=lambda one: reported.append(dict(one)), **options)  # type: ignore[arg-type]
     assert comparable(curve) == comparable(reported) == comparable(whole)
+    expected = trained_weights(tmp_path / "whole")
+    assert all(torch.equal(weight, expected[name]) for name, weight in trained_weights(tmp_path / "parts").items())
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_training_in_parts_is_the_training_at_once(tmp_path: Path, ema: float) -> None:
+    recipe = replace(SHORT, ema=ema)
+    whole = train(tmp_path / "whole", recipe)
+    for until in (1, 2, 2):
+        assert len(train(tmp_path / "parts", recipe, until=until)) == until
+    assert comparable(train(tmp_path / "parts", recipe)) == comparable(whole)
     expected = trained_weights(tmp_path / "whole")
     assert all(torch.equal(weight, expected[name]) for name, weight in trained_weights(tmp_path / "parts").items())
 
@@ -176,7 +190,9 @@ def test_average_follows_its_formula(tmp_path: Path) -> None:
     for name, weight in averaged.items():
         bare = name.removeprefix("network.")
         candidates = [plain[0][bare], start[bare]]
-        assert any(torch.allclose(weight, 0.5 * one + 0.5 * plain[1][bare], atol=1e-6) for one in candidates), name
+        decay = averaging(1, recipe)
+        expected = [decay * one + (1 - decay) * plain[1][bare] for one in candidates]
+        assert any(torch.allclose(weight, one, atol=1e-6) for one in expected), name
 
 
 def train_states(recipe: Training) -> list[dict[str, Tensor]]:
@@ -285,7 +301,7 @@ def test_divergence_in_validation_only_is_divergence(tmp_path: Path) -> None:
 
 
 def test_absurd_learning_rate_diverges(tmp_path: Path) -> None:
-    recipe = replace(SHORT, lr=1e30, warmup=0.0, epochs=5, clip_norm=0.0)
+    recipe = replace(SHORT, lr=1e30, warmup_epochs=0.0, epochs=5, clip_norm=0.0)
     reported: list[Mapping[str, float]] = []
     with pytest.raises(Diverged, match="loss"):
         train(tmp_path, recipe, report=reported.append)

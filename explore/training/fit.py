@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
+from explore.training.optimizer import averaging
 from explore.training.options import Training
 
 CHECKPOINT = "last.ckpt"
@@ -35,8 +37,11 @@ def fit(
     *,
     compiled: str = "off",
     turn: Turn = nullcontext,
+    until: int | None = None,
 ) -> list[dict[str, float]]:
     """Train and return the learning curve, a record per epoch; `recipe.precision` must be resolved.
+
+    Stops after epoch `until`, for now: a later call goes on from there, to the last epoch of the recipe by default.
 
     Goes on from the checkpoint in `folder` where there is one, and reports the epochs before it first. The weights
     end in `network`. `compiled` is on, off or auto (see `Compiling`). Every batch, of training and of validation, is
@@ -47,13 +52,13 @@ def fit(
     """
     module = Classifier(network, recipe, recipe.epochs * len(train), Compiling(network, compiled))
     checkpoint = folder / CHECKPOINT
-    rungs = _Rungs(train, recipe, checkpoint, report)
+    rungs = _Rungs(train, recipe.rung, checkpoint, report)
     callbacks: list[Callback] = [rungs]
     if recipe.ema:
-        callbacks.append(_Average(recipe.ema))
+        callbacks.append(_Average(recipe))
     alone = recipe.devices * recipe.num_nodes == 1 and recipe.strategy == "auto"
     with _quiet_lightning(), _interruptible():
-        trainer = _trainer(recipe, callbacks=callbacks, default_root_dir=folder)
+        trainer = _trainer(replace(recipe, epochs=until or recipe.epochs), callbacks, folder)
         start = str(checkpoint) if checkpoint.exists() else None
         loaders = Handing(train, turn, whole=alone), Handing(validation, turn, whole=True)
         trainer.fit(module, *loaders, ckpt_path=start, weights_only=True)
@@ -66,7 +71,7 @@ def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path
     module = Classifier(network, recipe, 0, Compiling(network, "off"))
     module.load_state_dict(trained_weights(folder))
     with _quiet_lightning():
-        trainer = _trainer(recipe, callbacks=[], default_root_dir=folder)
+        trainer = _trainer(recipe, [], folder)
         trainer.test(module, Handing(batches, turn, whole=True), verbose=False)
     return module.means()[1]
 
@@ -81,9 +86,9 @@ def trained_weights(folder: Path) -> Mapping[str, Tensor]:
 class _Rungs(Callback):
     """Sets the epoch of the data, reports each epoch, and writes a checkpoint at each rung."""
 
-    def __init__(self, train: Loader, recipe: Training, checkpoint: Path, report: ReportEpoch) -> None:
+    def __init__(self, train: Loader, rung: int, checkpoint: Path, report: ReportEpoch) -> None:
         self.train = train
-        self.recipe = recipe
+        self.rung = rung
         self.checkpoint = checkpoint
         self.report = report
         self.reported = 0
@@ -94,7 +99,7 @@ class _Rungs(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self.recipe.rung == 0 or epoch == self.recipe.epochs:
+        if epoch % self.rung == 0 or epoch == trainer.max_epochs:
             partial = self.checkpoint.with_suffix(".partial")
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
@@ -113,8 +118,10 @@ class _Rungs(Callback):
 class _Average(WeightAveraging):
     """The moving average of the weights after every optimizer step; what Lightning calls a step is an epoch here."""
 
-    def __init__(self, decay: float) -> None:
-        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+    def __init__(self, recipe: Training) -> None:
+        super().__init__(multi_avg_fn=self._blend)
+        self._recipe = recipe
+        self._step = 0
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return False
@@ -122,10 +129,20 @@ class _Average(WeightAveraging):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         average = self._average_model
         assert average is not None
-        trainer.optimizers[0].register_step_post_hook(lambda *_: average.update_parameters(pl_module))
+        assert isinstance(pl_module, Classifier)
+
+        def update(*_: object) -> None:
+            self._step = pl_module.step
+            average.update_parameters(pl_module)
+
+        trainer.optimizers[0].register_step_post_hook(update)
+
+    def _blend(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        decay = averaging(self._step, self._recipe)
+        get_ema_multi_avg_fn(decay)(averaged, current, count)  # type: ignore[no-untyped-call]
 
 
-def _trainer(recipe: Training, *, callbacks: list[Callback], default_root_dir: Path) -> Trainer:
+def _trainer(recipe: Training, callbacks: list[Callback], folder: Path) -> Trainer:
     """A Trainer that does only what is needed: no bars, no loggers, no sanity run, no files of its own."""
     return Trainer(
         accelerator=recipe.accelerator,
@@ -136,7 +153,7 @@ def _trainer(recipe: Training, *, callbacks: list[Callback], default_root_dir: P
         max_epochs=recipe.epochs,
         deterministic="warn" if torch.cuda.is_available() else False,
         callbacks=callbacks,
-        default_root_dir=default_root_dir,
+        default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

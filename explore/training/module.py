@@ -141,13 +141,14 @@ class Classifier(LightningModule):
         self.curve = list(checkpoint["curve"])
         self.compiling.resume(checkpoint.get("compiled"))
 
-    def _step(self) -> int:
+    @property
+    def step(self) -> int:
         """How many steps were taken, by earlier processes as well."""
         return self.current_epoch * (self.steps // self.recipe.epochs) + len(self._training)
 
     def _rate(self) -> float:
         """The learning rate of the next step."""
-        return self.recipe.lr * rate(self._step(), self.steps, self.recipe)
+        return self.recipe.lr * rate(self.step, self.steps, self.recipe)
 
     def _set_rate(self) -> None:
         lr = self._rate()
@@ -169,7 +170,7 @@ class Classifier(LightningModule):
         if index % _STEPS_BETWEEN_LOOKS == 0:
             if not torch.isfinite(loss):
                 raise Diverged(f"loss {loss.item()} in epoch {self.current_epoch + 1}, step {index + 1}")
-            self.compiling.look(self._step(), self.steps, self.device, self.trainer.strategy.broadcast)
+            self.compiling.look(self.step, self.steps, self.device, self.trainer.strategy.broadcast)
         if self.trainer.received_sigterm:
             raise SIGTERMException
 

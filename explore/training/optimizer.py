@@ -25,9 +25,10 @@ def make_optimizer(network: nn.Module, recipe: Training) -> AdamW:
 def rate(step: int, steps: int, recipe: Training) -> float:
     """Learning rate at a step (from 0) of `steps`, as a fraction of the peak.
 
-    Rises linearly over the recipe's share of warm-up, then goes by its schedule, down to zero.
+    Rises linearly over the recipe's epochs of warm-up, then goes by its schedule, down to zero or constant: then an
+    epoch is the same whatever the number of epochs.
     """
-    warmup = recipe.warmup * steps
+    warmup = recipe.warmup_epochs * steps / recipe.epochs
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if recipe.schedule == "constant":
@@ -36,3 +37,12 @@ def rate(step: int, steps: int, recipe: Training) -> float:
     if recipe.schedule == "linear":
         return max(0.0, 1 - progress)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def averaging(step: int, recipe: Training) -> float:
+    """Decay of the moving average of the weights after step `step` (from 0).
+
+    The first steps are forgotten sooner, so that the average of a short training is one of trained weights: the rule of
+    TensorFlow's `ExponentialMovingAverage`.
+    """
+    return min(recipe.ema, (1 + step) / (10 + step))

@@ -15,11 +15,11 @@ class Training:
     batch_size: int = 128
     lr: float = 2e-3  # peak learning rate of AdamW
     schedule: str = "cosine"  # cosine | linear | constant, after the warm-up
-    warmup: float = 0.1  # fraction of all steps over which the learning rate rises from 0
+    warmup_epochs: float = 1.0  # over which the learning rate rises from 0; parts of an epoch count
     weight_decay: float = 0.05  # on matrices only; never on biases, norms and positions
     label_smoothing: float = 0.1
     clip_norm: float = 1.0  # largest norm of the gradient; 0 = no clipping
-    ema: float = 0.0  # decay of the moving average of the weights that is evaluated; 0 = none
+    ema: float = 0.0  # decay per step of the moving average of the weights that is evaluated; 0 = none
     precision: str = "auto"  # auto | 32-true | bf16-mixed; auto = bf16 where the hardware has it
     seed: int = 0  # of weights, order of the images, augmentation and stochastic depth
     rung: int = 1  # epochs between checkpoints; an interrupted run loses at most these
@@ -45,10 +45,10 @@ class Training:
             raise ValueError(f"training.lr must be above 0 and finite, got {self.lr}; try 0.001")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"training.seed must be at least 0 and below 2**32, got {self.seed}")
-        for name in ("warmup", "label_smoothing", "ema"):
+        for name in ("label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name in ("weight_decay", "clip_norm"):
+        for name in ("warmup_epochs", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"training.{name} must be at least 0 and finite, got {getattr(self, name)}")
         for name, allowed in (("schedule", SCHEDULES), ("accelerator", ACCELERATORS)):
