@@ -11,7 +11,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["record"]:
         for data in given.get("data", ",".join(BASES)).split(","):
             record(
-                data, int(given.get("configurations", 320)), Path("outputs/search-tables"), int(given.get("workers", 2))
+                data, int(given.get("configurations", 300)), Path("outputs/search-tables"), int(given.get("workers", 2))
             )
 
 
