@@ -173,6 +173,7 @@ def _origin(data: str, count: int) -> dict[str, Any]:
         "command": f"python -m benchmarks.search record data={data} configurations={count}",
         "base": BASES[data],
         "seeds": SEEDS,
+        "test_images": len(load(compose(BASES[data]).data).test),
         "commit": commit.stdout.strip(),
         "date": date.today().isoformat(),
         "device": device_name(torch.device("cpu")),
