@@ -9,10 +9,9 @@ from benchmarks.search_table import BASES, record
 def main(arguments: list[str]) -> None:
     given = dict(one.partition("=")[::2] for one in arguments[1:])
     if arguments[:1] == ["record"]:
-        for data in given.get("data", ",".join(BASES)).split(","):
-            record(
-                data, int(given.get("configurations", 300)), Path("outputs/search-tables"), int(given.get("workers", 2))
-            )
+        names = given.get("data", ",".join(BASES)).split(",")
+        count, workers = int(given.get("configurations", 300)), int(given.get("workers", 2))
+        record(names, count, Path("outputs/search-tables"), workers)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 A configuration counts once it is trained to the last epoch, with its test accuracy there, the mean over the recorded
 seeds; a search itself sees the validation accuracy of the first seed only. Speed is on a log scale. Accuracy is on two
-scales: as it is, and as the negative logarithm of the error. The reference point is chance accuracy at the slowest speed
-of the table, on both scales and for all methods.
+scales: as it is, and as the negative logarithm of the error. The reference point is chance accuracy at the slowest
+speed of the table, on both scales and for all methods.
 """
 
 import json

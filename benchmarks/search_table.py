@@ -78,15 +78,19 @@ def drawn(data: str, count: int) -> list[tuple[str, ...]]:
     return list(found.values())
 
 
-def record(data: str, count: int, output: Path, workers: int) -> None:
-    """Train what is not trained yet, and write the table; results are kept one by one in `output`."""
-    folder = output / data
-    folder.mkdir(parents=True, exist_ok=True)
-    configurations = drawn(data, count)
-    _train([Run(number, one, SEEDS[0]) for number, one in enumerate(configurations)], data, folder, workers)
-    again = _best_quarter(folder, count)
-    _train([Run(number, configurations[number], seed) for seed in SEEDS[1:] for number in again], data, folder, workers)
-    _write(data, count, folder)
+def record(names: Sequence[str], count: int, output: Path, workers: int) -> None:
+    """Train what is not trained yet, and write the tables; results are kept one by one in `output`."""
+    for data in names:
+        (output / data).mkdir(parents=True, exist_ok=True)
+        everyone = [Run(number, one, SEEDS[0]) for number, one in enumerate(drawn(data, count))]
+        _train(everyone, data, output / data, workers)
+        _write(data, count, output / data)
+    for data in names:
+        configurations = drawn(data, count)
+        best = _best_quarter(output / data, count)
+        again = [Run(number, configurations[number], seed) for seed in SEEDS[1:] for number in best]
+        _train(again, data, output / data, workers)
+        _write(data, count, output / data)
 
 
 def _train(runs: Sequence[Run], data: str, folder: Path, workers: int) -> None:
@@ -162,7 +166,7 @@ def _write(data: str, count: int, folder: Path) -> None:
     FOLDER.mkdir(exist_ok=True)
     configurations.to_parquet(FOLDER / f"{data}.configurations.parquet", compression="zstd", index=False)
     narrow = {"configuration": "int16", "seed": "int8", "epoch": "int8"}
-    narrow |= {key: "float32" for key in ("train_loss", "val_loss", "val_accuracy", "seconds", "test_accuracy")}
+    narrow |= dict.fromkeys(("train_loss", "val_loss", "val_accuracy", "seconds", "test_accuracy"), "float32")
     curves.astype(narrow).to_parquet(FOLDER / f"{data}.curves.parquet", compression="zstd", index=False)
     (FOLDER / f"{data}.json").write_text(json.dumps(_origin(data, count), indent=2) + "\n")
 
