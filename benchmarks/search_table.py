@@ -68,7 +68,8 @@ def drawn(data: str, count: int) -> list[tuple[str, ...]]:
     def check(overrides: Sequence[str]) -> None:
         vary(BASES[data], overrides).candidate.check(dataset)
 
-    proposer, found = Proposer(space=space_of(data), sampler="random", check=check), {}
+    proposer = Proposer(space=space_of(data), sampler="random", check=check)
+    found: dict[str, tuple[str, ...]] = {}
     asked = 0
     while len(found) < count:
         proposal = replace(proposer, seed=asked).propose([])
@@ -124,7 +125,8 @@ def _best_quarter(folder: Path, count: int) -> list[int]:
     """The configurations nearest to the front, which decide how good a search is: front, next front and so on."""
     trained = [one for one in _results(folder) if one["status"] == COMPLETE and one["seed"] == SEEDS[0]]
     points = losses([one["curve"][-1]["val_accuracy"] for one in trained], [_throughput(one) for one in trained])
-    numbers, chosen = np.array([one["number"] for one in trained]), []
+    chosen: list[int] = []
+    numbers = np.array([one["number"] for one in trained])
     while len(chosen) < count // 4:
         best = non_dominated(points)
         chosen += numbers[best].tolist()

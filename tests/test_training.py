@@ -23,8 +23,7 @@ from explore.data.options import Augmentation, Digits
 from explore.training.compiling import Compiling
 from explore.training.fit import CHECKPOINT, accuracy, fit, trained_weights
 from explore.training.module import Classifier, Diverged
-from explore.training.optimizer import make_optimizer, rate
-from explore.training.optimizer import averaging
+from explore.training.optimizer import averaging, make_optimizer, rate
 from explore.training.options import Training
 
 SHORT = Training(epochs=3, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
@@ -193,6 +192,15 @@ def test_average_follows_its_formula(tmp_path: Path) -> None:
         decay = averaging(1, recipe)
         expected = [decay * one + (1 - decay) * plain[1][bare] for one in candidates]
         assert any(torch.allclose(weight, one, atol=1e-6) for one in expected), name
+
+
+def test_average_of_a_network_with_indices_is_evaluated_with_them(tmp_path: Path) -> None:
+    recipe = replace(SHORT, epochs=2, ema=0.9)
+    start = network(mixing="s2")
+    curve = fit(start, *batches(recipe), recipe, tmp_path, lambda record: None)
+    _, validation = batches(recipe)
+    again = accuracy(network(seed=5, mixing="s2"), validation, recipe, tmp_path)
+    assert curve[-1]["val_accuracy"] == pytest.approx(again, abs=1e-6)
 
 
 def train_states(recipe: Training) -> list[dict[str, Tensor]]:

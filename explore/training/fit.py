@@ -138,6 +138,10 @@ class _Average(WeightAveraging):
         trainer.optimizers[0].register_step_post_hook(update)
 
     def _blend(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        if not averaged[0].is_floating_point():
+            # Indices and counts have no average, and PyTorch's would round them down a little more at every step.
+            torch._foreach_copy_(averaged, current)
+            return
         decay = averaging(self._step, self._recipe)
         get_ema_multi_avg_fn(decay)(averaged, current, count)  # type: ignore[no-untyped-call]
 
