@@ -28,7 +28,7 @@ from explore.cost.turns import Turns
 from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Data
-from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, Epoch, Evaluation, Report
+from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, STOPPED, Epoch, Evaluation, Report
 from explore.training.fit import accuracy, fit
 from explore.training.module import Diverged
 from explore.training.options import Training
@@ -113,13 +113,16 @@ def build(candidate: Candidate, dataset: Dataset) -> Network:
     return network
 
 
-def evaluate(candidate: Candidate, folder: Path, report: Report, costs: Path | None = None) -> Evaluation:
+def evaluate(
+    candidate: Candidate, folder: Path, report: Report, costs: Path | None = None, until: int | None = None
+) -> Evaluation:
     """Count, measure, compare with the limits, train; keeps the checkpoint in `folder` and goes on from it.
 
     The cost is that of the deployed form of the network. It is kept in the folder `costs`, which candidates may share,
     or in `folder`.
 
-    Ends as complete, refused, diverged, or failed where memory ran out; other exceptions are the caller's.
+    Ends as complete, stopped after epoch `until` where that is not the last (0 trains nothing), refused, diverged, or
+    failed where memory ran out; other exceptions are the caller's.
     """
     clock = _Clock()
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +130,7 @@ def evaluate(candidate: Candidate, folder: Path, report: Report, costs: Path | N
     torch.set_num_threads(candidate.training.threads or os.cpu_count() or 1)
     cost: Cost | None = None
     curve: list[Epoch] = []
+    last = candidate.training.epochs if until is None else until
 
     def report_epoch(record: Mapping[str, float]) -> None:
         curve.append(Epoch(**record))  # type: ignore[arg-type]
@@ -149,15 +153,16 @@ def evaluate(candidate: Candidate, folder: Path, report: Report, costs: Path | N
                 report(cost)
             if beyond := {name: by for name, by in candidate.limits.excess(cost).items() if by > 0}:
                 return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
-            with clock.part("train"):
-                train, validation = _training_batches(candidate, dataset)
-                recipe, compiled = _resolved(candidate.training), candidate.model.compile
-                fit(network, train, validation, recipe, folder, report_epoch, compiled=compiled, turn=turn)
+            if last:
+                with clock.part("train"):
+                    batches = _training_batches(candidate, dataset)
+                    recipe, compiled = _resolved(candidate.training), candidate.model.compile
+                    fit(network, *batches, recipe, folder, report_epoch, compiled=compiled, turn=turn, until=last)
     except Diverged as error:
         return ended(DIVERGED, str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
         return ended(FAILED, f"out of memory: {str(error).splitlines()[0] if str(error) else 'no room left'}")
-    return ended(COMPLETE)
+    return ended(COMPLETE if last == candidate.training.epochs else STOPPED)
 
 
 def test_accuracy(candidate: Candidate, folder: Path) -> float:

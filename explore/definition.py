@@ -18,6 +18,7 @@ OPERATION = (
     "workers",
     "sampler",
     "search",
+    "stopping",
     "format",
     "storage",
     "references",

@@ -16,7 +16,7 @@ from explore.config import compose, has_option, vary
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE
 from explore.evaluator import TrainingEvaluator, train
-from explore.plan import Plan, proposer
+from explore.plan import Plan, scheduler
 from explore.reporting.page import write_report
 from explore.reporting.tables import hypervolume_history, trial_rows
 from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, with_speeds
@@ -49,7 +49,7 @@ def _work(plan: Plan, study: Study, stop: Callable[[], bool]) -> None:
 
     worker = Worker(
         study=study,
-        proposer=proposer(plan, space, load(config.data)),
+        scheduler=scheduler(plan, space, load(config.data)),
         evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in())),
         target=plan.trials,
         output=plan.output,

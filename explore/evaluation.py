@@ -15,6 +15,7 @@ REFUSED = "refused"  # a limit was exceeded; never trained
 DIVERGED = "diverged"  # the loss became infinite or not a number
 FAILED = "failed"  # an exception, out of memory or a killed process; `reason` says which
 RUNNING = "running"
+STOPPED = "stopped"  # waits at a rung with its checkpoint kept, and may go on
 INTERRUPTED = "interrupted"  # stopped from outside; its successor goes on from its last rung
 
 
@@ -46,6 +47,11 @@ class Evaluation:
     constraints: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def epochs(self) -> int:
+        """How many epochs it was trained."""
+        return self.curve[-1].epoch if self.curve else 0
+
+    @property
     def accuracy(self) -> float | None:
         """Validation accuracy after the last epoch, as a fraction; None before the first.
 
@@ -71,8 +77,9 @@ Report = Callable[[Cost | Epoch], None]
 class Evaluator(Protocol):
     """Evaluates overrides, keeps its files in `folder`, and reports the cost and each epoch as soon as it is known.
 
-    Called again with the same folder it goes on from the last rung found there. May be real training or a table.
+    It ends as stopped after epoch `until`, where that is not the last; 0 measures and does not train. Called again with
+    the same folder it goes on from what it finds there. May be real training or a table.
     """
 
-    def __call__(self, overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+    def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
         """Return how it ended; an exception is an end too, and the caller records it."""

@@ -19,18 +19,20 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 class Job:
     """A candidate that can be sent to another process, with the modules that extend the catalogs.
 
-    `costs` is the folder of measured costs that it shares with others; None for one of its own.
+    `costs` is the folder of measured costs that it shares with others; None for one of its own. `until` is the epoch
+    after which it stops for now; None for the last.
     """
 
     candidate: Candidate
     imports: tuple[str, ...]
     costs: Path | None
+    until: int | None
 
 
 def train(job: Job, folder: Path, report: Report) -> Evaluation:
     """Evaluate the candidate of a job in this process."""
     import_extensions(job.imports)
-    return evaluate(job.candidate, folder, report, job.costs)
+    return evaluate(job.candidate, folder, report, job.costs, job.until)
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class TrainingEvaluator:
     costs: Path | None = None
     run: Callable[[Job, Path, Report], Evaluation] = train
 
-    def __call__(self, overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+    def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int | None = None) -> Evaluation:
         """Keep the configuration in `folder`, and have the candidate trained there."""
         config = vary(self.base, overrides)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.dump(described(config), Dumper=_DUMPER, sort_keys=False))
         imports = tuple(override for override in self.base if override.startswith("imports="))
-        return self.run(Job(candidate=config.candidate, imports=imports, costs=self.costs), folder, report)
+        job = Job(candidate=config.candidate, imports=imports, costs=self.costs, until=until)
+        return self.run(job, folder, report)

@@ -20,7 +20,9 @@ from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation
 from explore.schema import Config
+from explore.search.options import Stopping
 from explore.search.proposals import Proposer
+from explore.search.schedule import Rungs, Scheduler
 from explore.search.space import Space, parse_space, to_overrides
 from explore.search.storage import find_study, hidden, open_storage
 from explore.search.study import Study, create_study, refuse_other_settings
@@ -48,6 +50,8 @@ class Plan:
     startup: int
     trials: int
     workers: int
+    stopping: Stopping
+    epochs: int
     references: tuple[str, ...]
     tracking: Tracking
     definition: dict[str, Any]
@@ -65,6 +69,12 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     if not config.throughput:
         raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
     config.tracking.check()
+    config.stopping.check()
+    if "training.epochs" in config.space:
+        raise ValueError(
+            "space.training.epochs cannot be a dimension: all candidates have the same, and their curves tell what "
+            "fewer would give; set training.epochs"
+        )
     for name in config.references:
         one_of("references", name, PUBLISHED)
     output = output_folder(config)
@@ -89,6 +99,8 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         startup=config.search.startup,
         trials=config.trials,
         workers=workers,
+        stopping=config.stopping,
+        epochs=config.training.epochs,
         references=tuple(config.references),
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
@@ -136,6 +148,11 @@ def output_folder(config: Config) -> Path:
 def study_url(config: Config) -> str:
     """The storage of the configured study; by default an SQLite file among its results."""
     return config.storage.url or f"sqlite:///{output_folder(config) / 'study.db'}"
+
+
+def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
+    """What decides what a worker does next."""
+    return Rungs(proposer(plan, space, dataset), plan.stopping.rungs(plan.epochs), plan.stopping.eta)
 
 
 def proposer(plan: Plan, space: Space, dataset: Dataset) -> Proposer:

@@ -15,6 +15,7 @@ from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.candidate import Candidate, Limits
 from explore.cost.options import Measuring
 from explore.data.options import SOURCES
+from explore.search.options import Search, Stopping
 from explore.tracking import Tracking
 from explore.training.options import Training
 
@@ -26,14 +27,6 @@ class Storage:
     """Schema of the config group `storage`: where the study is kept."""
 
     url: str | None = None  # SQLAlchemy URL; null = a SQLite file in the study's output folder
-
-
-@dataclass(kw_only=True)
-class Search:
-    """Schema of the config group `search`."""
-
-    seed: int = 0  # of the sampler
-    startup: int = 10  # trials drawn at random before the sampler has a model; population size of nsga2 and nsga3
 
 
 @dataclass(kw_only=True)
@@ -57,6 +50,7 @@ class Config:
     cost: Measuring = field(default_factory=Measuring)
     limits: Limits = field(default_factory=Limits)
     search: Search = field(default_factory=Search)
+    stopping: Stopping = field(default_factory=Stopping)
     storage: Storage = field(default_factory=Storage)
     tracking: Tracking = field(default_factory=Tracking)
     space: dict[str, str] = field(default_factory=dict)

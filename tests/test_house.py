@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "cluster": {"evaluation"},
     "reporting": {"evaluation", "search"},
     "tracking": {"cost", "evaluation", "search"},
-    "schema": {*LEAVES, "candidate", "tracking"},
+    "schema": {*LEAVES, "candidate", "search", "tracking"},
     "config": {"architecture", "data", "schema"},
     "definition": {"data", "schema"},
     "comparison": {"architecture", "cost"},

@@ -18,16 +18,17 @@ from explore.cost.record import Cost
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, REFUSED, Epoch, Evaluation, Report
 from explore.search import worker as worker_module
 from explore.search.proposals import Proposer
+from explore.search.schedule import Rungs
 from explore.search.space import parse_space
 from explore.search.storage import open_storage
 from explore.search.study import Study, Trial, create_study
 from explore.search.worker import Stopped, Worker
 
 SPACE = {"width": "range(1, 7)", "depth": "range(1, 7)"}
-Evaluate = Callable[[Sequence[str], Path, Report], Evaluation]
+Evaluate = Callable[[Sequence[str], Path, Report, int], Evaluation]
 
 
-def table(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+def table(overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
     """What training would find: wide and deep is accurate and slow."""
     size = sum(int(override.partition("=")[2]) for override in overrides)
     found = cost(1000 / size)
@@ -43,7 +44,8 @@ def new_study() -> Study:
 
 def worker(study: Study, evaluate: Evaluate = table, *, target: int = 8, sampler: str = "nsga2", **more: Any) -> Worker:
     proposer = Proposer(space=parse_space(SPACE), sampler=sampler, seed=5, startup=4)
-    return Worker(study=study, proposer=proposer, evaluate=evaluate, target=target, output=Path("out"), **more)
+    scheduler = Rungs(proposer, rungs=(1,), eta=3)
+    return Worker(study=study, scheduler=scheduler, evaluate=evaluate, target=target, output=Path("out"), **more)
 
 
 def keys(study: Study) -> list[str]:
@@ -74,9 +76,9 @@ class Interrupting:
     number: int
     folders: list[Path] = field(default_factory=list)
 
-    def __call__(self, overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+    def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
         self.folders.append(folder)
-        result = table(overrides, folder, report)
+        result = table(overrides, folder, report, until)
         if len(self.folders) == self.number + 1:
             raise self.error
         return result
@@ -108,8 +110,8 @@ def test_an_exception_is_recorded_with_its_reason_and_the_search_goes_on() -> No
 
 
 def test_an_evaluation_that_says_nothing_keeps_what_was_reported() -> None:
-    def killed(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
-        table(overrides, folder, report)
+    def killed(overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        table(overrides, folder, report, until)
         return Evaluation(status=REFUSED, reason="too big", seconds={"cost": 1.0}, constraints={"params": 0.5})
 
     study = new_study()
@@ -132,8 +134,9 @@ def test_a_stopped_trial_is_gone_on_with_in_its_own_folder(order: BaseException)
     assert len(left.evaluation.curve) == 1
     assert worker(study, second).run() == 5
     assert second.folders[0] == stopped.folders[3] == Path("out/trials/0003")
-    successor = study.trials()[4]
-    assert (successor.continues, successor.proposal.key) == (3, left.proposal.key)
+    successor = study.trials()[3]
+    assert (successor.number, successor.row, successor.continues) == (3, 4, 3)
+    assert successor.proposal.key == left.proposal.key
     complete = [trial.proposal.key for trial in study.trials() if trial.status == COMPLETE]
     assert len(set(complete)) == len(complete) == 8
 
@@ -184,8 +187,8 @@ def test_short_epochs_are_recorded_together(seconds: float, seen: list[int], mon
     monkeypatch.setattr(worker_module, "_RECORD_SECONDS", seconds)
     study, lengths = new_study(), []
 
-    def looking(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
-        result = table(overrides, folder, report)
+    def looking(overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        result = table(overrides, folder, report, until)
         [running] = study.trials()
         assert running.evaluation.cost == result.cost
         lengths.append(len(running.evaluation.curve))
@@ -200,11 +203,11 @@ def test_the_heart_beats_while_a_trial_runs(monkeypatch: pytest.MonkeyPatch) -> 
     study = new_study()
     beats = []
 
-    def checking_in(overrides: Sequence[str], folder: Path, report: Report) -> Evaluation:
+    def checking_in(overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
         before = study.trials()[0].heartbeat
         alone.check_in()
         beats.append(study.trials()[0].heartbeat - before)
-        return table(overrides, folder, report)
+        return table(overrides, folder, report, until)
 
     alone = worker(study, checking_in, target=1)
     alone.run()

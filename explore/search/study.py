@@ -31,6 +31,7 @@ from explore.evaluation import (
     INTERRUPTED,
     REFUSED,
     RUNNING,
+    STOPPED,
     Evaluation,
 )
 from explore.search.front import losses, non_dominated
@@ -38,7 +39,8 @@ from explore.search.front import losses, non_dominated
 OBJECTIVES = ("val_accuracy", "throughput")
 FINISHED = frozenset({COMPLETE, REFUSED, DIVERGED, FAILED})
 _WITHDRAWN = "withdrawn"
-_STATES = {COMPLETE: TrialState.COMPLETE, REFUSED: TrialState.PRUNED}
+_GIVEN_UP = "given_up:"
+_STATES = {COMPLETE: TrialState.COMPLETE, REFUSED: TrialState.PRUNED, STOPPED: TrialState.PRUNED}
 HEARTBEAT_SECONDS = 15.0
 _GIVEN_UP_SECONDS = 120.0
 
@@ -65,10 +67,13 @@ class Proposal:
 class Trial:
     """A trial as it is recorded. `folder` is relative to the study's output folder; times are local.
 
-    `alike` are the numbers of trials from which a comparison of speeds could not tell it apart.
+    Each time that it is taken up again it takes another `row` of the storage, and keeps its `number`, which is its
+    first row; `continues` is the row before. `alike` are the numbers of trials from which a comparison of speeds could
+    not tell it apart.
     """
 
     number: int
+    row: int
     trial_id: int
     proposal: Proposal
     command: str
@@ -79,6 +84,7 @@ class Trial:
     continues: int | None
     owner: Mapping[str, Any]
     heartbeat: float
+    given_up: bool = False  # its checkpoint was removed: it cannot go on
     alike: tuple[int, ...] = ()
 
     @cached_property
@@ -127,11 +133,21 @@ class Study:
         self._storage.set_study_user_attr(self._id, key, value)
 
     def trials(self) -> list[Trial]:
-        """Every trial by number, without those that were withdrawn before they began.
+        """Every trial by number, as it stands now, without those that were withdrawn before they began.
 
         One that has ended is the same object each time. What has ended is read once, so that this costs next to nothing
         more in a long study than in a short one.
         """
+        rows = self._rows()
+        continued = {row.continues for row in rows if row.continues is not None}
+        trials = sorted((row for row in rows if row.row not in continued), key=lambda row: row.number)
+        given_up = self._given_up() if any(trial.status == STOPPED for trial in trials) else set()
+        return [replace(trial, given_up=True) if trial.row in given_up else trial for trial in trials]
+
+    def _given_up(self) -> set[int]:
+        return {int(key.removeprefix(_GIVEN_UP)) for key in self.notes if key.startswith(_GIVEN_UP)}
+
+    def _rows(self) -> list[Trial]:
         with self._reading:
             everyone = self._storage.get_all_trials(self._id, deepcopy=False)
             while self._settled < len(everyone) and everyone[self._settled].state.is_finished():
@@ -150,7 +166,7 @@ class Study:
     def claim(self, proposal: Proposal, *, command: str, target: int, continues: Trial | None = None) -> Trial | None:
         """Begin a trial of the proposal; None when the study has `target` trials already or another worker was faster.
 
-        A trial that `continues` an interrupted one takes over its folder, and so its last rung.
+        A trial that `continues` an interrupted or a stopped one takes over its number and folder, and so its last rung.
         """
         claimed = {
             "overrides": list(proposal.overrides),
@@ -158,7 +174,8 @@ class Study:
             "command": command,
             "owner": _this_process(),
             "heartbeat": time.time(),
-            "continues": continues.number if continues else None,
+            "continues": continues.row if continues else None,
+            "number": continues.number if continues else None,
             "folder": continues.folder if continues else None,
         }
         template = create_trial(
@@ -169,8 +186,8 @@ class Study:
         )
         trial_id = self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
-        mine = next(trial for trial in reversed(everyone) if trial.trial_id == trial_id)
-        earlier = [trial for trial in everyone if trial.number < mine.number and trial.status != INTERRUPTED]
+        mine = next(trial for trial in everyone if trial.trial_id == trial_id)
+        earlier = [trial for trial in everyone if trial.row < mine.row and trial.status != INTERRUPTED]
         if len(earlier) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
             self._end(mine, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
             return None
@@ -196,15 +213,17 @@ class Study:
         return self._end(trial, evaluation, _STATES.get(evaluation.status, TrialState.FAIL), values)
 
     def interrupted(self) -> list[Trial]:
-        """Trials to go on with: stopped from outside, or left behind by a worker that died; none has a successor."""
+        """Trials to go on with: stopped from outside, or left behind by a worker that died."""
         everyone = self.trials()
         if dead := [trial for trial in everyone if trial.status == RUNNING and not _alive(trial)]:
             for trial in dead:
                 self._end(trial, replace(trial.evaluation, status=INTERRUPTED), TrialState.FAIL)
             everyone = self.trials()
-        left_behind = [trial for trial in everyone if trial.status == INTERRUPTED]
-        continued = {trial.continues for trial in everyone} if left_behind else set()
-        return [trial for trial in left_behind if trial.number not in continued]
+        return [trial for trial in everyone if trial.status == INTERRUPTED]
+
+    def give_up(self, trial: Trial) -> None:
+        """Say that the checkpoint of a stopped trial is gone."""
+        self.note(f"{_GIVEN_UP}{trial.row}", True)
 
     def _end(
         self, trial: Trial, evaluation: Evaluation, state: TrialState, values: Sequence[float] | None = None
@@ -269,8 +288,10 @@ def _read(frozen: FrozenTrial) -> Trial:
         overrides=attributes.get("overrides", []),
         sampler_state=attributes.get("sampler_state", {}),
     )
+    number = attributes.get("number")
     return Trial(
-        number=frozen.number,
+        number=frozen.number if number is None else number,
+        row=frozen.number,
         trial_id=frozen._trial_id,
         proposal=proposal,
         command=attributes.get("command", ""),

@@ -4,7 +4,7 @@ Knows neither networks nor data: the evaluator is an argument, real training or 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Protocol
 
 from explore.cost.record import Cost
 from explore.evaluation import FAILED, INTERRUPTED, RUNNING, Epoch, Evaluation, Evaluator, Report
-from explore.search.proposals import Proposer
-from explore.search.study import HEARTBEAT_SECONDS, Proposal, Study, Trial
+from explore.search.schedule import Scheduler, Step
+from explore.search.study import HEARTBEAT_SECONDS, Study, Trial
 
 CommandLine = Callable[[list[str]], str]
 _RECORD_SECONDS = 1.0  # between two records of the epochs of a running trial
@@ -40,12 +40,13 @@ class Stopped(Exception):  # noqa: N818 - an order from outside, not an error
 class Worker:
     """Works on a study until it holds `target` trials.
 
-    `command_line(overrides)` writes the command that repeats a trial; `output` is the study's folder. `turn` is held
-    while a trial is proposed and claimed: workers that share it never propose the same. `stop` says when to leave.
+    `scheduler` decides what it does next. `command_line(overrides)` writes the command that repeats a trial. `output`
+    is the folder of the study. `turn` is held while a trial is proposed and claimed: workers that share it never propose
+    the same. `stop` says when to leave.
     """
 
     study: Study
-    proposer: Proposer
+    scheduler: Scheduler
     evaluate: Evaluator
     target: int
     output: Path
@@ -58,7 +59,7 @@ class Worker:
     _last_record: float = field(default=0.0, init=False)
 
     def run(self) -> int:
-        """Work until the study is full or its space is exhausted; returns how many trials were evaluated here.
+        """Work until nothing is left to do; returns how many times a trial was taken here.
 
         Raises Stopped when it was told to leave, after the current trial was kept as interrupted.
         """
@@ -66,10 +67,10 @@ class Worker:
         while True:
             self.check_in()
             with self.turn():
-                trial = self._next()
-            if trial is None:
+                taken = self._next()
+            if taken is None:
                 return count
-            self._evaluate(trial)
+            self._evaluate(*taken)
             count += 1
 
     def check_in(self) -> None:
@@ -80,26 +81,25 @@ class Worker:
             self._last_beat = time.monotonic()
             self.study.beat(self._current)
 
-    def _next(self) -> Trial | None:
+    def _next(self) -> tuple[Trial, Step] | None:
         for left_behind in self.study.interrupted():
-            if trial := self._claim(left_behind.proposal, left_behind):
-                return trial
+            if taken := self._claim(self.scheduler.resume(left_behind)):
+                return taken
         while True:
             trials = self.study.trials()
             live = [trial for trial in trials if trial.status != INTERRUPTED]
-            if len(live) >= self.target:
+            step = self.scheduler.next(trials, room=len(live) < self.target)
+            if step is None:
                 return None
-            proposal = self.proposer.propose(trials)
-            if proposal is None:
-                return None
-            if trial := self._claim(proposal, None):
-                return trial
+            if taken := self._claim(step):
+                return taken
 
-    def _claim(self, proposal: Proposal, continues: Trial | None) -> Trial | None:
-        command = self.command_line(list(proposal.overrides))
-        return self.study.claim(proposal, command=command, target=self.target, continues=continues)
+    def _claim(self, step: Step) -> tuple[Trial, Step] | None:
+        command = self.command_line(list(step.proposal.overrides))
+        trial = self.study.claim(step.proposal, command=command, target=self.target, continues=step.continues)
+        return (trial, step) if trial else None
 
-    def _evaluate(self, trial: Trial) -> None:
+    def _evaluate(self, trial: Trial, step: Step) -> None:
         self._current, self._last_beat = trial, time.monotonic()
         seen: list[Cost | Epoch] = []
 
@@ -115,7 +115,7 @@ class Worker:
         try:
             if self.observer:
                 self.observer.begin(trial)
-            result = self._result(trial, report)
+            result = self._result(trial, report, step.until)
         except BaseException as order:
             # Told to leave, or a fault that is not the candidate's: the trial stays to be gone on with.
             reason = "stopped from outside" if isinstance(order, Stopped | KeyboardInterrupt) else repr(order)
@@ -124,11 +124,12 @@ class Worker:
         if result.cost is None and not result.curve:
             known = _so_far(result.status, result.reason, seen)
             result = replace(result, cost=known.cost, curve=known.curve)
-        self._end(trial, result)
+        before = step.continues.evaluation.seconds if step.continues else {}
+        self._end(trial, replace(result, seconds=_added(before, result.seconds)))
 
-    def _result(self, trial: Trial, report: Report) -> Evaluation:
+    def _result(self, trial: Trial, report: Report, until: int) -> Evaluation:
         try:
-            return self.evaluate(trial.proposal.overrides, self.output / trial.folder, report)
+            return self.evaluate(trial.proposal.overrides, self.output / trial.folder, report, until)
         except Stopped:
             raise
         except Exception as error:
@@ -139,6 +140,10 @@ class Worker:
         self.study.finish(trial, result)
         if self.observer:
             self.observer.end(trial, result)
+
+
+def _added(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    return {part: before.get(part, 0.0) + now.get(part, 0.0) for part in {**before, **now}}
 
 
 def _so_far(status: str, reason: str, seen: list[Cost | Epoch]) -> Evaluation:

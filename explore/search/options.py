@@ -1,0 +1,39 @@
+"""What can be set about a search; needs nothing heavy to be read."""
+
+from dataclasses import dataclass
+
+RULES = ("rungs", "off")
+
+
+@dataclass(kw_only=True)
+class Search:
+    """Schema of the config group `search`."""
+
+    seed: int = 0  # of the sampler
+    startup: int = 10  # trials drawn at random before the sampler has a model; population size of nsga2 and nsga3
+
+
+@dataclass(kw_only=True)
+class Stopping:
+    """Schema of the config group `stopping`."""
+
+    rule: str = "rungs"  # rungs | off, which trains every candidate to its last epoch
+    eta: int = 3  # one in so many goes on, and each rung is so many times the epochs of the one before
+    min_epochs: int = 1  # the first rung
+    disk: float = 10.0  # GB of checkpoints of stopped candidates; the least promising go first, and are given up
+
+    def check(self) -> None:
+        """Raise ValueError for a rule that breaks a rule."""
+        if self.rule not in RULES:
+            raise ValueError(f"stopping.rule must be one of {', '.join(RULES)}, got {self.rule!r}")
+        for name, least in (("eta", 2), ("min_epochs", 1), ("disk", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"stopping.{name} must be at least {least}, got {getattr(self, name)}")
+
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """The epochs after which a candidate waits for its turn; the last is the end of its training."""
+        found, rung = [], self.min_epochs
+        while self.rule == "rungs" and rung < epochs:
+            found.append(rung)
+            rung *= self.eta
+        return (*found, epochs)

@@ -1,0 +1,51 @@
+"""What a worker does next: go on with a candidate that waits, or begin another one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from explore.search.proposals import Proposer
+from explore.search.stopping import promotable
+from explore.search.study import Proposal, Trial
+
+
+@dataclass(frozen=True)
+class Step:
+    """Train the proposal until it has so many epochs; `continues` is the trial that had the ones before."""
+
+    proposal: Proposal
+    until: int
+    continues: Trial | None = None
+
+
+class Scheduler(Protocol):
+    """Decides from the trials of a study alone, so that any number of workers need nothing else in common."""
+
+    def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
+        """The next step; a new candidate only where there is room for one. None when nothing is left to do."""
+
+    def resume(self, trial: Trial) -> Step:
+        """The step that takes up an interrupted trial."""
+
+
+@dataclass
+class Rungs:
+    """Goes on with the best that wait at a rung, and otherwise begins what the proposer proposes.
+
+    `rungs` are the epochs at which candidates wait, the last is the end; one in `eta` goes on.
+    """
+
+    proposer: Proposer
+    rungs: Sequence[int]
+    eta: int
+
+    def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
+        """As `Scheduler`."""
+        for trial in promotable(trials, self.rungs, self.eta):
+            return self.resume(trial)
+        proposal = self.proposer.propose(trials) if room else None
+        return Step(proposal, self.rungs[0]) if proposal else None
+
+    def resume(self, trial: Trial) -> Step:
+        """As `Scheduler`."""
+        return Step(trial.proposal, next(rung for rung in self.rungs if rung > trial.evaluation.epochs), trial)
