@@ -20,6 +20,7 @@ from explore.architecture.spec import Model, architecture
 from explore.data.dataset import load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
+from explore.training.checkpoint import read
 from explore.training.compiling import Compiling
 from explore.training.fit import CHECKPOINT, accuracy, fit, trained_weights
 from explore.training.module import Classifier, Diverged
@@ -160,7 +161,7 @@ def test_weights_that_are_evaluated_are_those_that_are_saved(tmp_path: Path) -> 
     curve = train(tmp_path, recipe)
     _, validation = batches(recipe)
     assert accuracy(network(seed=5), validation, recipe, tmp_path) == pytest.approx(curve[-1]["val_accuracy"], abs=1e-6)
-    checkpoint = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    checkpoint = read(tmp_path / CHECKPOINT)
     averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
     assert any(not torch.equal(averaged[name], current[name]) for name in averaged)
 

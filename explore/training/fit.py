@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,6 +15,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from explore.training.checkpoint import OneTensor, read
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
@@ -54,6 +54,8 @@ def fit(
     alone = recipe.devices * recipe.num_nodes == 1 and recipe.strategy == "auto"
     with _quiet_lightning(), _interruptible():
         trainer = _trainer(recipe, callbacks=callbacks, default_root_dir=folder)
+        if alone:  # other strategies read checkpoints by themselves
+            trainer.strategy.checkpoint_io = OneTensor()
         start = str(checkpoint) if checkpoint.exists() else None
         loaders = Handing(train, turn, whole=alone), Handing(validation, turn, whole=True)
         trainer.fit(module, *loaders, ckpt_path=start, weights_only=True)
@@ -73,8 +75,7 @@ def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path
 
 def trained_weights(folder: Path) -> Mapping[str, Tensor]:
     """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`."""
-    checkpoint: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-    weights: Mapping[str, Tensor] = checkpoint["state_dict"]
+    weights: Mapping[str, Tensor] = read(folder / CHECKPOINT)["state_dict"]
     return weights
 
 
