@@ -1,4 +1,4 @@
-"""A checkpoint with its tensors in one: in a file of many small ones, each takes longer than all their numbers."""
+"""A checkpoint with most tensors in one: in a file of many small ones, each takes longer than all their numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 _NUMBERS = "numbers"
+_WEIGHTS = "state_dict"  # as Lightning writes them, for whoever reads the file
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 class OneTensor(TorchCheckpointIO):
-    """Writes all float32 tensors of a checkpoint as one, with their sizes in their places; other tensors stay."""
+    """Writes all float32 tensors but the weights as one, with their sizes in their places; other tensors stay."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint."""
@@ -43,7 +44,7 @@ class OneTensor(TorchCheckpointIO):
             parts.append(leaf.flatten().cpu())
             return leaf.shape
 
-        sizes = _changed(checkpoint, size)
+        sizes = {key: value if key == _WEIGHTS else _changed(value, size) for key, value in checkpoint.items()}
         torch.save({**sizes, _NUMBERS: torch.cat(parts)}, path)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
