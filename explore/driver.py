@@ -113,11 +113,12 @@ def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int
 def _compare_speeds(plan: Plan, study: Study) -> None:
     """Measure those that compete for the front again, all together, and once for the same ones.
 
-    The comparison may bring others into reach of the front, which are compared then as well.
+    The comparison may bring others into reach of the front, which are compared then as well. One that it leaves out,
+    because it cannot be compiled, keeps the speed it has.
     """
-    trials, known = study.trials(), compared(study)
+    trials, known, left_out = study.trials(), compared(study), set(study.notes.get("left_out", ()))
     competing = {trial.number: trial for trial in rivals(trials)}
-    while not competing.keys() <= known.keys():
+    while not competing.keys() <= known.keys() | left_out:
         candidates = {number: vary(plan.base, one.proposal.overrides).candidate for number, one in competing.items()}
         batch_sizes = {number: batch_size(one) for number, one in competing.items()}
         interval = next(iter(candidates.values())).cost.interval
@@ -129,6 +130,8 @@ def _compare_speeds(plan: Plan, study: Study) -> None:
             # The result is worth more than its last digit.
             print(f"explore: speeds are not compared: {str(error).splitlines()[0]}", file=sys.stderr)
             return
+        left_out = competing.keys() - known.keys()
+        study.note("left_out", sorted(left_out))
         study.note("speeds", {str(number): asdict(one) for number, one in known.items()})
         found = {trial.number: trial for trial in rivals(with_speeds(trials, known)) if trial.number not in competing}
         if not found:

@@ -34,14 +34,19 @@ def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
     monkeypatch.setattr(compiling.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     return now
 
 
-def looked_at(clock: list[float], seconds_per_step: float, steps: int, *, first: int = 0) -> Compiling:
-    """A run whose steps take so long, the first ten of them a hundred times as long."""
+def looked_at(
+    clock: list[float], seconds_per_step: float, steps: int, *, first: int = 0, waits: float = 0.0
+) -> Compiling:
+    """A run whose steps take so long, the first ten of them a hundred times as long, and wait for their turns."""
     form = Compiling(nn.Identity(), "auto")
     for step in range(first, min(steps, first + 200)):
-        clock[0] += seconds_per_step * (100 if step - first < 10 else 1)
+        clock[0] += waits
+        with form.timing(GPU):
+            clock[0] += seconds_per_step * (100 if step - first < 10 else 1)
         if step % 10 == 0:
             form.look(step, steps, GPU, lambda answer: answer)
     return form
@@ -55,11 +60,12 @@ def test_compiling_pays_when_it_saves_more_than_it_costs(seconds: float, steps: 
 
 @pytest.mark.parametrize(("seconds", "decision"), [(0.001, False), (0.1, False), (0.13, True), (1.0, True)])
 @pytest.mark.parametrize("first", [0, 7, 500])
+@pytest.mark.parametrize("waits", [0.0, 100.0])
 @pytest.mark.usefixtures("not_compiled")
-def test_auto_decides_by_the_steps_that_are_warm(
-    clock: list[float], seconds: float, decision: bool, first: int
+def test_auto_decides_by_the_steps_that_are_warm_and_not_by_their_waiting(
+    clock: list[float], seconds: float, decision: bool, first: int, waits: float
 ) -> None:
-    assert looked_at(clock, seconds, 10_060 + first, first=first).decision is decision
+    assert looked_at(clock, seconds, 10_060 + first, first=first, waits=waits).decision is decision
 
 
 def test_a_run_too_short_to_time_is_not_compiled(clock: list[float]) -> None:
@@ -71,6 +77,15 @@ def test_a_run_too_short_to_time_is_not_compiled(clock: list[float]) -> None:
 def test_auto_is_off_on_a_processor() -> None:
     form = Compiling(nn.Identity(), "auto")
     form.look(0, 10**9, CPU, lambda answer: answer)
+    assert form.decision is False
+
+
+def test_a_step_that_is_slow_by_chance_decides_nothing(clock: list[float]) -> None:
+    form = Compiling(nn.Identity(), "auto")
+    for step in range(60):
+        with form.timing(GPU):
+            clock[0] += 1000.0 if step % 5 == 0 else 0.01
+    form.look(60, 10_060, GPU, lambda answer: answer)
     assert form.decision is False
 
 

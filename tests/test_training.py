@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities import registry
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from explore.architecture.catalog import Mixing
@@ -20,6 +22,7 @@ from explore.architecture.spec import Model, architecture
 from explore.data.dataset import load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
+from explore.training.checkpoint import read
 from explore.training.compiling import Compiling
 from explore.training.fit import CHECKPOINT, accuracy, fit, trained_weights
 from explore.training.module import Classifier, Diverged
@@ -173,7 +176,7 @@ def test_weights_that_are_evaluated_are_those_that_are_saved(tmp_path: Path) -> 
     curve = train(tmp_path, recipe)
     _, validation = batches(recipe)
     assert accuracy(network(seed=5), validation, recipe, tmp_path) == pytest.approx(curve[-1]["val_accuracy"], abs=1e-6)
-    checkpoint = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    checkpoint = read(tmp_path / CHECKPOINT)
     averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
     assert any(not torch.equal(averaged[name], current[name]) for name in averaged)
 
@@ -379,6 +382,17 @@ def test_interruption_stays_one(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, report=interrupt)
     assert (tmp_path / CHECKPOINT).exists()
+
+
+def test_what_other_packages_register_with_lightning_has_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or [])
+    train(tmp_path, replace(SHORT, epochs=1))
+    assert not asked
+    Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert asked == ["lightning.pytorch.callbacks_factory"], "others find them as before"
 
 
 def test_training_warns_of_nothing_and_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,9 @@
 """When a network is compiled for training: where that pays within the run."""
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,8 @@ class Compiling:
 
     `mode` is `on`, `off` or `auto`. `auto` is `off` on a processor, where compiled training steps are not faster. On a
     GPU the first steps of the run are timed, `TIMED_STEPS` behind `UNTIMED_STEPS`, and the rest of the run is compiled
-    if that `pays`. What was decided goes into the checkpoint: a resumed run takes the form of the one that was stopped.
+    if that `pays` for a step as long as their median. What was decided goes into the checkpoint: a resumed run takes
+    the form of the one that was stopped.
 
     Random numbers are drawn as without compiling; results differ by the rounding of fused operations.
     """
@@ -35,8 +38,7 @@ class Compiling:
         self.decision: bool | None = None  # whether the network is compiled, once that is known
         self._network = network
         self._auto = mode == "auto"
-        self._first: int | None = None
-        self._began: tuple[int, float] | None = None
+        self._seconds: list[float] = []  # of each step
         if not self._auto:
             self._decide(mode == "on")
 
@@ -45,8 +47,20 @@ class Compiling:
         if self._auto and decision is not None:
             self._decide(decision)
 
+    @contextmanager
+    def timing(self, device: torch.device) -> Iterator[None]:
+        """Around a step, within its turn: times it on a GPU, which is waited for, until it is decided."""
+        if self.decision is not None or device.type == "cpu":
+            yield
+            return
+        torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        yield
+        torch.cuda.synchronize(device)
+        self._seconds.append(time.perf_counter() - began)
+
     def look(self, step: int, steps: int, device: torch.device, agreed: Callable[[bool], bool]) -> None:
-        """Decide, where that is open, after step `step` of `steps`, for whose end the device was waited.
+        """Decide, where that is open and enough steps were timed, after step `step` of `steps`.
 
         `agreed` makes the same answer of those of all devices.
         """
@@ -54,14 +68,8 @@ class Compiling:
             return
         if device.type == "cpu":
             self._decide(False)
-        elif self._first is None:
-            self._first = step
-        elif self._began is None:
-            if step - self._first >= UNTIMED_STEPS:
-                self._began = step, time.perf_counter()
-        elif step - self._began[0] >= TIMED_STEPS:
-            seconds = (time.perf_counter() - self._began[1]) / (step - self._began[0])
-            self._decide(agreed(pays(seconds, steps - step)))
+        elif len(self._seconds) >= UNTIMED_STEPS + TIMED_STEPS:
+            self._decide(agreed(pays(statistics.median(self._seconds[UNTIMED_STEPS:]), steps - step)))
 
     def _decide(self, decision: bool) -> None:
         self.decision = decision

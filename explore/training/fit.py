@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.connectors import callback_connector
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from explore.training.checkpoint import OneTensor, read
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
@@ -59,6 +61,8 @@ def fit(
     alone = recipe.devices * recipe.num_nodes == 1 and recipe.strategy == "auto"
     with _quiet_lightning(), _interruptible():
         trainer = _trainer(replace(recipe, epochs=until or recipe.epochs), callbacks, folder)
+        if alone:  # other strategies read checkpoints by themselves
+            trainer.strategy.checkpoint_io = OneTensor()
         start = str(checkpoint) if checkpoint.exists() else None
         loaders = Handing(train, turn, whole=alone), Handing(validation, turn, whole=True)
         trainer.fit(module, *loaders, ckpt_path=start, weights_only=True)
@@ -78,8 +82,7 @@ def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path
 
 def trained_weights(folder: Path) -> Mapping[str, Tensor]:
     """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`."""
-    checkpoint: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-    weights: Mapping[str, Tensor] = checkpoint["state_dict"]
+    weights: Mapping[str, Tensor] = read(folder / CHECKPOINT)["state_dict"]
     return weights
 
 
@@ -183,10 +186,16 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence advice that does not apply: the data is resident, so there are no loader workers to add."""
+    """Silence advice that does not apply (there are no loader workers to add), and callbacks of other packages.
+
+    Looking for those reads the metadata of everything that is installed, which must not matter to a result.
+    """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with (
+        warnings.catch_warnings(),
+        patch.object(callback_connector, "_load_external_callbacks", lambda group: list[Callback]()),
+    ):
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         for logger in loggers:

@@ -70,13 +70,14 @@ class Classifier(LightningModule):
         parameters = list(self.network.parameters())
 
         def take(batch: Batch) -> None:
-            self._set_rate()
-            optimizer.zero_grad()
-            with self.trainer.precision_plugin.forward_context():
-                loss = self.loss(batch)
-            self.manual_backward(loss)
-            self._clip(optimizer, parameters)
-            optimizer.step()
+            with self.compiling.timing(self.device):
+                self._set_rate()
+                optimizer.zero_grad()
+                with self.trainer.precision_plugin.forward_context():
+                    loss = self.loss(batch)
+                self.manual_backward(loss)
+                self._clip(optimizer, parameters)
+                optimizer.step()
             self._look(loss.detach())
 
         # Lightning sets the precision for all of this, and it is meant for the network and its loss alone.

@@ -1,0 +1,130 @@
+"""A checkpoint that is written as one tensor comes back to the bit, and one of Lightning's own is gone on with.
+
+python -m pytest tests/test_checkpoint.py
+"""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor, nn
+
+from explore.training import fit as fitting
+from explore.training.checkpoint import OneTensor, read
+from explore.training.fit import CHECKPOINT, fit
+from explore.training.options import Training
+
+DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Tensor:
+    shape = draw(st.lists(st.integers(0, 3), max_size=3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    numbers = torch.randint(-(2**31), 2**31 - 1, shape, generator=generator, dtype=torch.int32)
+    dtype = draw(st.sampled_from(DTYPES))
+    tensor = numbers.view(torch.float32) if dtype == torch.float32 else numbers.to(dtype)
+    return tensor.mT if tensor.dim() > 1 and draw(st.booleans()) else tensor
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+trees = st.recursive(
+    tensors() | st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=3) | st.integers(0, 9), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+def same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Tensor):
+        bits = [each.contiguous().flatten().view(torch.uint8) for each in (one, other)]
+        alike = (one.dtype, one.shape, one.is_contiguous()) == (other.dtype, other.shape, other.is_contiguous())
+        return alike and torch.equal(*bits)
+    return bool(one == other)
+
+
+@given(trees, st.floats(width=32))
+@settings(max_examples=30)
+def test_what_was_written_is_read_to_the_bit(folder: Path, tree: Any, number: float) -> None:
+    path, written = folder / CHECKPOINT, {"epoch": 3, "tree": tree, "number": torch.tensor(number)}
+    OneTensor().save_checkpoint(written, path)
+    assert same(read(path), written)
+    assert same(OneTensor().load_checkpoint(path), written)
+
+
+class Noise:
+    """Batches of noise."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(2):
+            yield torch.randn(8, 1, 4, 4, generator=generator), torch.randint(3, (8,), generator=generator)
+
+    def set_epoch(self, epoch: int) -> None:
+        pass
+
+
+def train(folder: Path, epochs: int, ema: float) -> dict[str, Any]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 3))
+    recipe = Training(epochs=4, batch_size=8, ema=ema, precision="32-true", accelerator="cpu")
+    folder.mkdir(exist_ok=True)
+
+    class Stopped(Exception):  # noqa: N818 - not an error
+        pass
+
+    def report(record: Mapping[str, float]) -> None:
+        if record["epoch"] == epochs < recipe.epochs:
+            raise Stopped
+
+    with suppress(Stopped):
+        fit(network, Noise(), Noise(), recipe, folder, report)
+    checkpoint = read(folder / CHECKPOINT)
+    for record in checkpoint["curve"]:
+        del record["seconds"]
+    return checkpoint
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_lightnings_own_checkpoint_is_gone_on_with(tmp_path: Path, ema: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "whole", 4, ema)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "OneTensor", TorchCheckpointIO)
+        half = train(tmp_path / "parts", 2, ema)
+    assert "numbers" not in torch.load(tmp_path / "parts" / CHECKPOINT, weights_only=True)
+    assert half["epoch"] == 1
+    assert same(train(tmp_path / "parts", 4, ema), whole)
+
+
+def test_the_file_holds_the_weights_for_anybody_and_the_rest_as_one_tensor(tmp_path: Path) -> None:
+    checkpoint = train(tmp_path, 1, 0.0)
+    weights = torch.load(tmp_path / CHECKPOINT, weights_only=True)["state_dict"]
+    assert same(dict(weights), checkpoint["state_dict"])
+    assert len(checkpoint["optimizer_states"][0]["state"]) == 6
+    with zipfile.ZipFile(tmp_path / CHECKPOINT) as file:
+        parts = [name for name in file.namelist() if "/data/" in name]
+    assert len(parts) == len(weights) + 1

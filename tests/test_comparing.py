@@ -1,0 +1,40 @@
+"""The last comparison of speeds is made once for the same trials, also where it leaves some of them out.
+
+python -m pytest tests/test_comparing.py
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from filled_studies import add, new_study
+
+from explore import driver
+from explore.search.rivals import compared, results
+
+
+@pytest.mark.parametrize("cannot_be_compiled", [(), (1,), (0, 1, 2)])
+def test_a_comparison_is_not_repeated(cannot_be_compiled: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    study = new_study()
+    for accuracy, speed in ((0.9, 300.0), (0.8, 600.0), (0.7, 900.0), (0.6, 100.0)):
+        add(study, accuracy, speed)
+    made: list[list[int]] = []
+
+    def time_together(candidates: Mapping[int, object], batch_sizes: Mapping[int, int]) -> dict[int, list[float]]:
+        made.append(sorted(candidates))
+        return {number: [0.5] * 10 for number in candidates if number not in cannot_be_compiled}
+
+    monkeypatch.setattr(driver, "time_together", time_together)
+    monkeypatch.setattr(driver, "this_machine", lambda candidate: ("AMD EPYC", None, "2.13.0"))
+    plan = SimpleNamespace(base=("+sweep=pareto",), output=Path())
+    for _ in range(2):
+        driver._compare_speeds(plan, study)  # type: ignore[arg-type]
+    assert made == [[0, 1, 2]]
+    assert compared(study).keys() == {0, 1, 2} - {*cannot_be_compiled}
+    assert [one.throughput for one in results(study) if one.number in cannot_be_compiled] == [
+        one.throughput for one in study.trials() if one.number in cannot_be_compiled
+    ]
+    add(study, 0.95, 200.0)
+    driver._compare_speeds(plan, study)  # type: ignore[arg-type]
+    assert made == [[0, 1, 2], [0, 1, 2, 4]], "with another one that competes it is"
