@@ -1,8 +1,8 @@
 """Searches of other projects, run for real, on the recorded curves of a table.
 
 Their own code proposes and stops; here is only the clock: workers that train what they are told and report every epoch.
-These projects are no dependencies of this one. Each stands in a folder of its own that PYTHONPATH names, see `_SYNE_TUNE`
-and `_OPTUNAHUB`.
+They are no dependencies of this project: each stands in a folder of its own that PYTHONPATH names, see `_SYNE_TUNE` and
+`_OPTUNAHUB`.
 """
 
 import heapq
@@ -30,17 +30,17 @@ try:
 except ImportError:
     syne_tune = None
 try:
-    import multi_metric_pruner as optunahub
+    import multi_metric_pruner
 except ImportError:
-    optunahub = None
+    multi_metric_pruner = None
 
 _SYNE_TUNE = (
     "syne_tune must be importable, and is not; pip install --no-deps --target FOLDER syne-tune==0.16.0, "
     "then PYTHONPATH=FOLDER"
 )
 _OPTUNAHUB = (
-    "multi_metric_pruner must be importable, and is not; git clone https://github.com/optuna/optunahub-registry FOLDER, "
-    "then PYTHONPATH=FOLDER/package/pruners"
+    "multi_metric_pruner must be importable, and is not; git clone https://github.com/optuna/optunahub-registry FOLDER"
+    ", then PYTHONPATH=FOLDER/package/pruners"
 )
 _METRICS = ("error", "slowness")
 
@@ -87,7 +87,7 @@ def simulate(table: Table, search: Search, workers: int) -> list[Finish]:
             train(now, row, epoch + 1)
             continue
         elif epoch == table.epochs:
-            finishes.append(Finish(row, spent, now))
+            finishes.append(Finish(row, spent, float(now)))
         start(now)
     return finishes
 
@@ -195,18 +195,19 @@ class _Pruned:
     """Two studies with the same trials: the pruner copies all of its own for every decision, and needs no values."""
 
     def __init__(self, table: Table, sampler_name: str, seed: int, startup: int, percentile: float) -> None:
-        if optunahub is None:
+        if multi_metric_pruner is None:
             raise ValueError(_OPTUNAHUB)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._rows, self._free = Rows(table), set(range(len(table.throughput)))
         self._result, self._last = _results(table), table.epochs
-        directions = dict.fromkeys(_METRICS, "minimize")
-        pruner = optunahub.MultiMetricPruner(
-            PercentilePruner(percentile, n_startup_trials=startup), metric_directions=directions, joint=True
+        pruner = multi_metric_pruner.MultiMetricPruner(
+            PercentilePruner(percentile, n_startup_trials=startup),
+            metric_directions=dict.fromkeys(_METRICS, "minimize"),
+            joint=True,
         )
         sampler = make_sampler(sampler_name, seed=seed, startup=startup)
-        self._sampled = optuna.create_study(directions=list(directions.values()), sampler=sampler)
-        self._pruned = optuna.create_study(directions=list(directions.values()), pruner=pruner)
+        self._sampled = optuna.create_study(directions=["minimize"] * len(_METRICS), sampler=sampler)
+        self._pruned = optuna.create_study(directions=["minimize"] * len(_METRICS), pruner=pruner)
         self._trials: dict[int, tuple[optuna.Trial, Any]] = {}
 
     def propose(self) -> int | None:
@@ -215,12 +216,12 @@ class _Pruned:
         wanted = self._sampled.ask()
         row = self._rows.nearest(self._rows.space.sample(wanted), self._free)
         self._free.remove(row)
-        # The sampler must learn of the row what is true of the row, so that the trial is asked for again with its values.
+        # The sampler must learn what is true of the row, so that the trial is asked for again with the row's values.
         self._sampled.tell(wanted, state=TrialState.FAIL)
         self._sampled.enqueue_trial(self._rows.values_of(row))
         trial = self._sampled.ask()
         self._rows.space.sample(trial)
-        self._trials[row] = trial, optunahub.MultiMetricPrunerTrial(self._pruned.ask())
+        self._trials[row] = trial, multi_metric_pruner.MultiMetricPrunerTrial(self._pruned.ask())
         return row
 
     def report(self, row: int, epoch: int) -> bool:

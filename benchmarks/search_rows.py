@@ -17,8 +17,8 @@ class Rows:
     """The configurations of a table in the coordinates of its space.
 
     The distance is that of Gower (1971), "A general coefficient of similarity and some of its properties", summed over
-    the dimensions: 0 or 1 between names; between numbers their difference over the range, on a log scale where the space
-    has one and by rank among choices; 1 for a dimension that only one of both has, 0 for one that neither has.
+    the dimensions: 0 or 1 between names; between numbers their difference over the range, on a log scale where the
+    space has one and by rank among choices; 1 for a dimension that only one of both has, 0 for one that neither has.
     """
 
     def __init__(self, table: Table) -> None:
@@ -46,7 +46,9 @@ class Rows:
     def _point(self, values: Mapping[str, Any]) -> NDArray[np.float64]:
         """A number for each dimension: the place of a name among the choices, a number scaled to 0 to 1, or -1."""
         dimensions = self.space.dimensions.items()
-        return np.array([_place(distribution, values[key]) if key in values else -1.0 for key, distribution in dimensions])
+        return np.array(
+            [_place(distribution, values[key]) if key in values else -1.0 for key, distribution in dimensions]
+        )
 
 
 def _is_of_names(distribution: BaseDistribution) -> bool:
@@ -60,7 +62,8 @@ def _place(distribution: BaseDistribution, value: Any) -> float:
         case CategoricalDistribution(choices=choices) if _is_of_names(distribution):
             return choices.index(value)
         case CategoricalDistribution(choices=choices):
-            return sorted(choices).index(value) / max(1, len(choices) - 1)
+            numbers: list[Any] = list(choices)
+            return sorted(numbers).index(value) / max(1, len(numbers) - 1)
         case IntDistribution(low=low, high=high, log=log) | FloatDistribution(low=low, high=high, log=log):
             scale = np.log if log else float
             return float((scale(value) - scale(low)) / (scale(high) - scale(low))) if high > low else 0.0
