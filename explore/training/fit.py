@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -17,7 +18,7 @@ from lightning.pytorch.trainer.connectors import callback_connector
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from explore.training.checkpoint import OneTensor, read
+from explore.training.checkpoint import OneTensor
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
@@ -77,7 +78,8 @@ def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path
 
 def trained_weights(folder: Path) -> Mapping[str, Tensor]:
     """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`."""
-    weights: Mapping[str, Tensor] = read(folder / CHECKPOINT)["state_dict"]
+    checkpoint: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    weights: Mapping[str, Tensor] = checkpoint["state_dict"]
     return weights
 
 
