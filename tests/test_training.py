@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric.utilities import registry
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from explore.architecture.catalog import Mixing
@@ -358,17 +356,6 @@ def test_interruption_stays_one(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, report=interrupt)
     assert (tmp_path / CHECKPOINT).exists()
-
-
-def test_what_other_packages_register_with_lightning_has_no_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(registry, "entry_points", lambda group: asked.append(group) or [])
-    train(tmp_path, replace(SHORT, epochs=1))
-    assert not asked
-    Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    assert asked == ["lightning.pytorch.callbacks_factory"], "others find them as before"
 
 
 def test_training_warns_of_nothing_and_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

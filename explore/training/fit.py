@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.trainer.connectors import callback_connector
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -167,16 +165,10 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence advice that does not apply (there are no loader workers to add), and callbacks of other packages.
-
-    Looking for those reads the metadata of everything that is installed, which must not matter to a result.
-    """
+    """Silence advice that does not apply: the data is resident, so there are no loader workers to add."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
-    with (
-        warnings.catch_warnings(),
-        patch.object(callback_connector, "_load_external_callbacks", lambda group: list[Callback]()),
-    ):
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         for logger in loggers:
