@@ -36,7 +36,7 @@ class OneTensor(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint."""
-        parts: list[Tensor] = []
+        parts = [torch.empty(0)]  # there may be no others
 
         def size(leaf: Any) -> Any:
             if type(leaf) is not Tensor or leaf.dtype != torch.float32 or not leaf.is_contiguous():

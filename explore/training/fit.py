@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from explore.training.checkpoint import OneTensor, read
+from explore.training.checkpoint import OneTensor
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
@@ -80,7 +81,8 @@ def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path
 
 def trained_weights(folder: Path) -> Mapping[str, Tensor]:
     """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`."""
-    weights: Mapping[str, Tensor] = read(folder / CHECKPOINT)["state_dict"]
+    checkpoint: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    weights: Mapping[str, Tensor] = checkpoint["state_dict"]
     return weights
 
 
