@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from benchmarks.search_judge import Table
 from benchmarks.search_table import space_of
 from explore.search.space import Values, to_overrides
+from explore.search.study import Trial
 
 
 class Rows:
@@ -22,7 +23,9 @@ class Rows:
     """
 
     def __init__(self, table: Table) -> None:
+        self.table = table
         self.space = space_of(table.data)
+        self._rows = {overrides: row for row, overrides in enumerate(table.overrides)}
         self._values = [_read(self.space.dimensions, overrides) for overrides in table.overrides]
         self._points = np.array([self._point(values) for values in self._values])
         self._names = np.array([_is_of_names(distribution) for distribution in self.space.dimensions.values()])
@@ -30,6 +33,10 @@ class Rows:
     def values_of(self, row: int) -> Values:
         """The configuration of a row, as the space samples it."""
         return dict(self._values[row])
+
+    def row_of(self, trial: Trial) -> int:
+        """The row of a trial."""
+        return self._rows[tuple(trial.proposal.overrides)]
 
     def nearest(self, values: Mapping[str, Any], free: AbstractSet[int]) -> int:
         """Return the free row nearest to a sampled configuration, the first of equals; raises ValueError if none is."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Quote, QuotedString, RangeSweep
@@ -48,6 +49,14 @@ class Space:
         for key, distribution in self.dimensions.items():
             if self.applies(key, values):
                 values[key] = _suggest(trial, key, distribution)
+        return values
+
+    def draw(self, generator: np.random.Generator) -> Values:
+        """A configuration at random, without a sampler."""
+        values: Values = {}
+        for key, distribution in self.dimensions.items():
+            if self.applies(key, values):
+                values[key] = _drawn(generator, distribution)
         return values
 
     def distributions(self, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:
@@ -171,6 +180,20 @@ def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> A
         case FloatDistribution(low=low, high=high, log=log):
             return trial.suggest_float(key, low, high, log=log)
     raise TypeError(f"no way to sample {distribution}")
+
+
+def _drawn(generator: np.random.Generator, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[generator.integers(len(distribution.choices))]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    if distribution.log:
+        half = 0.5 if isinstance(distribution, IntDistribution) else 0.0
+        value = math.exp(generator.uniform(math.log(low - half), math.log(high + half)))
+        return round(value) if half else min(max(value, low), high)
+    if isinstance(distribution, FloatDistribution):
+        return float(generator.uniform(low, high))
+    return distribution.low + distribution.step * int(generator.integers(int(_count(distribution))))
 
 
 def _grid_values(key: str, distribution: BaseDistribution) -> list[Any]:

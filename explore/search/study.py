@@ -60,7 +60,12 @@ class Proposal:
     @cached_property
     def key(self) -> str:
         """The same for equal configurations, however they were proposed."""
-        return json.dumps(dict(sorted(self.values.items())))
+        return key_of(self.values)
+
+
+def key_of(values: Mapping[str, Any]) -> str:
+    """The same for equal values, in whatever order."""
+    return json.dumps(dict(sorted(values.items())))
 
 
 @dataclass(frozen=True, kw_only=True)

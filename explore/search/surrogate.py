@@ -10,7 +10,6 @@ written out: with a few hundred observations that takes some tenths of a second.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,28 +18,21 @@ from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 _JITTER = 1e-8
-_STEPS = 30
-# Means and deviations of the logarithms of the hyperparameters before anything is seen, in units of standardised targets.
+_STEPS, _MORE_STEPS = 30, 4  # of the optimizer: from the beginning, and from an earlier fit
+# Means and deviations of the logarithms of the hyperparameters before anything is seen; targets are standardised.
 _LEVEL, _LEARNING, _SHARED, _TIME, _NOISE = (0.0, 1.0), (-1.0, 1.0), (0.0, 1.5), (-0.5, 0.7), (-4.0, 1.5)
 _LENGTH_DEVIATION = 0.8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hyperparameters:
-    """Logarithms: amplitudes of the three parts, length scale of time, noise variance, length scale of each feature."""
-
-    values: Array
-
-
 class Surrogate:
-    """A posterior given observations: `features` (observations × features in [0, 1]), `times` (in [0, 1]), `targets`.
+    """`logs` are its hyperparameters, logarithms of amplitudes, of scales and of the variance of the noise.
 
-    `start` are hyperparameters to begin from, such as those of an earlier fit; `steps` of the optimizer, 0 keeps them.
+    A posterior given observations: `features` (observations × features in [0, 1]), `times` (in [0, 1]), `targets`.
+
+    `start` are the hyperparameters, `logs`, of an earlier fit to nearly the same: fewer steps lead on from there.
     """
 
-    def __init__(
-        self, features: Array, times: Array, targets: Array, *, start: Array | None = None, steps: int = _STEPS
-    ) -> None:
+    def __init__(self, features: Array, times: Array, targets: Array, *, start: Array | None = None) -> None:
         self._features, self._times = features, times
         self._shift, self._scale = float(targets.mean()), float(max(targets.std(), 1e-3))
         self._targets = (targets - self._shift) / self._scale
@@ -48,11 +40,9 @@ class Surrogate:
         distances = (features[:, None, :] - features[None, :, :]) ** 2
         self._distances = np.ascontiguousarray(distances.transpose(2, 0, 1))
         self._gaps = np.abs(times[:, None] - times[None, :])
-        logs = self._means if start is None else start
-        if steps:
-            options = {"maxiter": steps}
-            logs = minimize(self._loss, logs, jac=True, method="L-BFGS-B", options=options).x
-        self.logs: Array = np.asarray(logs, float)
+        begin, steps = (self._means, _STEPS) if start is None else (start, _MORE_STEPS)
+        found = minimize(self._loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps})
+        self.logs: Array = np.asarray(found.x, float)
         covariance = self._parts(self.logs)[0]
         self._factor = cholesky(covariance, lower=True)
         self._weights = cho_solve((self._factor, True), self._targets)

@@ -41,8 +41,8 @@ class Worker:
     """Works on a study until it holds `target` trials.
 
     `scheduler` decides what it does next. `command_line(overrides)` writes the command that repeats a trial. `output`
-    is the folder of the study. `turn` is held while a trial is proposed and claimed: workers that share it never propose
-    the same. `stop` says when to leave.
+    is the folder of the study. `turn` is held while a trial is proposed and claimed: workers that share it never
+    propose the same. `stop` says when to leave.
     """
 
     study: Study

@@ -1,0 +1,63 @@
+"""Configurations as rows of numbers from 0 to 1, as models read them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from explore.search.space import Space
+
+# Choices of numbers that span so much are meant as factors: widths of 8, 16, 32.
+_FACTORS = 3.0
+_ABSENT = 0.5
+
+
+class Encoding:
+    """Columns for the dimensions of a space: one for numbers, one for each name of a choice (one for both of two).
+
+    A dimension that a configuration does not have is in the middle: that it is absent follows from another column.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._columns = {key: _columns(distribution) for key, distribution in space.dimensions.items()}
+        self.width = sum(len(columns) for columns in self._columns.values())
+
+    def __call__(self, configurations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+        """Configurations × columns."""
+        rows = [
+            [
+                column(values[key]) if key in values else _ABSENT
+                for key, columns in self._columns.items()
+                for column in columns
+            ]
+            for values in configurations
+        ]
+        return np.array(rows, float).reshape(len(configurations), self.width)
+
+
+Column = Callable[[Any], float]
+
+
+def _columns(distribution: BaseDistribution) -> list[Column]:
+    if isinstance(distribution, CategoricalDistribution):
+        choices: list[Any] = list(distribution.choices)
+        if any(isinstance(choice, bool | str) for choice in choices):
+            return [_equals(choice) for choice in (choices if len(choices) > 2 else choices[1:])]
+        low, high = min(choices), max(choices)
+        return [_scaled(low, high, low > 0 and high / low >= _FACTORS)] if high > low else []
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = distribution.low, distribution.high
+    return [_scaled(low, high, distribution.log)] if high > low else []
+
+
+def _equals(choice: Any) -> Column:
+    return lambda value: float(value == choice)
+
+
+def _scaled(low: float, high: float, logarithmic: bool) -> Column:
+    if logarithmic:
+        return lambda value: log(value / low) / log(high / low)
+    return lambda value: (value - low) / (high - low)

@@ -1,0 +1,249 @@
+"""The search that knows speed: it models accuracy alone, and trains what promises most per second, epoch by epoch.
+
+Speed is measured before a candidate is trained, and predicted from those measured where it was not. Accuracy is a
+Gaussian process over configurations and epochs, see `surrogate`. Of all that could be done next, to go on with a
+candidate that waits at a rung or to begin another one, it does what promises the most hypervolume at the last epoch for
+a second of training until there. So a candidate is stopped when another one promises more, for as long as it does.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from explore.evaluation import COMPLETE, RUNNING, STOPPED
+from explore.search.encoding import Encoding
+from explore.search.front import non_dominated
+from explore.search.history import mixed
+from explore.search.improvement import expected_gain
+from explore.search.proposals import Check
+from explore.search.schedule import Step
+from explore.search.space import Space, Values, to_overrides
+from explore.search.study import Proposal, Trial, key_of
+from explore.search.surrogate import Surrogate, clipped_logit
+
+Array = NDArray[np.float64]
+Pool = Callable[[np.random.Generator, Sequence[Values]], list[Values]]
+_DRAWN, _NEIGHBOURS = 400, 10  # configurations at random, and of each member of the front
+_MOST_OBSERVATIONS = 240
+_EPOCHS_SEEN = 2.0  # epochs of a curve that are shown to the model are so many times apart
+
+
+@dataclass
+class SpeedAware:
+    """A scheduler, see there.
+
+    Args:
+        space: of the configurations.
+        rungs: the epochs at which candidates wait, the last is the end.
+        classes: of the images; chance is one in so many.
+        smallest: the error that counts as none: half an image of the validation split.
+        seed: of what is drawn at random.
+        startup: candidates drawn at random before there is a model.
+        check: raises ValueError for overrides that break a rule.
+        least_throughput: images/s from which on a candidate is worth something.
+        tolerance: expected gain, as a share of the hypervolume, below which nothing is worth its training.
+        fewest: candidates before the search may end by itself; None never.
+        pool: configurations to choose from, given the best so far.
+    """
+
+    space: Space
+    rungs: Sequence[int]
+    classes: int
+    smallest: float
+    seed: int = 0
+    startup: int = 8
+    check: Check = lambda overrides: None
+    least_throughput: float | None = None
+    tolerance: float = 1e-3
+    fewest: int | None = None
+    pool: Pool | None = None
+    refusal: str = field(default="", init=False)
+    _impossible: set[str] = field(default_factory=set, init=False)
+    _fits: dict[str, Array] = field(default_factory=dict, init=False)  # hyperparameters of the last models
+
+    def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
+        """As `Scheduler`."""
+        waiting = [trial for trial in trials if trial.status == STOPPED and not trial.given_up]
+        generator = np.random.default_rng(mixed(self.seed, len(trials), sum(one.evaluation.epochs for one in trials)))
+        begun = [trial for trial in waiting if not trial.evaluation.epochs]
+        if sum(trial.evaluation.epochs > 0 or trial.status == RUNNING for trial in trials) < self.startup:
+            if begun:
+                return self.resume(begun[0])
+            if room and (proposal := self._first_possible(self._pool(trials, generator), trials)):
+                return Step(proposal, 0)
+        learned = [trial for trial in trials if trial.evaluation.epochs]
+        if not learned:
+            return self.resume(waiting[0]) if waiting else None
+        return self._most_promising(trials, waiting, self._pool(trials, generator) if room else [])
+
+    def resume(self, trial: Trial) -> Step:
+        """As `Scheduler`."""
+        return Step(trial.proposal, next(rung for rung in self.rungs if rung > trial.evaluation.epochs), trial)
+
+    def _most_promising(self, trials: Sequence[Trial], waiting: Sequence[Trial], fresh: list[Values]) -> Step | None:
+        encoding, last = Encoding(self.space), self.rungs[-1]
+        known = [trial for trial in trials if trial.throughput]
+        speeds = _Speeds(encoding, known, self._fits)
+        model = _Accuracy(encoding, known, last, self.smallest, self._fits)
+        done = [trial for trial in known if trial.status in (COMPLETE, RUNNING)]
+        slowest = min(float(np.log(trial.throughput or 1.0)) for trial in known)
+        if self.least_throughput:
+            slowest = np.log(self.least_throughput)
+        front = (expit(model.at_end(_values(done), _log_speed(done))[0]), _log_speed(done))
+        values = [*_values(waiting), *fresh]
+        speed = np.concatenate([_log_speed(waiting), speeds(fresh)])
+        mean, deviation = model.at_end(values, speed)
+        gain = expected_gain(mean, deviation, speed, front, worst=(1 / self.classes, slowest), smallest=self.smallest)
+        trained = np.array([trial.evaluation.epochs for trial in waiting] + [0] * len(fresh))
+        score = gain / ((last - trained) * np.exp(-speed))
+        worth = self.fewest is None or len(trials) < self.fewest
+        for index in np.argsort(-score):
+            if gain[index] < self.tolerance and not (worth and index >= len(waiting)):
+                continue
+            if index < len(waiting):
+                return self.resume(waiting[index])
+            if proposal := self._possible(fresh[index - len(waiting)]):
+                return Step(proposal, 0)
+        return None
+
+    def _pool(self, trials: Sequence[Trial], generator: np.random.Generator) -> list[Values]:
+        """What could be begun and was not."""
+        learned = [trial for trial in trials if trial.evaluation.epochs and trial.throughput]
+        best = [dict(trial.proposal.values) for trial in _front(learned)]
+        drawn = self.pool(generator, best) if self.pool else self._drawn(generator, best)
+        tried = {trial.proposal.key for trial in trials} | self._impossible
+        fresh = {key_of(values): values for values in drawn}
+        return [values for key, values in fresh.items() if key not in tried]
+
+    def _drawn(self, generator: np.random.Generator, best: Sequence[Values]) -> list[Values]:
+        """Configurations at random, and the best so far with some dimensions drawn anew."""
+        found = [self.space.draw(generator) for _ in range(_DRAWN)]
+        for values in best:
+            for _ in range(_NEIGHBOURS):
+                other = self.space.draw(generator)
+                changed = {key for key in self.space.dimensions if generator.random() < 2 / len(self.space.dimensions)}
+                wanted = {key: (other if key in changed or key not in values else values).get(key) for key in other}
+                mixed_values: Values = {}
+                for key in self.space.dimensions:
+                    if self.space.applies(key, mixed_values):
+                        value = wanted.get(key, values.get(key))
+                        if value is None:
+                            break
+                        mixed_values[key] = value
+                else:
+                    found.append(mixed_values)
+        return found
+
+    def _first_possible(self, pool: Sequence[Values], trials: Sequence[Trial]) -> Proposal | None:
+        return next((proposal for values in pool if (proposal := self._possible(values))), None)
+
+    def _possible(self, values: Values) -> Proposal | None:
+        proposal = self._proposal(values)
+        try:
+            self.check(proposal.overrides)
+        except ValueError as error:
+            self.refusal = str(error)
+            self._impossible.add(proposal.key)
+            return None
+        return proposal
+
+    def _proposal(self, values: Values) -> Proposal:
+        return Proposal(
+            values=values,
+            distributions=self.space.distributions(values),
+            overrides=to_overrides(values),
+            sampler_state={},
+        )
+
+
+class _Speeds:
+    """Predicts the logarithm of images/s of configurations from those that were measured."""
+
+    def __init__(self, encoding: Encoding, measured: Sequence[Trial], fits: dict[str, Array]) -> None:
+        self._encoding = encoding
+        shown = measured[-_MOST_OBSERVATIONS:]
+        features, times = encoding(_values(shown)), np.zeros(len(shown))
+        self._model = Surrogate(features, times, _log_speed(shown), start=fits.get("speed"))
+        fits["speed"] = self._model.logs
+
+    def __call__(self, configurations: Sequence[Values]) -> Array:
+        if not configurations:
+            return np.zeros(0)
+        return self._model.predict(self._encoding(configurations), np.zeros(len(configurations)))[0]
+
+
+class _Accuracy:
+    """Predicts the logit of the accuracy of configurations after the last epoch."""
+
+    def __init__(
+        self, encoding: Encoding, trials: Sequence[Trial], last: int, smallest: float, fits: dict[str, Array]
+    ) -> None:
+        self._encoding = encoding
+        learned = [trial for trial in trials if trial.evaluation.epochs]
+        speed = _log_speed(learned)
+        self._slowest, self._range = float(speed.min()), float(max(np.ptp(speed), 1e-3))
+        rows = [(place, epoch) for place, trial in enumerate(learned) for epoch in _shown(trial.evaluation.epochs)]
+        rows = rows if len(rows) <= _MOST_OBSERVATIONS else _fewer(rows, learned)
+        places, epochs = np.array(rows).T
+        self._last = last
+        features = self._features(_values(learned), speed)
+        accuracy = [learned[place].evaluation.curve[epoch - 1].val_accuracy for place, epoch in rows]
+        targets = clipped_logit(accuracy, smallest)
+        self._model = Surrogate(features[places], self._times(epochs), targets, start=fits.get("accuracy"))
+        fits["accuracy"] = self._model.logs
+
+    def at_end(self, configurations: Sequence[Values], speed: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation."""
+        if not len(configurations):
+            return np.zeros(0), np.zeros(0)
+        return self._model.predict(self._features(configurations, speed), np.ones(len(configurations)))
+
+    def _features(self, configurations: Sequence[Values], speed: Array) -> Array:
+        """Speed says much about size, and so about accuracy."""
+        return np.column_stack([self._encoding(configurations), (speed - self._slowest) / self._range])
+
+    def _times(self, epochs: Array) -> Array:
+        times: Array = np.log1p(epochs) / np.log1p(self._last)
+        return times
+
+
+def _shown(trained: int) -> list[int]:
+    """Some epochs of a curve, and the last: neighbours tell the same."""
+    found, epoch = {trained}, 1.0
+    while epoch < trained:
+        found.add(round(epoch))
+        epoch *= _EPOCHS_SEEN
+    return sorted(found)
+
+
+def _fewer(rows: list[tuple[int, int]], trials: Sequence[Trial]) -> list[tuple[int, int]]:
+    """Of a long search, the last epoch of the front and of those behind it, as many as a model can take."""
+    left: list[int] = list(range(len(trials)))
+    order: list[int] = []
+    while left and len(order) < _MOST_OBSERVATIONS // 2:
+        members = {trial.number for trial in _front([trials[place] for place in left])}
+        order += [place for place in left if trials[place].number in members]
+        left = [place for place in left if trials[place].number not in members]
+    spread = np.linspace(0, len(left) - 1, min(len(left), _MOST_OBSERVATIONS // 4)).round().astype(int)
+    chosen = {*order[: _MOST_OBSERVATIONS // 2], *(left[index] for index in spread.tolist())}
+    ends = [(place, trials[place].evaluation.epochs) for place in sorted(chosen)]
+    others = [row for row in rows if row[0] in chosen and row not in ends]
+    return ends + others[: _MOST_OBSERVATIONS - len(ends)]
+
+
+def _front(trials: Sequence[Trial]) -> list[Trial]:
+    """Those whose accuracy so far nobody beats at the same speed."""
+    points = np.array([[-(trial.accuracy or 0.0), -(trial.throughput or 0.0)] for trial in trials])
+    return [trial for trial, best in zip(trials, non_dominated(points), strict=True) if best]
+
+
+def _values(trials: Sequence[Trial]) -> list[Values]:
+    return [dict(trial.proposal.values) for trial in trials]
+
+
+def _log_speed(trials: Sequence[Trial]) -> Array:
+    speeds: Array = np.log(np.array([trial.throughput or 1.0 for trial in trials], float))
+    return speeds
