@@ -24,6 +24,7 @@ from explore.search.study import Proposal, Trial, create_study
 from explore.search.worker import Stopped, Worker
 
 _LAUNCH_SECONDS = 0.1  # of a process for each piece of training
+_WAIT_SECONDS = 1.0
 
 
 class Clock:
@@ -105,6 +106,7 @@ def replay(
                 evaluate=lookup,
                 target=len(table.overrides),
                 output=Path(),
+                wait=lambda: clock.sleep(_WAIT_SECONDS),
                 stop=lambda: enough(lookup.finishes),
             ).run()
         clock.leave()

@@ -178,7 +178,7 @@ def test_the_successor_takes_the_folder_and_only_one_may_succeed() -> None:
     [again] = study.interrupted()
     third = study.claim(again.proposal, command="", target=1, continues=again)
     assert third is not None
-    assert (third.folder, third.continues) == (first.folder, second.number)
+    assert (third.folder, third.continues) == (first.folder, second.row)
 
 
 CLAIM_AND_SLEEP = """
@@ -214,7 +214,7 @@ def test_the_trial_of_a_killed_worker_is_found_and_its_late_end_does_not_count(t
     assert not study.finish(trial, complete())
     with pytest.raises(UpdateFinishedTrialError):
         study.beat(trial)
-    assert [t.status for t in opened(tmp_path).trials()] == [INTERRUPTED, RUNNING]
+    assert [t.status for t in opened(tmp_path).trials()] == [RUNNING]
 
 
 def test_the_trial_of_this_process_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

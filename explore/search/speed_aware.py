@@ -68,15 +68,14 @@ class SpeedAware:
         """As `Scheduler`."""
         waiting = [trial for trial in trials if trial.status == STOPPED and not trial.given_up]
         generator = np.random.default_rng(mixed(self.seed, len(trials), sum(one.evaluation.epochs for one in trials)))
-        begun = [trial for trial in waiting if not trial.evaluation.epochs]
-        if sum(trial.evaluation.epochs > 0 or trial.status == RUNNING for trial in trials) < self.startup:
-            if begun:
-                return self.resume(begun[0])
-            if room and (proposal := self._first_possible(self._pool(trials, generator), trials)):
-                return Step(proposal, 0)
         learned = [trial for trial in trials if trial.evaluation.epochs]
+        if not learned or len(learned) + sum(trial.status == RUNNING for trial in trials) < self.startup:
+            if measured := [trial for trial in waiting if not trial.evaluation.epochs]:
+                return self.resume(measured[0])
+            if room and (proposal := self._first_possible(self._pool(trials, generator))):
+                return Step(proposal, 0)
         if not learned:
-            return self.resume(waiting[0]) if waiting else None
+            return None
         return self._most_promising(trials, waiting, self._pool(trials, generator) if room else [])
 
     def resume(self, trial: Trial) -> Step:
@@ -137,7 +136,7 @@ class SpeedAware:
                     found.append(mixed_values)
         return found
 
-    def _first_possible(self, pool: Sequence[Values], trials: Sequence[Trial]) -> Proposal | None:
+    def _first_possible(self, pool: Sequence[Values]) -> Proposal | None:
         return next((proposal for values in pool if (proposal := self._possible(values))), None)
 
     def _possible(self, values: Values) -> Proposal | None:

@@ -17,6 +17,7 @@ from explore.search.study import HEARTBEAT_SECONDS, Study, Trial
 
 CommandLine = Callable[[list[str]], str]
 _RECORD_SECONDS = 1.0  # between two records of the epochs of a running trial
+_WAIT_SECONDS = 0.5
 
 
 class Observer(Protocol):
@@ -42,7 +43,8 @@ class Worker:
 
     `scheduler` decides what it does next. `command_line(overrides)` writes the command that repeats a trial. `output`
     is the folder of the study. `turn` is held while a trial is proposed and claimed: workers that share it never
-    propose the same. `stop` says when to leave.
+    propose the same. `stop` says when to leave, and `wait` passes the time while
+    others may yet leave something to do.
     """
 
     study: Study
@@ -54,6 +56,7 @@ class Worker:
     observer: Observer | None = None
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
     stop: Callable[[], bool] = lambda: False
+    wait: Callable[[], None] = lambda: time.sleep(_WAIT_SECONDS)
     _current: Trial | None = field(default=None, init=False)
     _last_beat: float = field(default=0.0, init=False)
     _last_record: float = field(default=0.0, init=False)
@@ -68,10 +71,13 @@ class Worker:
             self.check_in()
             with self.turn():
                 taken = self._next()
-            if taken is None:
+            if taken:
+                self._evaluate(*taken)
+                count += 1
+            elif any(trial.status == RUNNING for trial in self.study.trials()):
+                self.wait()  # what others find out may leave something to do
+            else:
                 return count
-            self._evaluate(*taken)
-            count += 1
 
     def check_in(self) -> None:
         """Tell the study now and then that the current trial is in good hands; raises Stopped when told to leave."""

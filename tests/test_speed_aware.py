@@ -1,0 +1,168 @@
+"""The search that knows speed proposes nothing twice and nothing impossible, trains nobody that cannot reach the front,
+counts what others are training, ends by itself, and finds a front with fewer epochs than chance."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filled_studies import cost
+from optuna.storages import InMemoryStorage
+from test_stopping import curve
+
+from explore.evaluation import COMPLETE, RUNNING, STOPPED, Evaluation, Report
+from explore.search.encoding import Encoding
+from explore.search.improvement import expected_gain
+from explore.search.space import Space, parse_space
+from explore.search.speed_aware import SpeedAware
+from explore.search.study import Study, Trial, create_study
+from explore.search.worker import Worker
+
+SPACE = {
+    "width": "choice(8, 16, 32, 64, 128)",
+    "depth": "range(1, 9)",
+    "mixing": "choice(mlp, shift, none)",
+    "mixing.size": "choice(3, 5)",
+    "lr": "tag(log, interval(1e-3, 1e-1))",
+}
+RUNGS = (1, 3, 9)
+
+
+def space() -> Space:
+    return parse_space(SPACE, lambda key, values: key != "mixing.size" or values.get("mixing") == "shift")
+
+
+def trained(overrides: Sequence[str], epochs: int) -> Evaluation:
+    """Wide and deep is accurate, slow, and slow to learn."""
+    values = dict(one.split("=") for one in overrides)
+    size = np.log2(float(values["width"])) * float(values["depth"]) ** 0.5
+    best = 1 - 0.5 * np.exp(-size / 8) - 0.2 * (values["mixing"] == "none")
+    found = [best * (1 - np.exp(-epoch / (1 + size / 8))) for epoch in range(1, epochs + 1)]
+    status = COMPLETE if epochs == RUNGS[-1] else STOPPED
+    return Evaluation(status=status, cost=cost(1e5 / size**2), curve=curve(*found))
+
+
+class Trainings:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        self.seen.append((str(overrides), until))
+        return trained(overrides, until)
+
+
+def scheduler(**more: object) -> SpeedAware:
+    given = {"classes": 10, "smallest": 1e-3, "startup": 4} | more
+    return SpeedAware(space=space(), rungs=RUNGS, **given)  # type: ignore[arg-type]
+
+
+def searched(target: int, **more: object) -> tuple[Study, Trainings]:
+    study, trainings = create_study(InMemoryStorage(), "aware", SPACE), Trainings()
+    worker = Worker(
+        study=study, scheduler=scheduler(**more), evaluate=trainings, target=target, output=Path("out"), wait=lambda: None
+    )
+    worker.run()
+    return study, trainings
+
+
+def hypervolume(trials: Sequence[Trial]) -> float:
+    from explore.search.front import hypervolume as area
+    from explore.search.front import losses
+
+    complete = [one for one in trials if one.status == COMPLETE]
+    return area(losses([one.accuracy or 0 for one in complete], [one.throughput or 1 for one in complete]), (0.9, -5.0))
+
+
+def test_a_candidate_is_measured_then_trained_from_rung_to_rung() -> None:
+    study, trainings = searched(16, tolerance=1e-3)
+    for name in {name for name, _ in trainings.seen}:
+        steps = [until for other, until in trainings.seen if other == name]
+        assert steps == [0, *RUNGS][: len(steps)]
+    trials = study.trials()
+    assert len({one.proposal.key for one in trials}) == len(trials) == 16
+    assert {COMPLETE, STOPPED} == {one.status for one in trials}
+
+
+def test_the_front_is_found_with_fewer_epochs_than_by_chance() -> None:
+    study, _ = searched(24)
+    spent = sum(one.evaluation.epochs for one in study.trials())
+    generator, chance = np.random.default_rng(0), []
+    for _ in range(20):
+        drawn = [space().draw(generator) for _ in range(-(-spent // RUNGS[-1]))]
+        rows = [trained([f"{key}={value}" for key, value in values.items()], RUNGS[-1]) for values in drawn]
+        losses_of = [(1 - (row.accuracy or 0), -np.log(row.cost.throughput.images_per_second)) for row in rows]  # type: ignore[union-attr]
+        from explore.search.front import hypervolume as area
+
+        chance.append(area(losses_of, (0.9, -5.0)))
+    assert hypervolume(study.trials()) > np.median(chance)
+
+
+def test_the_impossible_is_never_proposed() -> None:
+    def check(overrides: Sequence[str]) -> None:
+        if "mixing=none" in overrides:
+            raise ValueError("mixing must not be none")
+
+    study, _ = searched(12, check=check)
+    assert "none" not in {one.proposal.values["mixing"] for one in study.trials()}
+
+
+def test_the_search_ends_by_itself_when_nothing_is_worth_its_training() -> None:
+    study, _ = searched(400, fewest=8, tolerance=0.02)
+    assert 8 <= len(study.trials()) < 100
+
+
+def test_a_speed_that_is_asked_for_focuses_the_search() -> None:
+    fast, _ = searched(16, least_throughput=3000.0)
+    anyhow, _ = searched(16)
+
+    def share(study: Study) -> float:
+        learned = [one for one in study.trials() if one.evaluation.epochs]
+        return float(np.mean([(one.throughput or 0) >= 3000 for one in learned[4:]]))
+
+    assert share(fast) == 1.0
+    assert share(anyhow) < 1.0
+
+
+def test_what_others_train_is_not_begun_again() -> None:
+    study = create_study(InMemoryStorage(), "aware", SPACE)
+    ours = scheduler()
+    keys = []
+    for _ in range(6):
+        step = ours.next(study.trials(), room=True)
+        assert step is not None
+        assert study.claim(step.proposal, command="", target=99, continues=step.continues)
+        keys.append(step.proposal.key)
+    assert len(set(keys)) == 6
+    assert {one.status for one in study.trials()} == {RUNNING}
+
+
+def test_nothing_is_done_without_room_and_without_anybody_who_waits() -> None:
+    assert scheduler().next([], room=False) is None
+
+
+def test_the_gain_is_the_hypervolume_that_is_added() -> None:
+    from explore.search.front import hypervolume as area
+
+    front = np.array([0.5, 0.8]), np.array([5.0, 3.0])
+    sure = np.full(3, 1e-9)
+    accuracy, speed = np.array([0.9, 0.6, 0.4]), np.array([2.0, 4.0, 4.5])
+    gain = expected_gain(np.log(accuracy / (1 - accuracy)), sure, speed, front, worst=(0.1, 1.0), smallest=1e-3)
+
+    def on(scale, one: int | None) -> float:  # type: ignore[no-untyped-def]
+        rows = [*zip(*front, strict=True), *([(accuracy[one], speed[one])] if one is not None else [])]
+        return area([(-scale(a), -s) for a, s in rows], (-scale(0.1), -1.0))
+
+    for one in range(3):
+        shares = [on(scale, one) / on(scale, None) - 1 for scale in (float, lambda a: -np.log(1 - a))]
+        assert gain[one] == pytest.approx(np.mean(shares), abs=1e-6)
+    assert gain[2] == pytest.approx(0, abs=1e-9)
+
+
+def test_every_configuration_has_a_row_from_0_to_1_and_names_have_no_order() -> None:
+    generator = np.random.default_rng(0)
+    drawn = [space().draw(generator) for _ in range(200)]
+    rows = Encoding(space())(drawn)
+    assert rows.shape == (200, 1 + 1 + 3 + 1 + 1)
+    assert ((rows >= 0) & (rows <= 1)).all()
+    assert len({tuple(row) for row in rows.tolist()}) == len({str(values) for values in drawn})
+    assert all(("mixing.size" in values) == (values["mixing"] == "shift") for values in drawn)

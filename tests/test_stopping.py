@@ -1,0 +1,175 @@
+"""At a rung the best third of each speed goes on, however many are there and in whatever order they came; what waits
+is never lost, and what was trained is never trained again."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filled_studies import TEMPLATE, cost
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
+
+from explore.evaluation import COMPLETE, RUNNING, STOPPED, Epoch, Evaluation, Report
+from explore.search.options import Stopping
+from explore.search.proposals import Proposer
+from explore.search.schedule import Rungs
+from explore.search.space import parse_space
+from explore.search.stopping import promotable, ranked
+from explore.search.study import Study, Trial, create_study
+from explore.search.worker import Worker
+
+RUNGS = (1, 3, 9)
+points = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=40)
+
+
+def curve(*accuracies: float) -> tuple[Epoch, ...]:
+    return tuple(
+        Epoch(epoch=epoch, train_loss=1, val_loss=1, val_accuracy=one, lr=1e-3, seconds=1.0)
+        for epoch, one in enumerate(accuracies, 1)
+    )
+
+
+def trial(number: int, speed: float, *accuracies: float, status: str = STOPPED, given_up: bool = False) -> Trial:
+    evaluation = Evaluation(status=status, cost=cost(speed), curve=curve(*accuracies))
+    return replace(TEMPLATE, number=number, evaluation=evaluation, given_up=given_up)
+
+
+@given(points, st.integers(2, 4))
+def test_a_third_of_the_neighbours_goes_on(found: list[tuple[int, int]], eta: int) -> None:
+    ranks = ranked([one[0] / 50 for one in found], [float(one[1]) for one in found], eta)
+    assert ((ranks >= 0) & (ranks <= 1)).all()
+    if len(found) < eta:
+        assert (ranks == 1).all()
+    elif len(found) <= 3 * eta + 1:  # all are neighbours of each other
+        assert (ranks < 1 / eta).sum() == -(-len(found) // eta)
+
+
+@given(points, st.randoms())
+def test_the_order_of_arrival_does_not_matter(found: list[tuple[int, int]], random) -> None:
+    unique = list({speed: (accuracy, speed) for accuracy, speed in found}.values())
+    mixed = random.sample(unique, len(unique))
+
+    def rank_of(rows: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+        ranks = ranked([one[0] / 50 for one in rows], [float(one[1]) for one in rows], 3)
+        return dict(zip(rows, ranks.tolist(), strict=True))
+
+    before, after = rank_of(unique), rank_of(mixed)
+    # Equal accuracies at neighbouring speeds may change places among themselves, never with another.
+    assert sorted(before.values()) == sorted(after.values())
+
+
+def test_who_is_beaten_at_its_own_speed_waits() -> None:
+    slow = [(0.9, 100.0), (0.5, 101.0), (0.4, 102.0), (0.3, 103.0)]
+    fast = [(0.2, 1000.0), (0.1, 1001.0), (0.1, 1002.0), (0.1, 1003.0)]
+    far = [(0.3 + 0.01 * place, 10.0 + place) for place in range(8)]
+    rows = [*slow, *fast, *far]
+    ranks = ranked([one[0] for one in rows], [one[1] for one in rows], 2)
+    goes_on = {rows[place] for place in np.flatnonzero(ranks < 1 / 2)}
+    assert (0.9, 100.0) in goes_on
+    assert (0.2, 1000.0) in goes_on  # less accurate than all slow ones, and the best of its speed
+    assert (0.3, 103.0) not in goes_on
+
+
+def test_the_highest_rung_comes_first_and_only_who_waits_there() -> None:
+    trials = [
+        trial(0, 100.0, 0.5),
+        trial(1, 110.0, 0.6),
+        trial(2, 120.0, 0.7, 0.7, 0.8),
+        trial(3, 130.0, 0.6, 0.7, 0.7),
+        trial(4, 140.0, 0.6, 0.7, 0.6, status=RUNNING),
+    ]
+    assert [one.number for one in promotable(trials, RUNGS, 3)] == [2]
+    gone = [*trials[:2], trial(2, 120.0, 0.7, 0.7, 0.8, given_up=True), *trials[3:]]
+    assert [one.number for one in promotable(gone, RUNGS, 3)] == []
+
+
+def test_a_stopped_decision_is_taken_back_when_others_turn_out_worse() -> None:
+    first, second, third = trial(0, 100.0, 0.5), trial(1, 100.0, 0.6), trial(2, 100.0, 0.4)
+    assert promotable([first], RUNGS, 3) == []
+    assert [one.number for one in promotable([first, second, third], RUNGS, 3)] == [1]
+    more = [trial(number, 100.0, 0.3) for number in range(3, 6)]
+    went_on = trial(1, 100.0, 0.6, 0.6, 0.6)
+    assert [one.number for one in promotable([first, went_on, third, *more], RUNGS, 3)] == [0]
+
+
+def test_rungs() -> None:
+    assert Stopping().rungs(27) == (1, 3, 9, 27)
+    assert Stopping().rungs(20) == (1, 3, 9, 20)
+    assert Stopping(min_epochs=5, eta=2).rungs(12) == (5, 10, 12)
+    assert Stopping(rule="off").rungs(27) == (27,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rule": "maybe"}, "stopping.rule must be one of rungs, off, got 'maybe'"),
+        ({"eta": 1}, "stopping.eta must be at least 2, got 1"),
+        ({"min_epochs": 0}, "stopping.min_epochs must be at least 1, got 0"),
+        ({"disk": -1.0}, "stopping.disk must be at least 0, got -1.0"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Stopping(**change).check()  # type: ignore[arg-type]
+
+
+class Trainings:
+    """What training would find, and a note of every epoch that was trained."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[str, int]] = []
+        self.folders: dict[str, set[Path]] = {}
+
+    def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        name, width = str(overrides), int(overrides[0].partition("=")[2])
+        before = max((epoch for other, epoch in self.epochs if other == name), default=0)
+        self.epochs += [(name, epoch) for epoch in range(before + 1, until + 1)]
+        self.folders.setdefault(name, set()).add(folder)
+        found = curve(*((1 - 1 / epoch) * width / 20 for epoch in range(1, until + 1)))
+        status = COMPLETE if until == RUNGS[-1] else STOPPED
+        return Evaluation(status=status, cost=cost(1000 / width), curve=found, seconds={"train": until - before})
+
+
+def searched(target: int) -> tuple[Study, Trainings]:
+    space = {"width": "range(1, 19)"}
+    study, trainings = create_study(InMemoryStorage(), "rungs", space), Trainings()
+    proposer = Proposer(space=parse_space(space), sampler="random", seed=1)
+    scheduler = Rungs(proposer, RUNGS, eta=3)
+    Worker(study=study, scheduler=scheduler, evaluate=trainings, target=target, output=Path("out")).run()
+    return study, trainings
+
+
+def test_nothing_is_trained_twice_and_a_candidate_keeps_its_number_folder_and_seconds() -> None:
+    study, trainings = searched(18)
+    trials = study.trials()
+    assert len(set(trainings.epochs)) == len(trainings.epochs)
+    assert all(len(folders) == 1 for folders in trainings.folders.values())
+    assert len(trials) == len({one.number for one in trials}) == len({one.proposal.key for one in trials}) == 18
+    assert {one.status for one in trials} == {COMPLETE, STOPPED}
+    assert all(one.evaluation.epochs in RUNGS for one in trials)
+    assert all(one.evaluation.seconds["train"] == one.evaluation.epochs for one in trials)
+    assert len(trainings.epochs) == sum(one.evaluation.epochs for one in trials) < 18 * RUNGS[-1] / 2
+    assert promotable(trials, RUNGS, 3) == []
+    went_on = [one for one in trials if one.row != one.number]
+    assert went_on
+    assert all(one.folder == f"trials/{one.number:04d}" for one in went_on)
+
+
+def test_two_workers_never_go_on_with_the_same() -> None:
+    study, _ = searched(1)
+    [waiting] = study.trials()
+    first = study.claim(waiting.proposal, command="", target=1, continues=waiting)
+    second = study.claim(waiting.proposal, command="", target=1, continues=waiting)
+    assert first is not None
+    assert second is None
+    assert [one.row for one in study.trials()] == [first.row]
+
+
+def test_what_was_given_up_is_remembered() -> None:
+    study, _ = searched(1)
+    [waiting] = study.trials()
+    study.give_up(waiting)
+    assert [one.given_up for one in study.trials()] == [True]

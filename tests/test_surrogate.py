@@ -1,0 +1,57 @@
+"""The gradient of the Gaussian process is that of its loss, what it learned it predicts, and where it knows nothing it
+says so."""
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from explore.search.surrogate import Surrogate, clipped_logit
+
+GENERATOR = np.random.default_rng(0)
+FEATURES, TIMES = GENERATOR.random((60, 3)), GENERATOR.random(60)
+
+
+def truth(features: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return 10 + np.sin(3 * features[:, 0]) + times * features[:, 1]
+
+
+def model(noise: float = 0.05) -> Surrogate:
+    targets = truth(FEATURES, TIMES) + noise * np.random.default_rng(1).normal(size=60)
+    return Surrogate(FEATURES, TIMES, targets)
+
+
+def test_the_gradient_is_that_of_the_loss() -> None:
+    fitted = model()
+    logs = fitted.logs + 0.3 * np.random.default_rng(2).normal(size=len(fitted.logs))
+    numeric = approx_fprime(logs, lambda one: fitted._loss(one)[0], 1e-6)
+    np.testing.assert_allclose(fitted._loss(logs)[1], numeric, rtol=1e-3, atol=1e-3)
+
+
+def test_what_was_learned_is_predicted() -> None:
+    features, times = GENERATOR.random((200, 3)), GENERATOR.random(200)
+    mean, deviation = model().predict(features, times)
+    off = (mean - truth(features, times)) / deviation
+    assert np.sqrt(np.mean((mean - truth(features, times)) ** 2)) < 0.1
+    assert np.mean(np.abs(off) < 2) > 0.8
+    assert model().noise == pytest.approx(0.05, rel=0.6)
+
+
+def test_far_away_it_is_unsure() -> None:
+    _, near = model().predict(FEATURES[:1], TIMES[:1])
+    _, far = model().predict(np.full((1, 3), 9.0), TIMES[:1])
+    assert far[0] > 3 * near[0]
+
+
+def test_an_earlier_fit_leads_to_the_same() -> None:
+    first = model()
+    again = Surrogate(FEATURES, TIMES, truth(FEATURES, TIMES), start=first.logs)
+    np.testing.assert_allclose(again.predict(FEATURES, TIMES)[0], truth(FEATURES, TIMES), atol=0.05)
+
+
+def test_equal_targets_are_no_fault() -> None:
+    mean, _ = Surrogate(FEATURES, TIMES, np.full(60, 0.3)).predict(FEATURES, TIMES)
+    np.testing.assert_allclose(mean, 0.3, atol=1e-6)
+
+
+def test_the_logit_stays_finite() -> None:
+    np.testing.assert_allclose(clipped_logit([0.0, 0.5, 1.0], 0.01), [-np.log(99), 0, np.log(99)])
