@@ -20,10 +20,11 @@ from explore.candidate import build
 from explore.cluster.isolation import Isolated
 from explore.config import compose, has_option, vary
 from explore.cost.measure import measure_cost
+from explore.cost.record import Cost
 from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.definition import definition
-from explore.evaluation import RUNNING, Evaluation, Report
+from explore.evaluation import RUNNING, Epoch, Evaluation, Report
 from explore.evaluator import TrainingEvaluator
 from explore.reporting.page import write_report
 from explore.reporting.tables import hypervolume_history, trial_rows
@@ -172,7 +173,8 @@ def _search(study: Study, proposer: Proposer, tracker: Tracker, clock: Clock) ->
             study.finish(trial, ended)
         with clock.part("log"):
             tracker.begin(trial)
-            for item in (ended.cost, *ended.curve):
+            items: list[Cost | Epoch] = [ended.cost, *ended.curve]
+            for item in items:
                 tracker.report(item)
             tracker.end(trial, ended)
 
@@ -212,5 +214,5 @@ def _fit(config: Config, dataset: Dataset, folder: Path, epochs: int, rung: int)
     fit(network, batches(), batches(), recipe, folder, lambda record: None)
 
 
-def _ignore(item: object) -> None:
+def _ignore(item: Cost | Epoch) -> None:
     pass

@@ -14,7 +14,7 @@ from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, in_turn
 from explore.config import compose, has_option, vary
 from explore.data.dataset import load
-from explore.evaluation import COMPLETE
+from explore.evaluation import COMPLETE, STOPPED
 from explore.evaluator import TrainingEvaluator, train
 from explore.plan import Plan, scheduler
 from explore.reporting.page import write_report
@@ -44,12 +44,13 @@ def search(plan: Plan, study: Study, view: View) -> int:
 def _work(plan: Plan, study: Study, stop: Callable[[], bool]) -> None:
     """What a worker does; all share `study`, because reading a long one takes seconds."""
     config = compose(plan.base)
-    tracker = Tracker(plan.tracking, plan.study, plan.output)
+    tracker = Tracker(plan.tracking, plan.study, plan.output, whole=len(plan.rungs) > 1)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
 
+    decides = scheduler(plan, space, load(config.data))
     worker = Worker(
         study=study,
-        scheduler=scheduler(plan, space, load(config.data)),
+        scheduler=decides,
         evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in())),
         target=plan.trials,
         output=plan.output,
@@ -60,6 +61,8 @@ def _work(plan: Plan, study: Study, stop: Callable[[], bool]) -> None:
     )
     with suppress(Stopped):
         worker.run()
+    if decides.ended:
+        study.note("ended", decides.ended)
 
 
 def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
@@ -70,13 +73,11 @@ def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
 
 
 def _follow(plan: Plan, study: Study, view: View) -> None:
-    """Keep workers at work until the study is full; those that died are replaced a few times."""
+    """Keep workers at work until nothing is left to do; those that died are replaced a few times."""
+    study.note("ended", "")
     replacements = _REPLACEMENTS * plan.workers
     while True:
-        missing = plan.trials - len(finished(study.trials()))
-        if missing <= 0:
-            return
-        crew = Crew(partial(_work, plan, study), min(plan.workers, missing))
+        crew = Crew(partial(_work, plan, study), plan.workers)
         try:
             while crew.working():
                 view.update(study.trials())
@@ -103,11 +104,23 @@ def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int
     if not interrupted:
         rows = trial_rows(trials, tests(study)).astype(object).where(lambda frame: frame.notna(), None)
         tracker = Tracker(plan.tracking, plan.study, plan.output)
+        _track_stopped(tracker, study, trials)
         tracker.study_run(rows.to_dict("records"), plan.output / "front.png", hypervolume_history(trials))
-    view.conclude(trials, tests(study), report, go_on=plan.command if len(finished(trials)) < plan.trials else None)
+    unfinished = interrupted or (not study.notes.get("ended") and len(finished(trials)) < plan.trials)
+    go_on = plan.command if unfinished else None
+    view.conclude(trials, tests(study), report, go_on=go_on)
     if interrupted:
         return 130
     return 0 if any(trial.status == COMPLETE for trial in trials) else 1
+
+
+def _track_stopped(tracker: Tracker, study: Study, trials: Sequence[Trial]) -> None:
+    """Write the runs of the candidates that were stopped, once: until now they might have gone on."""
+    written = set(study.notes.get("tracked", []))
+    stopped = [trial for trial in trials if trial.status == STOPPED and trial.row not in written]
+    for trial in stopped:
+        tracker.write(trial, trial.evaluation)
+    study.note("tracked", sorted(written | {trial.row for trial in stopped}))
 
 
 def _compare_speeds(plan: Plan, study: Study) -> None:

@@ -20,10 +20,12 @@ from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation
 from explore.schema import Config
-from explore.search.options import Stopping
+from explore.search.options import Search
 from explore.search.proposals import Proposer
+from explore.search.samplers import SAMPLERS, SPEED_AWARE
 from explore.search.schedule import Rungs, Scheduler
 from explore.search.space import Space, parse_space, to_overrides
+from explore.search.speed_aware import SpeedAware
 from explore.search.storage import find_study, hidden, open_storage
 from explore.search.study import Study, create_study, refuse_other_settings
 from explore.tracking import Tracking
@@ -46,12 +48,12 @@ class Plan:
     base: tuple[str, ...]
     space: dict[str, str]
     sampler: str
-    seed: int
-    startup: int
+    search: Search
+    least_throughput: float | None
     trials: int
     workers: int
-    stopping: Stopping
-    epochs: int
+    rungs: tuple[int, ...]
+    eta: int
     references: tuple[str, ...]
     tracking: Tracking
     definition: dict[str, Any]
@@ -70,6 +72,8 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
     config.tracking.check()
     config.stopping.check()
+    config.search.check()
+    one_of("sampler", config.sampler, SAMPLERS)
     if "training.epochs" in config.space:
         raise ValueError(
             "space.training.epochs cannot be a dimension: all candidates have the same, and their curves tell what "
@@ -95,12 +99,12 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         base=tuple(base),
         space=dict(config.space),
         sampler=config.sampler,
-        seed=config.search.seed,
-        startup=config.search.startup,
+        search=config.search,
+        least_throughput=config.limits.throughput,
         trials=config.trials,
         workers=workers,
-        stopping=config.stopping,
-        epochs=config.training.epochs,
+        rungs=config.stopping.rungs(config.training.epochs),
+        eta=config.stopping.eta,
         references=tuple(config.references),
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
@@ -112,8 +116,8 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
             "data": _facts(dataset),
         },
     )
-    first = proposer(plan, space, dataset)
-    if first.propose([]) is None:
+    first = scheduler(plan, space, dataset)
+    if first.next([], room=True) is None:
         raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}{_ADVICE}")
     if study := find_study(plan.url, plan.study):
         refuse_other_settings(study, plan.definition)
@@ -151,17 +155,27 @@ def study_url(config: Config) -> str:
 
 
 def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
-    """What decides what a worker does next."""
-    return Rungs(proposer(plan, space, dataset), plan.stopping.rungs(plan.epochs), plan.stopping.eta)
-
-
-def proposer(plan: Plan, space: Space, dataset: Dataset) -> Proposer:
-    """What proposes candidates: none that breaks a rule on these images."""
+    """What decides what a worker does next; it begins nothing that breaks a rule on these images."""
 
     def check(overrides: Sequence[str]) -> None:
         vary(plan.base, overrides).candidate.check(dataset)
 
-    return Proposer(space=space, sampler=plan.sampler, seed=plan.seed, startup=plan.startup, check=check)
+    search = plan.search
+    if plan.sampler == SPEED_AWARE:
+        return SpeedAware(
+            space=space,
+            rungs=plan.rungs,
+            classes=len(dataset.classes),
+            smallest=0.5 / len(dataset.validation),
+            seed=search.seed,
+            startup=search.startup,
+            check=check,
+            least_throughput=plan.least_throughput,
+            tolerance=search.tolerance,
+            fewest=search.fewest if search.stop == "auto" else None,
+        )
+    proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=search.startup, check=check)
+    return Rungs(proposer, plan.rungs, plan.eta)
 
 
 def _checked_space(config: Config, base: Sequence[str]) -> Space:

@@ -37,7 +37,7 @@ class Config:
     outputs: str = "outputs"  # folder of all results
     trials: int = 24  # finished trials of the whole study, however often it is restarted
     workers: int | None = None  # processes that evaluate trials; null = one per GPU, or per core without one
-    sampler: str = "tpe"
+    sampler: str = "speed_aware"  # speed_aware | tpe | gp | nsga2 | nsga3 | random | grid
     format: str = "text"  # text for people, json for machines
     throughput: bool = True  # measure speed; off = count only
     references: list[str] = field(default_factory=lambda: ["vit_ti16", "mixer_s16"])  # published, timed for the report

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from explore.cost.record import Cost
-from explore.evaluation import FAILED, Epoch, Evaluation
+from explore.evaluation import FAILED, INTERRUPTED, STOPPED, Epoch, Evaluation
 from explore.search.study import Trial
 
 MODES = ("offline", "online", "disabled")
@@ -59,17 +59,32 @@ def _forgiving(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class Tracker:
-    """Writes the trials of a study as runs of one group, below `folder`/wandb."""
+    """Writes the trials of a study as runs of one group, below `folder`/wandb.
 
-    def __init__(self, options: Tracking, study: str, folder: Path) -> None:
+    A run offline cannot be gone on with: where trials are stopped and go on, each is written `whole`, at its end.
+    """
+
+    def __init__(self, options: Tracking, study: str, folder: Path, *, whole: bool = False) -> None:
         self.options = options
         self.study = study
         self.folder = folder
+        self.whole = whole
         self.broken = False
         self._run: Any = None
 
     def begin(self, trial: Trial) -> None:
         """Open the run of a trial, with its sampled values as configuration."""
+        if not self.whole:
+            self._open(trial)
+
+    def write(self, trial: Trial, evaluation: Evaluation) -> None:
+        """Write the run of a trial that has ended."""
+        self._open(trial)
+        for item in (*([evaluation.cost] if evaluation.cost else []), *evaluation.curve):
+            self._log(item)
+        self.close(evaluation, self.folder / trial.folder / "config.yaml")
+
+    def _open(self, trial: Trial) -> None:
         config = {**trial.proposal.values, "command": trial.command, "trial": trial.number}
         self.open(f"trial-{trial.number:04d}", "trial", config, _tags(trial.proposal.values))
 
@@ -78,9 +93,13 @@ class Tracker:
         """Open a run."""
         self._run = self._init(name, job_type, config, tags)
 
-    @_forgiving
     def report(self, item: Cost | Epoch) -> None:
         """Log the cost once, or an epoch of the learning curve."""
+        if not self.whole:
+            self._log(item)
+
+    @_forgiving
+    def _log(self, item: Cost | Epoch) -> None:
         if isinstance(item, Cost):
             self._run.summary.update({"cost": item.to_dict()})
         else:
@@ -88,6 +107,10 @@ class Tracker:
 
     def end(self, trial: Trial, evaluation: Evaluation) -> None:
         """Close the run of a trial."""
+        if self.whole:
+            if evaluation.status not in (STOPPED, INTERRUPTED):
+                self.write(trial, evaluation)
+            return
         self.close(evaluation, self.folder / trial.folder / "config.yaml")
 
     @_forgiving

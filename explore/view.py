@@ -15,12 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING
+from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING, STOPPED
 from explore.reporting.tables import hypervolume_history
-from explore.search.study import FINISHED, Trial, finished, front
+from explore.search.study import Trial, finished, front
 
 _ROWS = 12
-_COLOURS = {COMPLETE: "green", RUNNING: "cyan", FAILED: "red", "diverged": "red", "refused": "yellow"}
+_COLOURS = {COMPLETE: "green", RUNNING: "cyan", STOPPED: "blue", FAILED: "red", "diverged": "red", "refused": "yellow"}
 
 
 class View(Protocol):
@@ -51,8 +51,7 @@ class PlainView:
         self.study = study
         self.target = target
         self.stream = sys.stdout
-        self._shown: set[int] | None = None
-        self._finished = 0
+        self._shown: set[int] | None = None  # rows: a trial that was stopped and went on ends more than once
 
     def __enter__(self) -> Self:
         return self
@@ -62,18 +61,17 @@ class PlainView:
 
     def update(self, trials: Sequence[Trial]) -> None:
         """Print the trials that have ended since the last time."""
-        ended = [trial for trial in trials if trial.status != RUNNING]
+        ended = [trial for trial in trials if trial.status != RUNNING and not _measured_only(trial)]
+        done = len(finished(trials))
         if self._shown is None:
-            self._shown = {trial.number for trial in ended}
-            self._finished = len(finished(trials))
-            if self._finished:
-                words = f"{self._finished} of {self.target} trials are finished, going on"
+            self._shown = {trial.row for trial in ended}
+            if done:
+                words = f"{done} of {self.target} trials are finished, going on"
                 print(f"study {self.study}: {words}", file=self.stream)
         for trial in ended:
-            if trial.number not in self._shown:
-                self._shown.add(trial.number)
-                self._finished += trial.status in FINISHED
-                print(f"[{self._finished}/{self.target}] {_line(trial)}", file=self.stream, flush=True)
+            if trial.row not in self._shown:
+                self._shown.add(trial.row)
+                print(f"[{done}/{self.target}] {_line(trial)}", file=self.stream, flush=True)
 
     def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
         """Print the front with a command for each member."""
@@ -148,7 +146,7 @@ class LiveView:
 
     def _screen(self, trials: Sequence[Trial]) -> RenderableType:
         done = len(finished(trials))
-        if (ended := sum(trial.status != RUNNING for trial in trials)) != self._ended:
+        if (ended := sum(trial.row for trial in trials if trial.status != RUNNING)) != self._ended:
             self._ended = ended
             self._front = _front_table(trials, {}, title="Front so far")
             self._volume = (hypervolume_history(trials) or [0.0])[-1]
@@ -171,8 +169,15 @@ class LiveView:
         return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left"
 
 
+def _measured_only(trial: Trial) -> bool:
+    """Whether a trial only waits for its training: nothing to tell yet."""
+    return trial.status == STOPPED and not trial.evaluation.epochs
+
+
 def _line(trial: Trial) -> str:
     parts = [f"trial {trial.number:<3} {trial.status:9}"]
+    if trial.evaluation.epochs:
+        parts.append(f"{trial.evaluation.epochs:>3} epochs")
     if trial.accuracy is not None:
         parts.append(f"val {100 * trial.accuracy:5.1f} %")
     if trial.throughput is not None:
@@ -197,7 +202,7 @@ def _values(trial: Trial) -> str:
 
 def _counts(trials: Sequence[Trial]) -> str:
     statuses = [trial.status for trial in trials if trial.status != INTERRUPTED]
-    words = [(status, statuses.count(status)) for status in (RUNNING, "refused", "diverged", FAILED)]
+    words = [(status, statuses.count(status)) for status in (RUNNING, STOPPED, "refused", "diverged", FAILED)]
     return "  ".join(f"[{_COLOURS[status]}]{count} {status}[/]" for status, count in words if count)
 
 

@@ -12,6 +12,8 @@ from test_stopping import curve
 
 from explore.evaluation import COMPLETE, RUNNING, STOPPED, Evaluation, Report
 from explore.search.encoding import Encoding
+from explore.search.front import hypervolume as area
+from explore.search.front import losses
 from explore.search.improvement import expected_gain
 from explore.search.space import Space, parse_space
 from explore.search.speed_aware import SpeedAware
@@ -59,16 +61,18 @@ def scheduler(**more: object) -> SpeedAware:
 def searched(target: int, **more: object) -> tuple[Study, Trainings]:
     study, trainings = create_study(InMemoryStorage(), "aware", SPACE), Trainings()
     worker = Worker(
-        study=study, scheduler=scheduler(**more), evaluate=trainings, target=target, output=Path("out"), wait=lambda: None
+        study=study,
+        scheduler=scheduler(**more),
+        evaluate=trainings,
+        target=target,
+        output=Path("out"),
+        wait=lambda: None,
     )
     worker.run()
     return study, trainings
 
 
 def hypervolume(trials: Sequence[Trial]) -> float:
-    from explore.search.front import hypervolume as area
-    from explore.search.front import losses
-
     complete = [one for one in trials if one.status == COMPLETE]
     return area(losses([one.accuracy or 0 for one in complete], [one.throughput or 1 for one in complete]), (0.9, -5.0))
 
@@ -91,8 +95,6 @@ def test_the_front_is_found_with_fewer_epochs_than_by_chance() -> None:
         drawn = [space().draw(generator) for _ in range(-(-spent // RUNGS[-1]))]
         rows = [trained([f"{key}={value}" for key, value in values.items()], RUNGS[-1]) for values in drawn]
         losses_of = [(1 - (row.accuracy or 0), -np.log(row.cost.throughput.images_per_second)) for row in rows]  # type: ignore[union-attr]
-        from explore.search.front import hypervolume as area
-
         chance.append(area(losses_of, (0.9, -5.0)))
     assert hypervolume(study.trials()) > np.median(chance)
 
@@ -112,12 +114,12 @@ def test_the_search_ends_by_itself_when_nothing_is_worth_its_training() -> None:
 
 
 def test_a_speed_that_is_asked_for_focuses_the_search() -> None:
-    fast, _ = searched(16, least_throughput=3000.0)
+    fast, _ = searched(16, least_throughput=5000.0)
     anyhow, _ = searched(16)
 
     def share(study: Study) -> float:
         learned = [one for one in study.trials() if one.evaluation.epochs]
-        return float(np.mean([(one.throughput or 0) >= 3000 for one in learned[4:]]))
+        return float(np.mean([(one.throughput or 0) >= 5000 for one in learned[4:]]))
 
     assert share(fast) == 1.0
     assert share(anyhow) < 1.0
@@ -141,8 +143,6 @@ def test_nothing_is_done_without_room_and_without_anybody_who_waits() -> None:
 
 
 def test_the_gain_is_the_hypervolume_that_is_added() -> None:
-    from explore.search.front import hypervolume as area
-
     front = np.array([0.5, 0.8]), np.array([5.0, 3.0])
     sure = np.full(3, 1e-9)
     accuracy, speed = np.array([0.9, 0.6, 0.4]), np.array([2.0, 4.0, 4.5])

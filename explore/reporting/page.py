@@ -24,6 +24,7 @@ from explore.reporting.printed import write_front_png
 from explore.reporting.tables import dimensions, front_rows, hypervolume_history, trial_rows, write_tables
 from explore.search.predictability import speed_errors
 from explore.search.rivals import results
+from explore.search.savings import in_words, savings
 from explore.search.study import Study, Trial, front
 
 Write = Callable[[Any], str]
@@ -105,6 +106,7 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
         statuses=Counter(trial.status for trial in trials),
         protocols=style.protocols(complete),
         predictable=speed_errors(trials),
+        saved=in_words(saved) if (saved := savings(trials)) else None,
         unsettled=sum(speed.settled is False for speed in speeds),
         strangers=sorted({name for speed in speeds for name in speed.strangers}),
         tiles=_tiles(complete, tests, hypervolume_history(trials)),

@@ -33,6 +33,7 @@ def _random(seed: int, startup: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
+SPEED_AWARE = "speed_aware"  # our own, which decides more than a sampler does: see `speed_aware`
 # None: no sampler of Optuna's; the proposals walk through the grid of the space.
 SAMPLERS: dict[str, SamplerFactory | None] = {
     "nsga2": _nsga2,  # Deb et al. (2002); `startup` is its population
@@ -41,6 +42,7 @@ SAMPLERS: dict[str, SamplerFactory | None] = {
     "gp": _gp,  # Gaussian process with expected hypervolume improvement
     "random": _random,
     "grid": None,
+    SPEED_AWARE: None,
 }
 
 # What a sampler is shown of a long study, see `history`: the genetic ones their last generation, these so many trials,

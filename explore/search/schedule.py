@@ -11,15 +11,27 @@ from explore.search.study import Proposal, Trial
 
 @dataclass(frozen=True)
 class Step:
-    """Train the proposal until it has so many epochs; `continues` is the trial that had the ones before."""
+    """Train the proposal until it has so many epochs; `continues` is the trial that had the ones before.
+
+    `expected` is the accuracy that it will have after the last epoch, as far as somebody foresees that.
+    """
 
     proposal: Proposal
     until: int
     continues: Trial | None = None
+    expected: float | None = None
 
 
 class Scheduler(Protocol):
     """Decides from the trials of a study alone, so that any number of workers need nothing else in common."""
+
+    @property
+    def refusal(self) -> str:
+        """What was said last of a configuration that breaks a rule."""
+
+    @property
+    def ended(self) -> str:
+        """Why the search ended before it was full; empty where it did not."""
 
     def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
         """The next step; a new candidate only where there is room for one. None when nothing is left to do."""
@@ -38,6 +50,13 @@ class Rungs:
     proposer: Proposer
     rungs: Sequence[int]
     eta: int
+
+    ended = ""
+
+    @property
+    def refusal(self) -> str:
+        """As `Scheduler`."""
+        return self.proposer.refusal
 
     def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
         """As `Scheduler`."""

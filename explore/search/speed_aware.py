@@ -3,11 +3,11 @@
 Speed is measured before a candidate is trained, and predicted from those measured where it was not. Accuracy is a
 Gaussian process over configurations and epochs, see `surrogate`. Of all that could be done next, to go on with a
 candidate that waits at a rung or to begin another one, it does what promises the most hypervolume at the last epoch for
-a second of training until there. So a candidate is stopped when another one promises more, for as long as it does.
+what it costs to get there. So a candidate is stopped when another one promises more, for as long as it does.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 Pool = Callable[[np.random.Generator, Sequence[Values]], list[Values]]
 _DRAWN, _NEIGHBOURS = 400, 10  # configurations at random, and of each member of the front
 _MOST_OBSERVATIONS = 240
+_PATIENCE = 0.5  # 1 counts seconds of training and so begins at the fast end of a front, 0 counts epochs
 _EPOCHS_SEEN = 2.0  # epochs of a curve that are shown to the model are so many times apart
 
 
@@ -61,6 +62,7 @@ class SpeedAware:
     fewest: int | None = None
     pool: Pool | None = None
     refusal: str = field(default="", init=False)
+    ended: str = field(default="", init=False)
     _impossible: set[str] = field(default_factory=set, init=False)
     _fits: dict[str, Array] = field(default_factory=dict, init=False)  # hyperparameters of the last models
 
@@ -97,15 +99,20 @@ class SpeedAware:
         mean, deviation = model.at_end(values, speed)
         gain = expected_gain(mean, deviation, speed, front, worst=(1 / self.classes, slowest), smallest=self.smallest)
         trained = np.array([trial.evaluation.epochs for trial in waiting] + [0] * len(fresh))
-        score = gain / ((last - trained) * np.exp(-speed))
-        worth = self.fewest is None or len(trials) < self.fewest
+        score = gain / ((last - trained) * np.exp(-_PATIENCE * speed))
+        early = self.fewest is None or len(trials) < self.fewest
         for index in np.argsort(-score):
-            if gain[index] < self.tolerance and not (worth and index >= len(waiting)):
+            if gain[index] < self.tolerance and not (early and index >= len(waiting)):
                 continue
             if index < len(waiting):
-                return self.resume(waiting[index])
+                return replace(self.resume(waiting[index]), expected=float(expit(mean[index])))
             if proposal := self._possible(fresh[index - len(waiting)]):
                 return Step(proposal, 0)
+        if fresh:
+            self.ended = (
+                f"It ended after {len(trials)} candidates, because none was expected to add {self.tolerance:.1%} to "
+                "the hypervolume of the front."
+            )
         return None
 
     def _pool(self, trials: Sequence[Trial], generator: np.random.Generator) -> list[Values]:

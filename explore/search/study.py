@@ -37,7 +37,7 @@ from explore.evaluation import (
 from explore.search.front import losses, non_dominated
 
 OBJECTIVES = ("val_accuracy", "throughput")
-FINISHED = frozenset({COMPLETE, REFUSED, DIVERGED, FAILED})
+FINISHED = frozenset({COMPLETE, STOPPED, REFUSED, DIVERGED, FAILED})
 _WITHDRAWN = "withdrawn"
 _GIVEN_UP = "given_up:"
 _STATES = {COMPLETE: TrialState.COMPLETE, REFUSED: TrialState.PRUNED, STOPPED: TrialState.PRUNED}
@@ -90,6 +90,7 @@ class Trial:
     owner: Mapping[str, Any]
     heartbeat: float
     given_up: bool = False  # its checkpoint was removed: it cannot go on
+    expected: float | None = None  # accuracy after the last epoch, as a model foresaw it when it was last taken up
     alike: tuple[int, ...] = ()
 
     @cached_property
@@ -168,7 +169,15 @@ class Study:
             self._ended[frozen.number] = record
         return record
 
-    def claim(self, proposal: Proposal, *, command: str, target: int, continues: Trial | None = None) -> Trial | None:
+    def claim(
+        self,
+        proposal: Proposal,
+        *,
+        command: str,
+        target: int,
+        continues: Trial | None = None,
+        expected: float | None = None,
+    ) -> Trial | None:
         """Begin a trial of the proposal; None when the study has `target` trials already or another worker was faster.
 
         A trial that `continues` an interrupted or a stopped one takes over its number and folder, and so its last rung.
@@ -179,6 +188,7 @@ class Study:
             "command": command,
             "owner": _this_process(),
             "heartbeat": time.time(),
+            "expected": expected,
             "continues": continues.row if continues else None,
             "number": continues.number if continues else None,
             "folder": continues.folder if continues else None,
@@ -272,7 +282,7 @@ def study_names(storage: BaseStorage) -> list[str]:
 
 
 def finished(trials: Sequence[Trial]) -> list[Trial]:
-    """Those that have ended by themselves, well or not."""
+    """Those that have ended by themselves, well or not; of these the stopped ones may yet go on."""
     return [trial for trial in trials if trial.status in FINISHED]
 
 
@@ -307,6 +317,7 @@ def _read(frozen: FrozenTrial) -> Trial:
         continues=attributes.get("continues"),
         owner=attributes.get("owner", {}),
         heartbeat=attributes.get("heartbeat", 0.0),
+        expected=attributes.get("expected"),
     )
 
 

@@ -102,7 +102,13 @@ class Worker:
 
     def _claim(self, step: Step) -> tuple[Trial, Step] | None:
         command = self.command_line(list(step.proposal.overrides))
-        trial = self.study.claim(step.proposal, command=command, target=self.target, continues=step.continues)
+        trial = self.study.claim(
+            step.proposal,
+            command=command,
+            target=self.target,
+            continues=step.continues,
+            expected=step.expected,
+        )
         return (trial, step) if trial else None
 
     def _evaluate(self, trial: Trial, step: Step) -> None:

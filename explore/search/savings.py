@@ -1,0 +1,79 @@
+"""What early stopping saved, and how well the end of a training was foreseen."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from explore.evaluation import COMPLETE, STOPPED
+from explore.search.study import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Savings:
+    """What a search with rungs spent, and what the same candidates would have cost trained to the end.
+
+    Args:
+        epochs: trained.
+        epochs_saved: those not trained, of candidates that were stopped.
+        seconds_saved: the same in seconds, each candidate at its own seconds an epoch; of those that had an epoch.
+        stopped: how many candidates wait after each number of epochs; 0 were measured only.
+        foreseen: median distance between the accuracy that was expected when a candidate went on to its end and the one
+            it had there, as a fraction; None without such a prediction.
+        predictions: how many there were.
+    """
+
+    epochs: int
+    epochs_saved: int
+    seconds_saved: float
+    stopped: Mapping[int, int]
+    foreseen: float | None
+    predictions: int
+
+
+def savings(trials: Sequence[Trial]) -> Savings | None:
+    """What was saved in a study; None where nobody was stopped."""
+    stopped = [trial for trial in trials if trial.status == STOPPED]
+    whole = max((trial.evaluation.epochs for trial in trials if trial.status == COMPLETE), default=0)
+    if not stopped or not whole:
+        return None
+    off = [
+        abs(trial.expected - trial.accuracy)
+        for trial in trials
+        if trial.status == COMPLETE and trial.expected is not None and trial.accuracy is not None
+    ]
+    return Savings(
+        epochs=sum(trial.evaluation.epochs for trial in trials),
+        epochs_saved=sum(whole - trial.evaluation.epochs for trial in stopped),
+        seconds_saved=sum((whole - trial.evaluation.epochs) * _seconds_an_epoch(trial) for trial in stopped),
+        stopped=dict(sorted(Counter(trial.evaluation.epochs for trial in stopped).items())),
+        foreseen=float(np.median(off)) if off else None,
+        predictions=len(off),
+    )
+
+
+def in_words(saved: Savings) -> str:
+    """One sentence or two for people."""
+    total = saved.epochs + saved.epochs_saved
+    where = ", ".join(
+        f"{count} after {epochs} epoch{'s' * (epochs != 1)}" if epochs else f"{count} before training"
+        for epochs, count in saved.stopped.items()
+    )
+    words = f"{saved.epochs:,} of {total:,} epochs were trained, {saved.epochs_saved / total:.0%} saved"
+    words += f" (about {_duration(saved.seconds_saved)}); stopped: {where}."
+    if saved.foreseen is not None:
+        words += f" The final accuracy was foreseen within {100 * saved.foreseen:.1f} points at the median"
+        words += f" of {saved.predictions} candidates when their last stretch began."
+    return words
+
+
+def _seconds_an_epoch(trial: Trial) -> float:
+    curve = trial.evaluation.curve
+    return float(np.median([epoch.seconds for epoch in curve])) if curve else 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
