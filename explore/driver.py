@@ -54,6 +54,7 @@ def _work(plan: Plan, study: Study, stop: Callable[[], bool]) -> None:
         evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in())),
         target=plan.trials,
         output=plan.output,
+        disk=plan.disk,
         command_line=lambda overrides: command_line(plan.base, overrides),
         observer=tracker,
         turn=lambda: in_turn(plan.output / ".turn"),

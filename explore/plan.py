@@ -54,6 +54,7 @@ class Plan:
     workers: int
     rungs: tuple[int, ...]
     eta: int
+    disk: float
     references: tuple[str, ...]
     tracking: Tracking
     definition: dict[str, Any]
@@ -63,24 +64,7 @@ class Plan:
 
 def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     """Check all that can be checked before any work; raises ValueError and leaves the disk as it was."""
-    if not config.space:
-        raise ValueError("a search needs a space, got none; add +sweep=pareto, or one of your own in conf/sweep")
-    for name in ("trials", "workers"):
-        if getattr(config, name) is not None and getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if not config.throughput:
-        raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
-    config.tracking.check()
-    config.stopping.check()
-    config.search.check()
-    one_of("sampler", config.sampler, SAMPLERS)
-    if "training.epochs" in config.space:
-        raise ValueError(
-            "space.training.epochs cannot be a dimension: all candidates have the same, and their curves tell what "
-            "fewer would give; set training.epochs"
-        )
-    for name in config.references:
-        one_of("references", name, PUBLISHED)
+    _check_options(config)
     output = output_folder(config)
     url = study_url(config)
     _refuse_unwritable(output)
@@ -105,6 +89,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         workers=workers,
         rungs=config.stopping.rungs(config.training.epochs),
         eta=config.stopping.eta,
+        disk=1e9 * config.stopping.disk,
         references=tuple(config.references),
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
@@ -122,6 +107,28 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     if study := find_study(plan.url, plan.study):
         refuse_other_settings(study, plan.definition)
     return plan
+
+
+def _check_options(config: Config) -> None:
+    """Refuse what no search could be run with, whatever the images and the space."""
+    if not config.space:
+        raise ValueError("a search needs a space, got none; add +sweep=pareto, or one of your own in conf/sweep")
+    for name in ("trials", "workers"):
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if not config.throughput:
+        raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
+    config.tracking.check()
+    config.stopping.check()
+    config.search.check()
+    one_of("sampler", config.sampler, SAMPLERS)
+    if "training.epochs" in config.space:
+        raise ValueError(
+            "space.training.epochs cannot be a dimension: all candidates have the same, and their curves tell what "
+            "fewer would give; set training.epochs"
+        )
+    for name in config.references:
+        one_of("references", name, PUBLISHED)
 
 
 def begin(plan: Plan) -> Study:

@@ -259,6 +259,7 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "workers": "3",
         "sampler": "random",
         "search.seed": "5",
+        "stopping.rule": "off",
         "format": "json",
         "storage.url": "sqlite:///x",
         "tracking.mode": "disabled",

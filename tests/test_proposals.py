@@ -44,6 +44,7 @@ def trial(number: int, proposal: Proposal, status: str = COMPLETE) -> Trial:
     )
     return Trial(
         number=number,
+        row=number,
         trial_id=number,
         proposal=proposal,
         command="",

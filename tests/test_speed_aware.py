@@ -17,7 +17,7 @@ from explore.search.front import losses
 from explore.search.improvement import expected_gain
 from explore.search.space import Space, parse_space
 from explore.search.speed_aware import SpeedAware
-from explore.search.study import Study, Trial, create_study
+from explore.search.study import Study, Trial, candidates, create_study
 from explore.search.worker import Worker
 
 SPACE = {
@@ -60,14 +60,8 @@ def scheduler(**more: object) -> SpeedAware:
 
 def searched(target: int, **more: object) -> tuple[Study, Trainings]:
     study, trainings = create_study(InMemoryStorage(), "aware", SPACE), Trainings()
-    worker = Worker(
-        study=study,
-        scheduler=scheduler(**more),
-        evaluate=trainings,
-        target=target,
-        output=Path("out"),
-        wait=lambda: None,
-    )
+    output = Path("out")
+    worker = Worker(study, scheduler(**more), trainings, target=target, output=output, wait=lambda: None)
     worker.run()
     return study, trainings
 
@@ -83,7 +77,8 @@ def test_a_candidate_is_measured_then_trained_from_rung_to_rung() -> None:
         steps = [until for other, until in trainings.seen if other == name]
         assert steps == [0, *RUNGS][: len(steps)]
     trials = study.trials()
-    assert len({one.proposal.key for one in trials}) == len(trials) == 16
+    assert len({one.proposal.key for one in trials}) == len(trials)
+    assert len(candidates(trials)) == 16
     assert {COMPLETE, STOPPED} == {one.status for one in trials}
 
 
@@ -119,7 +114,7 @@ def test_a_speed_that_is_asked_for_focuses_the_search() -> None:
 
     def share(study: Study) -> float:
         learned = [one for one in study.trials() if one.evaluation.epochs]
-        return float(np.mean([(one.throughput or 0) >= 5000 for one in learned[4:]]))
+        return float(np.mean([(one.throughput or 0) >= 5000 for one in learned[4:]]))  # behind those at random
 
     assert share(fast) == 1.0
     assert share(anyhow) < 1.0

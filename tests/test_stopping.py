@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 
 from explore.evaluation import COMPLETE, RUNNING, STOPPED, Epoch, Evaluation, Report
+from explore.search.checkpoints import make_room
 from explore.search.options import Stopping
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
@@ -166,6 +167,21 @@ def test_two_workers_never_go_on_with_the_same() -> None:
     assert first is not None
     assert second is None
     assert [one.row for one in study.trials()] == [first.row]
+
+
+def test_the_disk_has_a_limit_and_the_least_promising_are_given_up_for_it(tmp_path: Path) -> None:
+    study, _ = searched(18)
+    stopped = [one for one in study.trials() if one.status == STOPPED]
+    for one in stopped:
+        (tmp_path / one.folder).mkdir(parents=True)
+        (tmp_path / one.folder / "last.ckpt").write_bytes(bytes(100))
+    assert make_room(study, tmp_path, 100 * len(stopped)) == []
+    gone = make_room(study, tmp_path, 100 * len(stopped) - 150)
+    assert [one.evaluation.epochs for one in gone] == [1, 1]
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.ckpt")) == 100 * len(stopped) - 200
+    again = study.trials()
+    assert {one.number for one in again if one.given_up} == {one.number for one in gone}
+    assert make_room(study, tmp_path, 100 * len(stopped) - 150) == []
 
 
 def test_what_was_given_up_is_remembered() -> None:

@@ -48,6 +48,7 @@ def trial(number: int = 7) -> Trial:
     )
     return Trial(
         number=number,
+        row=number,
         trial_id=number,
         proposal=proposal,
         command="python -m explore.train model.depth=3",

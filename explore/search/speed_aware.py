@@ -21,13 +21,14 @@ from explore.search.improvement import expected_gain
 from explore.search.proposals import Check
 from explore.search.schedule import Step
 from explore.search.space import Space, Values, to_overrides
-from explore.search.study import Proposal, Trial, key_of
+from explore.search.study import Proposal, Trial, candidates, key_of
 from explore.search.surrogate import Surrogate, clipped_logit
 
 Array = NDArray[np.float64]
 Pool = Callable[[np.random.Generator, Sequence[Values]], list[Values]]
 _DRAWN, _NEIGHBOURS = 400, 10  # configurations at random, and of each member of the front
 _MOST_OBSERVATIONS = 240
+_MEASURED = 4  # so many are measured at most before one of them is trained, however slow they turn out to be
 _PATIENCE = 0.5  # 1 counts seconds of training and so begins at the fast end of a front, 0 counts epochs
 _EPOCHS_SEEN = 2.0  # epochs of a curve that are shown to the model are so many times apart
 
@@ -69,8 +70,11 @@ class SpeedAware:
     def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
         """As `Scheduler`."""
         waiting = [trial for trial in trials if trial.status == STOPPED and not trial.given_up]
-        generator = np.random.default_rng(mixed(self.seed, len(trials), sum(one.evaluation.epochs for one in trials)))
+        if not room:  # who was only measured would be one more
+            waiting = [trial for trial in waiting if trial.evaluation.epochs]
+        # As long as nothing is learned the choice stays the same: else who was measured would lose to a new draw.
         learned = [trial for trial in trials if trial.evaluation.epochs]
+        generator = np.random.default_rng(mixed(self.seed, sum(trial.evaluation.epochs for trial in learned)))
         if not learned or len(learned) + sum(trial.status == RUNNING for trial in trials) < self.startup:
             if measured := [trial for trial in waiting if not trial.evaluation.epochs]:
                 return self.resume(measured[0])
@@ -78,13 +82,19 @@ class SpeedAware:
                 return Step(proposal, 0)
         if not learned:
             return None
-        return self._most_promising(trials, waiting, self._pool(trials, generator) if room else [])
+        last = max(trial.row for trial in learned)
+        measured = sum(trial.row > last and not trial.evaluation.epochs for trial in waiting)
+        fresh = self._pool(trials, generator) if room else []
+        return self._most_promising(trials, waiting, fresh, tired=measured >= _MEASURED)
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
         return Step(trial.proposal, next(rung for rung in self.rungs if rung > trial.evaluation.epochs), trial)
 
-    def _most_promising(self, trials: Sequence[Trial], waiting: Sequence[Trial], fresh: list[Values]) -> Step | None:
+    def _most_promising(
+        self, trials: Sequence[Trial], waiting: Sequence[Trial], fresh: list[Values], *, tired: bool
+    ) -> Step | None:
+        """The best of both; those that wait come first where somebody is `tired` of measuring."""
         encoding, last = Encoding(self.space), self.rungs[-1]
         known = [trial for trial in trials if trial.throughput]
         speeds = _Speeds(encoding, known, self._fits)
@@ -100,9 +110,14 @@ class SpeedAware:
         gain = expected_gain(mean, deviation, speed, front, worst=(1 / self.classes, slowest), smallest=self.smallest)
         trained = np.array([trial.evaluation.epochs for trial in waiting] + [0] * len(fresh))
         score = gain / ((last - trained) * np.exp(-_PATIENCE * speed))
-        early = self.fewest is None or len(trials) < self.fewest
-        for index in np.argsort(-score):
-            if gain[index] < self.tolerance and not (early and index >= len(waiting)):
+        early = self.fewest is None or len(candidates(trials)) < self.fewest
+        # Where nothing promises anything, as below a speed that is asked for, the fastest comes first.
+        order = np.lexsort((-speed, -score)).tolist()
+        if tired:
+            order.sort(key=lambda index: index >= len(waiting))
+        for index in order:
+            hopeful = early and trained[index] == 0 and (gain[index] > 0 or index >= len(waiting))
+            if gain[index] < self.tolerance and not hopeful:
                 continue
             if index < len(waiting):
                 return replace(self.resume(waiting[index]), expected=float(expit(mean[index])))
@@ -110,7 +125,7 @@ class SpeedAware:
                 return Step(proposal, 0)
         if fresh:
             self.ended = (
-                f"It ended after {len(trials)} candidates, because none was expected to add {self.tolerance:.1%} to "
+                f"It ended after {len(candidates(trials))} candidates: none was expected to add {self.tolerance:.1%} to "
                 "the hypervolume of the front."
             )
         return None

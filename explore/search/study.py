@@ -203,7 +203,7 @@ class Study:
         everyone = self.trials()
         mine = next(trial for trial in everyone if trial.trial_id == trial_id)
         earlier = [trial for trial in everyone if trial.row < mine.row and trial.status != INTERRUPTED]
-        if len(earlier) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
+        if len(candidates(earlier)) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
             self._end(mine, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
             return None
         return mine
@@ -281,9 +281,14 @@ def study_names(storage: BaseStorage) -> list[str]:
     return [study.study_name for study in storage.get_all_studies()]
 
 
+def candidates(trials: Sequence[Trial]) -> list[Trial]:
+    """Those that count in the size of a study: not who was only measured, nor who waits for being taken up again."""
+    return [one for one in trials if one.status != INTERRUPTED and (one.status != STOPPED or one.evaluation.epochs)]
+
+
 def finished(trials: Sequence[Trial]) -> list[Trial]:
     """Those that have ended by themselves, well or not; of these the stopped ones may yet go on."""
-    return [trial for trial in trials if trial.status in FINISHED]
+    return [trial for trial in candidates(trials) if trial.status in FINISHED]
 
 
 def front(trials: Sequence[Trial]) -> list[Trial]:

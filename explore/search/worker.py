@@ -3,6 +3,7 @@
 Knows neither networks nor data: the evaluator is an argument, real training or a table alike.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from explore.cost.record import Cost
-from explore.evaluation import FAILED, INTERRUPTED, RUNNING, Epoch, Evaluation, Evaluator, Report
+from explore.evaluation import FAILED, INTERRUPTED, RUNNING, STOPPED, Epoch, Evaluation, Evaluator, Report
+from explore.search.checkpoints import make_room
 from explore.search.schedule import Scheduler, Step
-from explore.search.study import HEARTBEAT_SECONDS, Study, Trial
+from explore.search.study import HEARTBEAT_SECONDS, Study, Trial, candidates
 
 CommandLine = Callable[[list[str]], str]
 _RECORD_SECONDS = 1.0  # between two records of the epochs of a running trial
@@ -42,7 +44,8 @@ class Worker:
     """Works on a study until it holds `target` trials.
 
     `scheduler` decides what it does next. `command_line(overrides)` writes the command that repeats a trial. `output`
-    is the folder of the study. `turn` is held while a trial is proposed and claimed: workers that share it never
+    is the folder of the study. `disk` is how many bytes the checkpoints of stopped
+    trials may take. `turn` is held while a trial is proposed and claimed: workers that share it never
     propose the same. `stop` says when to leave, and `wait` passes the time while
     others may yet leave something to do.
     """
@@ -52,6 +55,7 @@ class Worker:
     evaluate: Evaluator
     target: int
     output: Path
+    disk: float = math.inf
     command_line: CommandLine = lambda overrides: ""
     observer: Observer | None = None
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -93,8 +97,7 @@ class Worker:
                 return taken
         while True:
             trials = self.study.trials()
-            live = [trial for trial in trials if trial.status != INTERRUPTED]
-            step = self.scheduler.next(trials, room=len(live) < self.target)
+            step = self.scheduler.next(trials, room=len(candidates(trials)) < self.target)
             if step is None:
                 return None
             if taken := self._claim(step):
@@ -138,6 +141,9 @@ class Worker:
             result = replace(result, cost=known.cost, curve=known.curve)
         before = step.continues.evaluation.seconds if step.continues else {}
         self._end(trial, replace(result, seconds=_added(before, result.seconds)))
+        if result.status == STOPPED and self.disk < math.inf:
+            with self.turn():
+                make_room(self.study, self.output, self.disk)
 
     def _result(self, trial: Trial, report: Report, until: int) -> Evaluation:
         try:

@@ -1,0 +1,44 @@
+"""The disk that the checkpoints of stopped trials take has a limit: the least promising are given up for it."""
+
+from itertools import groupby
+from pathlib import Path
+
+from explore.evaluation import STOPPED
+from explore.search.stopping import ranked
+from explore.search.study import Study, Trial
+
+
+def make_room(study: Study, output: Path, limit: float) -> list[Trial]:
+    """Remove checkpoints of stopped trials until all of them together take at most `limit` bytes; who was given up.
+
+    Those with the fewest epochs go first, because they are the cheapest to do without, and of these the ones that
+    others of their speed beat.
+    """
+    sizes = {trial.row: _size(output / trial.folder) for trial in study.trials() if trial.status == STOPPED}
+    excess = sum(sizes.values()) - limit
+    if excess <= 0:
+        return []
+    given_up = []
+    for trial in _least_promising_first([one for one in study.trials() if sizes.get(one.row)]):
+        if excess <= 0:
+            break
+        study.give_up(trial)  # first, so that nobody goes on with it
+        for file in (output / trial.folder).glob("*.ckpt"):
+            file.unlink()
+        excess -= sizes[trial.row]
+        given_up.append(trial)
+    return given_up
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.ckpt"))
+
+
+def _least_promising_first(trials: list[Trial]) -> list[Trial]:
+    found: list[Trial] = []
+    by_epochs = sorted(trials, key=lambda trial: trial.evaluation.epochs)
+    for _, group in groupby(by_epochs, key=lambda trial: trial.evaluation.epochs):
+        alike = list(group)
+        ranks = ranked([one.accuracy or 0.0 for one in alike], [one.throughput or 1.0 for one in alike], 1)
+        found += [alike[place] for place in (-ranks).argsort(kind="stable")]
+    return found
