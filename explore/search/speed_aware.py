@@ -82,10 +82,10 @@ class SpeedAware:
                 return Step(proposal, 0)
         if not learned:
             return None
-        last = max(trial.row for trial in learned)
-        measured = sum(trial.row > last and not trial.evaluation.epochs for trial in waiting)
+        latest = max(trial.row for trial in learned)
+        just_measured = sum(trial.row > latest and not trial.evaluation.epochs for trial in waiting)
         fresh = self._pool(trials, generator) if room else []
-        return self._most_promising(trials, waiting, fresh, tired=measured >= _MEASURED)
+        return self._most_promising(trials, waiting, fresh, tired=just_measured >= _MEASURED)
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
@@ -124,10 +124,8 @@ class SpeedAware:
             if proposal := self._possible(fresh[index - len(waiting)]):
                 return Step(proposal, 0)
         if fresh:
-            self.ended = (
-                f"It ended after {len(candidates(trials))} candidates: none was expected to add {self.tolerance:.1%} to "
-                "the hypervolume of the front."
-            )
+            worth = f"{self.tolerance:.1%} to the hypervolume of the front"
+            self.ended = f"It ended after {len(candidates(trials))} candidates: none was expected to add {worth}."
         return None
 
     def _pool(self, trials: Sequence[Trial], generator: np.random.Generator) -> list[Values]:
