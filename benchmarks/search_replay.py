@@ -24,7 +24,7 @@ from explore.search.study import Proposal, Trial, create_study
 from explore.search.worker import Stopped, Worker
 
 _LAUNCH_SECONDS = 0.1  # of a process for each piece of training
-_WAIT_SECONDS = 1.0
+_A_MOMENT = 1e-6  # seconds
 
 
 class Clock:
@@ -44,6 +44,12 @@ class Clock:
             heapq.heappush(self._waiting, (self.now + seconds, self._count, wake))
         self.leave()
         wake.wait()
+
+    def wait(self) -> None:
+        """Sleep until something has happened elsewhere."""
+        with self._lock:
+            ahead = self._waiting[0][0] - self.now if self._waiting else 0.0
+        self.sleep(ahead + _A_MOMENT)
 
     def leave(self) -> None:
         """Let the next one run."""
@@ -106,7 +112,7 @@ def replay(
                 evaluate=lookup,
                 target=len(table.overrides),
                 output=Path(),
-                wait=lambda: clock.sleep(_WAIT_SECONDS),
+                wait=clock.wait,
                 stop=lambda: enough(lookup.finishes),
             ).run()
         clock.leave()

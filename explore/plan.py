@@ -121,7 +121,7 @@ def _check_options(config: Config) -> None:
     config.tracking.check()
     config.stopping.check()
     config.search.check()
-    one_of("sampler", config.sampler, SAMPLERS)
+    one_of("sampler", config.sampler, (*SAMPLERS, SPEED_AWARE))
     if "training.epochs" in config.space:
         raise ValueError(
             "space.training.epochs cannot be a dimension: all candidates have the same, and their curves tell what "

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING, STOPPED
 from explore.reporting.tables import hypervolume_history
+from explore.search.savings import in_words, savings
 from explore.search.study import Trial, finished, front
 
 _ROWS = 12
@@ -262,6 +263,8 @@ def _print_result(
     for trial in trials:
         if trial.status in (FAILED, "diverged"):
             console.print(f"trial {trial.number} {trial.status}: {escape(trial.evaluation.reason)}", soft_wrap=True)
+    if saved := savings(trials):
+        console.print(f"\n{in_words(saved)}", highlight=False)
     console.print(f"\nReport: {report}", highlight=False, soft_wrap=True)
     if go_on:
         console.print(f"Go on:  {go_on}", markup=False, highlight=False, soft_wrap=True)

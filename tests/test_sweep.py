@@ -19,19 +19,20 @@ import yaml
 
 from explore.cluster.isolation import start_server
 from explore.command import _run
-from explore.evaluation import COMPLETE, FAILED, INTERRUPTED
+from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, STOPPED
 from explore.search.rivals import compared
 from explore.search.storage import find_study, open_study
-from explore.search.study import Trial, finished
+from explore.search.study import Trial, candidates, finished
 from explore.sweep import main
 
 SMOKE = ["+sweep=smoke", "workers=2", "references=[]"]
+WHOLE = ["sampler=tpe", "stopping.rule=off"]  # every trial to its last epoch
 
 
 def sweep(folder: Path, *overrides: str) -> int:
     """Run the command in this process."""
     start_server()
-    return _run(main, [*SMOKE, f"outputs={folder}", *overrides])
+    return _run(main, [*SMOKE, *WHOLE, f"outputs={folder}", *overrides])
 
 
 def trials_of(folder: Path, study: str = "smoke") -> list[Trial]:
@@ -63,6 +64,27 @@ def test_a_search_leaves_a_front_a_page_and_every_trial(searched: Path) -> None:
     for number in trials.trial:
         folder = output / "trials" / f"{number:04d}"
         assert {"config.yaml", "last.ckpt", "log.txt"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_search_that_stops_early_says_what_it_saved_and_can_grow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_server()
+    command = [*SMOKE, f"outputs={tmp_path}", "training.epochs=4", "search.startup=4", "search.stop=off"]
+    assert _run(main, [*command, "trials=5", "search.tolerance=0.3"]) == 0
+    assert "epochs were trained" in capsys.readouterr().out
+    before = trials_of(tmp_path)
+    assert len(candidates(before)) == 5
+    assert {trial.status for trial in before} == {COMPLETE, STOPPED}
+    assert {trial.evaluation.epochs for trial in before} <= {0, 1, 3, 4}
+    assert "epochs were trained" in (tmp_path / "smoke" / "report.html").read_text()
+    runs = list((tmp_path / "smoke" / "wandb").glob("offline-run-*"))
+    assert len(runs) == len(before) + 1  # each once, and that of the study
+    assert _run(main, [*command, "trials=6", "search.tolerance=0.0"]) == 0
+    after = trials_of(tmp_path)
+    assert len(candidates(after)) == 6
+    assert len({trial.proposal.key for trial in after}) == len(after)
+    assert sum(trial.evaluation.epochs for trial in after) > sum(trial.evaluation.epochs for trial in before)
 
 
 def test_the_command_of_a_trial_trains_the_same_curve(
@@ -240,7 +262,7 @@ def children_of(folder: Path) -> list[str]:
 def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
     """`kill -9` of the command, again and again: exactly N trials, no configuration twice, none left running."""
     epochs = 60  # take some seconds; a running trial is written down once a second
-    command = ["+sweep=smoke", "trials=6", "workers=2", f"training.epochs={epochs}"]
+    command = ["+sweep=smoke", *WHOLE, "trials=6", "workers=2", f"training.epochs={epochs}"]
     for round_ in range(4):
         process = start_command(command, tmp_path)
         wait_for_epochs(tmp_path, 1 + round_)
@@ -269,24 +291,24 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_finishes_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
-    command = ["+sweep=smoke", "trials=3", "workers=2", "training.epochs=30"]
+    command = ["+sweep=smoke", *WHOLE, "trials=3", "workers=2", "training.epochs=30"]
     process = start_command(command, tmp_path)
     wait_for_epochs(tmp_path, 3)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "Go on:  python -m explore.sweep +sweep=smoke trials=3" in out
+    assert "Go on:  python -m explore.sweep +sweep=smoke sampler=tpe stopping.rule=off trials=3" in out
     assert {trial.status for trial in trials_of(tmp_path)} <= {INTERRUPTED, COMPLETE}
     assert not children_of(tmp_path)
-    done = run_command(["+sweep=smoke", "trials=3", "workers=2", "training.epochs=30"], tmp_path)
+    done = run_command(["+sweep=smoke", *WHOLE, "trials=3", "workers=2", "training.epochs=30"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert [trial.status for trial in finished(trials_of(tmp_path))] == [COMPLETE] * 3
 
 
 @pytest.mark.slow
 def test_a_killed_trial_costs_one_trial(tmp_path: Path) -> None:
-    process = start_command(["+sweep=smoke", "trials=3", "workers=1", "training.epochs=30"], tmp_path)
+    process = start_command(["+sweep=smoke", *WHOLE, "trials=3", "workers=1", "training.epochs=30"], tmp_path)
     wait_for_epochs(tmp_path, 2)
     (victim,) = children_of(tmp_path)
     os.kill(int(victim), signal.SIGKILL)
@@ -301,7 +323,7 @@ def test_a_killed_trial_costs_one_trial(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_commands_share_a_study(tmp_path: Path) -> None:
-    command = ["+sweep=smoke", "trials=6", "workers=1"]
+    command = ["+sweep=smoke", *WHOLE, "trials=6", "workers=1"]
     processes = [start_command(command, tmp_path) for _ in range(2)]
     outcomes = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outcomes

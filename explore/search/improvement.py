@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from explore.search.front import non_dominated
+
 Array = NDArray[np.float64]
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 _SHARES = _WEIGHTS / _WEIGHTS.sum()
@@ -43,9 +45,10 @@ def expected_gain(
         smallest: the error that counts as none.
     """
     accuracy = expit(mean[:, None] + deviation[:, None] * _NODES)
+    best = non_dominated(-np.column_stack(front))
     total = np.zeros(len(mean))
     for scale in scales(smallest):
-        edges, levels = _steps(scale(front[0]), front[1], float(scale(np.array(worst[0]))), worst[1])
+        edges, levels = _steps(scale(front[0][best]), front[1][best], float(scale(np.array(worst[0]))), worst[1])
         value = scale(accuracy)
         widths = np.clip(np.minimum(speed[:, None], edges[1:]) - edges[:-1], 0, None)
         better = np.maximum(value[:, None, :] - levels[None, :, None], 0)

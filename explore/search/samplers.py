@@ -42,7 +42,6 @@ SAMPLERS: dict[str, SamplerFactory | None] = {
     "gp": _gp,  # Gaussian process with expected hypervolume improvement
     "random": _random,
     "grid": None,
-    SPEED_AWARE: None,
 }
 
 # What a sampler is shown of a long study, see `history`: the genetic ones their last generation, these so many trials,

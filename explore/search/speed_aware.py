@@ -100,12 +100,11 @@ class SpeedAware:
         speeds = _Speeds(encoding, known, self._fits)
         model = _Accuracy(encoding, known, last, self.smallest, self._fits)
         done = [trial for trial in known if trial.status in (COMPLETE, RUNNING)]
-        slowest = min(float(np.log(trial.throughput or 1.0)) for trial in known)
-        if self.least_throughput:
-            slowest = np.log(self.least_throughput)
         front = (expit(model.at_end(_values(done), _log_speed(done))[0]), _log_speed(done))
         values = [*_values(waiting), *fresh]
         speed = np.concatenate([_log_speed(waiting), speeds(fresh)])
+        asked = self.least_throughput
+        slowest = np.log(asked) if asked else float(min(speed.min(initial=np.inf), _log_speed(known).min()))
         mean, deviation = model.at_end(values, speed)
         gain = expected_gain(mean, deviation, speed, front, worst=(1 / self.classes, slowest), smallest=self.smallest)
         trained = np.array([trial.evaluation.epochs for trial in waiting] + [0] * len(fresh))
