@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 Pool = Callable[[np.random.Generator, Sequence[Values]], list[Values]]
 _DRAWN, _NEIGHBOURS = 400, 10  # configurations at random, and of each member of the front
 _MOST_OBSERVATIONS = 240
+_MEASURED_FIRST = 2  # times the start-up are measured before any is trained, so that speed is known from the beginning
 _MEASURED = 4  # so many are measured at most before one of them is trained, however slow they turn out to be
 _PATIENCE = 0.5  # 1 counts seconds of training and so begins at the fast end of a front, 0 counts epochs
 _EPOCHS_SEEN = 2.0  # epochs of a curve that are shown to the model are so many times apart
@@ -76,10 +77,12 @@ class SpeedAware:
         learned = [trial for trial in trials if trial.evaluation.epochs]
         generator = np.random.default_rng(mixed(self.seed, sum(trial.evaluation.epochs for trial in learned)))
         if not learned or len(learned) + sum(trial.status == RUNNING for trial in trials) < self.startup:
-            if measured := [trial for trial in waiting if not trial.evaluation.epochs]:
-                return self.resume(measured[0])
-            if room and (proposal := self._first_possible(self._pool(trials, generator))):
+            measured = [trial for trial in waiting if not trial.evaluation.epochs]
+            few = room and len(trials) < _MEASURED_FIRST * self.startup
+            if few and (proposal := self._first_possible(self._pool(trials, generator))):
                 return Step(proposal, 0)
+            if measured:
+                return self.resume(_farthest_in_speed(measured, trials))
         if not learned:
             return None
         latest = max(trial.row for trial in learned)
@@ -256,6 +259,15 @@ def _front(trials: Sequence[Trial]) -> list[Trial]:
     """Those whose accuracy so far nobody beats at the same speed."""
     points = np.array([[-(trial.accuracy or 0.0), -(trial.throughput or 0.0)] for trial in trials])
     return [trial for trial, best in zip(trials, non_dominated(points), strict=True) if best]
+
+
+def _farthest_in_speed(measured: Sequence[Trial], trials: Sequence[Trial]) -> Trial:
+    """Who differs most in speed from all that are trained or being trained: the first ones span the whole range."""
+    taken = [trial for trial in trials if trial.throughput and (trial.evaluation.epochs or trial.status == RUNNING)]
+    if not taken:
+        return max(measured, key=lambda trial: trial.throughput or 0.0)
+    gaps = np.abs(_log_speed(measured)[:, None] - _log_speed(taken)[None]).min(axis=1)
+    return measured[int(gaps.argmax())]
 
 
 def _values(trials: Sequence[Trial]) -> list[Values]:
