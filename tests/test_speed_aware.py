@@ -2,6 +2,7 @@
 counts what others are training, ends by itself, and finds a front with fewer epochs than chance."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from filled_studies import cost
 from optuna.storages import InMemoryStorage
 from test_stopping import curve
 
-from explore.evaluation import COMPLETE, RUNNING, STOPPED, Evaluation, Report
+from explore.evaluation import COMPLETE, DIVERGED, RUNNING, STOPPED, Evaluation, Report
 from explore.search.encoding import Encoding
 from explore.search.front import hypervolume as area
 from explore.search.front import losses
@@ -58,8 +59,8 @@ def scheduler(**more: object) -> SpeedAware:
     return SpeedAware(space=space(), rungs=RUNGS, **given)  # type: ignore[arg-type]
 
 
-def searched(target: int, **more: object) -> tuple[Study, Trainings]:
-    study, trainings = create_study(InMemoryStorage(), "aware", SPACE), Trainings()
+def searched(target: int, given: Trainings | None = None, **more: object) -> tuple[Study, Trainings]:
+    study, trainings = create_study(InMemoryStorage(), "aware", SPACE), given or Trainings()
     output = Path("out")
     worker = Worker(study, scheduler(**more), trainings, target=target, output=output, wait=lambda: None)
     worker.run()
@@ -101,6 +102,18 @@ def test_the_impossible_is_never_proposed() -> None:
 
     study, _ = searched(12, check=check)
     assert "none" not in {one.proposal.values["mixing"] for one in study.trials()}
+
+
+def test_a_region_that_diverges_is_left() -> None:
+    class Diverging(Trainings):
+        def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+            found = super().__call__(overrides, folder, report, until)
+            lost = until > 0 and float(dict(one.split("=") for one in overrides)["lr"]) > 0.01
+            return replace(found, status=DIVERGED, curve=()) if lost else found
+
+    study, _ = searched(24, Diverging())
+    diverged = [one.status == DIVERGED for one in study.trials() if one.status == DIVERGED or one.evaluation.epochs]
+    assert sum(diverged[12:]) < sum(diverged[:12])
 
 
 def test_the_search_ends_by_itself_when_nothing_is_worth_its_training() -> None:

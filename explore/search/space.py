@@ -51,12 +51,12 @@ class Space:
                 values[key] = _suggest(trial, key, distribution)
         return values
 
-    def draw(self, generator: np.random.Generator) -> Values:
-        """A configuration at random, without a sampler."""
+    def draw(self, generator: np.random.Generator, keep: Mapping[str, Any] | None = None) -> Values:
+        """A configuration at random, without a sampler, that keeps some values as far as it has these dimensions."""
         values: Values = {}
         for key, distribution in self.dimensions.items():
             if self.applies(key, values):
-                values[key] = _drawn(generator, distribution)
+                values[key] = keep[key] if keep and key in keep else _drawn(generator, distribution)
         return values
 
     def distributions(self, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:

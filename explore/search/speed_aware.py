@@ -1,4 +1,4 @@
-"""The search that knows speed: it models accuracy alone, and trains what promises most per second, epoch by epoch.
+"""The search that knows speed: it models accuracy alone, and trains what promises most for its cost, rung by rung.
 
 Speed is measured before a candidate is trained, and predicted from those measured where it was not. Accuracy is a
 Gaussian process over configurations and epochs, see `surrogate`. Of all that could be done next, to go on with a
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from explore.evaluation import COMPLETE, RUNNING, STOPPED
+from explore.evaluation import COMPLETE, DIVERGED, RUNNING, STOPPED
 from explore.search.encoding import Encoding
 from explore.search.front import non_dominated
 from explore.search.history import mixed
@@ -27,6 +27,7 @@ from explore.search.surrogate import Surrogate, clipped_logit
 Array = NDArray[np.float64]
 Pool = Callable[[np.random.Generator, Sequence[Values]], list[Values]]
 _DRAWN, _NEIGHBOURS = 400, 10  # configurations at random, and of each member of the front
+_CHANGED = 2  # dimensions of such a neighbour, on average
 _MOST_OBSERVATIONS = 240
 _MEASURED_FIRST = 2  # times the start-up are measured before any is trained, so that speed is known from the beginning
 _MEASURED = 4  # so many are measured at most before one of them is trained, however slow they turn out to be
@@ -74,7 +75,7 @@ class SpeedAware:
         if not room:  # who was only measured would be one more
             waiting = [trial for trial in waiting if trial.evaluation.epochs]
         # As long as nothing is learned the choice stays the same: else who was measured would lose to a new draw.
-        learned = [trial for trial in trials if trial.evaluation.epochs]
+        learned = [trial for trial in trials if _teaches(trial)]
         generator = np.random.default_rng(mixed(self.seed, sum(trial.evaluation.epochs for trial in learned)))
         if not learned or len(learned) + sum(trial.status == RUNNING for trial in trials) < self.startup:
             measured = [trial for trial in waiting if not trial.evaluation.epochs]
@@ -101,9 +102,11 @@ class SpeedAware:
         encoding, last = Encoding(self.space), self.rungs[-1]
         known = [trial for trial in trials if trial.throughput]
         speeds = _Speeds(encoding, known, self._fits)
-        model = _Accuracy(encoding, known, last, self.smallest, self._fits)
+        model = _Accuracy(encoding, known, last, (1 / self.classes, self.smallest), self._fits)
         done = [trial for trial in known if trial.status in (COMPLETE, RUNNING)]
-        front = (expit(model.at_end(_values(done), _log_speed(done))[0]), _log_speed(done))
+        begun = _values([trial for trial in trials if trial.status == RUNNING and not trial.throughput])
+        reached = np.concatenate([_log_speed(done), speeds(begun)])
+        front = expit(model.at_end([*_values(done), *begun], reached)[0]), reached
         values = [*_values(waiting), *fresh]
         speed = np.concatenate([_log_speed(waiting), speeds(fresh)])
         asked = self.least_throughput
@@ -142,20 +145,11 @@ class SpeedAware:
     def _drawn(self, generator: np.random.Generator, best: Sequence[Values]) -> list[Values]:
         """Configurations at random, and the best so far with some dimensions drawn anew."""
         found = [self.space.draw(generator) for _ in range(_DRAWN)]
+        share = _CHANGED / len(self.space.dimensions)
         for values in best:
             for _ in range(_NEIGHBOURS):
-                other = self.space.draw(generator)
-                changed = {key for key in self.space.dimensions if generator.random() < 2 / len(self.space.dimensions)}
-                wanted = {key: (other if key in changed or key not in values else values).get(key) for key in other}
-                mixed_values: Values = {}
-                for key in self.space.dimensions:
-                    if self.space.applies(key, mixed_values):
-                        value = wanted.get(key, values.get(key))
-                        if value is None:
-                            break
-                        mixed_values[key] = value
-                else:
-                    found.append(mixed_values)
+                keep = {key: value for key, value in values.items() if generator.random() >= share}
+                found.append(self.space.draw(generator, keep))
         return found
 
     def _first_possible(self, pool: Sequence[Values]) -> Proposal | None:
@@ -200,18 +194,24 @@ class _Accuracy:
     """Predicts the logit of the accuracy of configurations after the last epoch."""
 
     def __init__(
-        self, encoding: Encoding, trials: Sequence[Trial], last: int, smallest: float, fits: dict[str, Array]
+        self,
+        encoding: Encoding,
+        trials: Sequence[Trial],
+        last: int,
+        worst: tuple[float, float],
+        fits: dict[str, Array],
     ) -> None:
+        chance, smallest = worst
         self._encoding = encoding
-        learned = [trial for trial in trials if trial.evaluation.epochs]
+        learned = [trial for trial in trials if _teaches(trial)]
         speed = _log_speed(learned)
         self._slowest, self._range = float(speed.min()), float(max(np.ptp(speed), 1e-3))
-        rows = [(place, epoch) for place, trial in enumerate(learned) for epoch in _shown(trial.evaluation.epochs)]
+        rows = [(place, epoch) for place, trial in enumerate(learned) for epoch in _shown(trial, last)]
         rows = rows if len(rows) <= _MOST_OBSERVATIONS else _fewer(rows, learned)
         places, epochs = np.array(rows).T
         self._last = last
         features = self._features(_values(learned), speed)
-        accuracy = [learned[place].evaluation.curve[epoch - 1].val_accuracy for place, epoch in rows]
+        accuracy = [_accuracy(learned[place], epoch, chance) for place, epoch in rows]
         targets = clipped_logit(accuracy, smallest)
         self._model = Surrogate(features[places], self._times(epochs), targets, start=fits.get("accuracy"))
         fits["accuracy"] = self._model.logs
@@ -231,13 +231,24 @@ class _Accuracy:
         return times
 
 
-def _shown(trained: int) -> list[int]:
-    """Some epochs of a curve, and the last: neighbours tell the same."""
-    found, epoch = {trained}, 1.0
+def _teaches(trial: Trial) -> bool:
+    return bool(trial.evaluation.epochs) or (trial.status == DIVERGED and trial.throughput is not None)
+
+
+def _shown(trial: Trial, last: int) -> list[int]:
+    """Some epochs of a curve, and the last: neighbours tell the same. Of one that diverged, how it would have ended."""
+    if trial.status == DIVERGED:
+        return [last]
+    trained, epoch = trial.evaluation.epochs, 1.0
+    found = {trained}
     while epoch < trained:
         found.add(round(epoch))
         epoch *= _EPOCHS_SEEN
     return sorted(found)
+
+
+def _accuracy(trial: Trial, epoch: int, chance: float) -> float:
+    return chance if trial.status == DIVERGED else trial.evaluation.curve[epoch - 1].val_accuracy
 
 
 def _fewer(rows: list[tuple[int, int]], trials: Sequence[Trial]) -> list[tuple[int, int]]:
@@ -250,8 +261,9 @@ def _fewer(rows: list[tuple[int, int]], trials: Sequence[Trial]) -> list[tuple[i
         left = [place for place in left if trials[place].number not in members]
     spread = np.linspace(0, len(left) - 1, min(len(left), _MOST_OBSERVATIONS // 4)).round().astype(int)
     chosen = {*order[: _MOST_OBSERVATIONS // 2], *(left[index] for index in spread.tolist())}
-    ends = [(place, trials[place].evaluation.epochs) for place in sorted(chosen)]
-    others = [row for row in rows if row[0] in chosen and row not in ends]
+    last = dict(rows)  # of each place the last row
+    ends = [(place, last[place]) for place in sorted(chosen)]
+    others = [row for row in rows if row[0] in chosen and row[1] != last[row[0]]]
     return ends + others[: _MOST_OBSERVATIONS - len(ends)]
 
 
