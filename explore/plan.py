@@ -175,7 +175,7 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
             classes=len(dataset.classes),
             smallest=0.5 / len(dataset.validation),
             seed=search.seed,
-            startup=search.startup,
+            startup=max(2, min(search.startup, plan.trials // 3)),  # a short search must learn, too
             check=check,
             least_throughput=plan.least_throughput,
             tolerance=search.tolerance,

@@ -21,7 +21,7 @@ from explore.search.space import to_overrides
 EPOCHS = 27
 
 
-def table(count: int = 40) -> Table:
+def table(count: int = 24) -> Table:
     """Made up: wide networks are accurate, slow, and slow to learn."""
     generator, space = np.random.default_rng(0), space_of("digits")
     drawn = {tuple(to_overrides(values)): values for values in (space.draw(generator) for _ in range(3 * count))}
@@ -57,9 +57,8 @@ def test_without_rungs_every_finish_costs_its_epochs() -> None:
     assert len({one.configuration for one in finishes}) == 3
 
 
-@pytest.mark.parametrize("name", ["speed_aware", "random"])
-def test_many_workers_take_less_time(name: str) -> None:
-    alone, together = searched(name), searched(name, workers=4)
+def test_many_workers_take_less_time() -> None:
+    alone, together = searched("speed_aware"), searched("speed_aware", workers=4)
     assert together[2].seconds < alone[2].seconds
     for finishes in (alone, together):
         assert len({one.configuration for one in finishes}) == len(finishes)

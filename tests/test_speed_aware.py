@@ -73,18 +73,18 @@ def hypervolume(trials: Sequence[Trial]) -> float:
 
 
 def test_a_candidate_is_measured_then_trained_from_rung_to_rung() -> None:
-    study, trainings = searched(16, tolerance=1e-3)
+    study, trainings = searched(10, tolerance=1e-3)
     for name in {name for name, _ in trainings.seen}:
         steps = [until for other, until in trainings.seen if other == name]
         assert steps == [0, *RUNGS][: len(steps)]
     trials = study.trials()
     assert len({one.proposal.key for one in trials}) == len(trials)
-    assert len(candidates(trials)) == 16
+    assert len(candidates(trials)) == 10
     assert {COMPLETE, STOPPED} == {one.status for one in trials}
 
 
 def test_the_front_is_found_with_fewer_epochs_than_by_chance() -> None:
-    study, _ = searched(24)
+    study, _ = searched(16)
     spent = sum(one.evaluation.epochs for one in study.trials())
     generator, chance = np.random.default_rng(0), []
     for _ in range(20):
@@ -100,7 +100,7 @@ def test_the_impossible_is_never_proposed() -> None:
         if "mixing=none" in overrides:
             raise ValueError("mixing must not be none")
 
-    study, _ = searched(12, check=check)
+    study, _ = searched(8, check=check)
     assert "none" not in {one.proposal.values["mixing"] for one in study.trials()}
 
 
@@ -111,18 +111,18 @@ def test_a_region_that_diverges_is_left() -> None:
             lost = until > 0 and float(dict(one.split("=") for one in overrides)["lr"]) > 0.01
             return replace(found, status=DIVERGED, curve=()) if lost else found
 
-    study, _ = searched(24, Diverging())
+    study, _ = searched(16, Diverging())
     diverged = [one.status == DIVERGED for one in study.trials() if one.status == DIVERGED or one.evaluation.epochs]
-    assert sum(diverged[12:]) < sum(diverged[:12])
+    assert sum(diverged[8:]) < sum(diverged[:8])
 
 
 def test_the_search_ends_by_itself_when_nothing_is_worth_its_training() -> None:
-    study, _ = searched(400, fewest=8, tolerance=0.02)
+    study, _ = searched(400, fewest=8, tolerance=0.05)
     assert 8 <= len(study.trials()) < 100
 
 
 def test_a_speed_that_is_asked_for_focuses_the_search() -> None:
-    fast, _ = searched(16, least_throughput=5000.0)
+    fast, _ = searched(10, least_throughput=5000.0)
     anyhow, _ = searched(16)
 
     def share(study: Study) -> float:

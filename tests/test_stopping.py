@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filled_studies import TEMPLATE, cost
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 
@@ -48,6 +48,7 @@ def test_a_third_of_the_neighbours_goes_on(found: list[tuple[int, int]], eta: in
         assert (ranks < 1 / eta).sum() == -(-len(found) // eta)
 
 
+@settings(max_examples=30)
 @given(points, st.randoms())
 def test_the_order_of_arrival_does_not_matter(found: list[tuple[int, int]], random) -> None:
     unique = list({speed: (accuracy, speed) for accuracy, speed in found}.values())
