@@ -57,6 +57,7 @@ def test_without_rungs_every_finish_costs_its_epochs() -> None:
     assert len({one.configuration for one in finishes}) == 3
 
 
+@pytest.mark.slow
 def test_many_workers_take_less_time() -> None:
     alone, together = searched("speed_aware"), searched("speed_aware", workers=4)
     assert together[2].seconds < alone[2].seconds
@@ -66,6 +67,7 @@ def test_many_workers_take_less_time() -> None:
         assert seconds == sorted(seconds)
 
 
+@pytest.mark.slow
 def test_a_replay_repeats_itself() -> None:
     assert searched("speed_aware", workers=3) == searched("speed_aware", workers=3)
 

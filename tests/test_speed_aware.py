@@ -83,6 +83,7 @@ def test_a_candidate_is_measured_then_trained_from_rung_to_rung() -> None:
     assert {COMPLETE, STOPPED} == {one.status for one in trials}
 
 
+@pytest.mark.slow
 def test_the_front_is_found_with_fewer_epochs_than_by_chance() -> None:
     study, _ = searched(16)
     spent = sum(one.evaluation.epochs for one in study.trials())
@@ -104,6 +105,7 @@ def test_the_impossible_is_never_proposed() -> None:
     assert "none" not in {one.proposal.values["mixing"] for one in study.trials()}
 
 
+@pytest.mark.slow
 def test_a_region_that_diverges_is_left() -> None:
     class Diverging(Trainings):
         def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
@@ -121,6 +123,7 @@ def test_the_search_ends_by_itself_when_nothing_is_worth_its_training() -> None:
     assert 8 <= len(study.trials()) < 100
 
 
+@pytest.mark.slow
 def test_a_speed_that_is_asked_for_focuses_the_search() -> None:
     fast, _ = searched(10, least_throughput=5000.0)
     anyhow, _ = searched(16)

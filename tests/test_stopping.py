@@ -38,6 +38,7 @@ def trial(number: int, speed: float, *accuracies: float, status: str = STOPPED, 
     return replace(TEMPLATE, number=number, evaluation=evaluation, given_up=given_up)
 
 
+@settings(max_examples=30)
 @given(points, st.integers(2, 4))
 def test_a_third_of_the_neighbours_goes_on(found: list[tuple[int, int]], eta: int) -> None:
     ranks = ranked([one[0] / 50 for one in found], [float(one[1]) for one in found], eta)
