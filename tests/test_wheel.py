@@ -68,7 +68,7 @@ def test_the_installed_package_searches_in_another_folder(python: Path, tmp_path
     assert all((folder / name).stat().st_size > 0 for name in ("report.html", "front.png", "study.db"))
     with (folder / "trials.csv").open() as table:
         trials = list(csv.DictReader(table))
-    assert [trial["status"] for trial in trials] == ["complete", "complete"]
+    assert "complete" in {trial["status"] for trial in trials} <= {"complete", "stopped"}
     with (folder / "front.csv").open() as table:
         assert {trial["trial"] for trial in csv.DictReader(table)} <= {trial["trial"] for trial in trials}
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"], "everything lies in outputs"
