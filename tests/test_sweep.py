@@ -202,10 +202,11 @@ def test_trials_that_fail_are_kept_with_their_reason_and_the_search_goes_on(
         "        return x\n"
         "TOKEN_MIXINGS['broken'] = Broken\n"
     )
-    command = ["+sweep=smoke", "imports=[broken_mixing]", "space.token_mixing=choice(broken)", "trials=2", "workers=1"]
+    options = ["imports=[broken_mixing]", "space.token_mixing=choice(broken)", "trials=2", "workers=1"]
+    command = ["+sweep=smoke", *WHOLE, *options]
     done = run_command(command, tmp_path, environment={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1, done.stderr
-    trials = candidates(trials_of(tmp_path))  # others were measured only
+    trials = trials_of(tmp_path)
     assert [trial.status for trial in trials] == [FAILED, FAILED]
     assert all(trial.evaluation.reason == "RuntimeError: no such luck" for trial in trials)
     assert "no such luck" in (tmp_path / "smoke" / trials[0].folder / "log.txt").read_text()
