@@ -44,7 +44,7 @@ def search(plan: Plan, study: Study, view: View) -> int:
 def _work(plan: Plan, study: Study, stop: Callable[[], bool]) -> None:
     """What a worker does; all share `study`, because reading a long one takes seconds."""
     config = compose(plan.base)
-    tracker = Tracker(plan.tracking, plan.study, plan.output, whole=len(plan.rungs) > 1)
+    tracker = Tracker(plan.tracking, plan.study, plan.output, whole=plan.stops)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
 
     decides = scheduler(plan, space, load(config.data))

@@ -61,6 +61,11 @@ class Plan:
     command: str
     notes: dict[str, Any]
 
+    @property
+    def stops(self) -> bool:
+        """Whether a trial may be stopped and go on later; with speed_aware each is, after it was measured."""
+        return len(self.rungs) > 1 or self.sampler == SPEED_AWARE
+
 
 def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     """Check all that can be checked before any work; raises ValueError and leaves the disk as it was."""

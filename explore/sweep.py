@@ -9,9 +9,10 @@ measures their speed on this machine, and writes a report. The same command goes
 
 Often set:
   study=NAME               name of the study and of its folder (default: the sweep's)
-  trials=N                 finished trials of the whole study, however often it is restarted
+  trials=N                 candidates trained in the whole study, however often it is restarted
   workers=N                processes that evaluate trials (default: one per GPU, or up to 4 on a processor)
-  sampler=NAME             what proposes candidates
+  sampler=NAME             what proposes candidates (default: speed_aware, which knows speed and ends by itself)
+  stopping.rule=off        train every candidate to its last epoch
   outputs=DIR              where results go (default: outputs)
   storage.url=URL          where the study is kept (default: an SQLite file among the results)
   training.epochs=N        length of each training; also training.lr, training.batch_size, training.seed, ...

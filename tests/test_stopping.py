@@ -18,7 +18,7 @@ from explore.search.options import Stopping
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
-from explore.search.stopping import promotable, ranked
+from explore.search.stopping import next_rung, promotable, ranked
 from explore.search.study import Study, Trial, create_study
 from explore.search.worker import Worker
 
@@ -96,6 +96,10 @@ def test_a_stopped_decision_is_taken_back_when_others_turn_out_worse() -> None:
     more = [trial(number, 100.0, 0.3) for number in range(3, 6)]
     went_on = trial(1, 100.0, 0.6, 0.6, 0.6)
     assert [one.number for one in promotable([first, went_on, third, *more], RUNGS, 3)] == [0]
+
+
+def test_one_that_was_interrupted_behind_its_last_epoch_is_taken_up_to_be_ended() -> None:
+    assert [next_rung(RUNGS, epochs) for epochs in (0, 1, 2, 3, 8, 9)] == [1, 3, 3, 9, 9, 9]
 
 
 def test_rungs() -> None:

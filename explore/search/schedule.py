@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from explore.search.proposals import Proposer
-from explore.search.stopping import promotable
+from explore.search.stopping import next_rung, promotable
 from explore.search.study import Proposal, Trial
 
 
@@ -67,4 +67,4 @@ class Rungs:
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
-        return Step(trial.proposal, next(rung for rung in self.rungs if rung > trial.evaluation.epochs), trial)
+        return Step(trial.proposal, next_rung(self.rungs, trial.evaluation.epochs), trial)

@@ -21,6 +21,7 @@ from explore.search.improvement import expected_gain
 from explore.search.proposals import Check
 from explore.search.schedule import Step
 from explore.search.space import Space, Values, to_overrides
+from explore.search.stopping import next_rung
 from explore.search.study import Proposal, Trial, candidates, key_of
 from explore.search.surrogate import Surrogate, clipped_logit
 
@@ -93,7 +94,7 @@ class SpeedAware:
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
-        return Step(trial.proposal, next(rung for rung in self.rungs if rung > trial.evaluation.epochs), trial)
+        return Step(trial.proposal, next_rung(self.rungs, trial.evaluation.epochs), trial)
 
     def _most_promising(
         self, trials: Sequence[Trial], waiting: Sequence[Trial], fresh: list[Values], *, tired: bool

@@ -20,6 +20,11 @@ _NEIGHBOURS = 3
 _LEAST = 1e-3  # accuracy that everybody is credited with, so that none adds nothing
 
 
+def next_rung(rungs: Sequence[int], epochs: int) -> int:
+    """Where a candidate with so many epochs waits next; the end, for one that was interrupted behind its last epoch."""
+    return next((rung for rung in rungs if rung > epochs), rungs[-1])
+
+
 def promotable(trials: Sequence[Trial], rungs: Sequence[int], eta: int) -> list[Trial]:
     """The stopped trials that may go on, from the highest rung down, at each the best first."""
     found: list[Trial] = []
