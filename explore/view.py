@@ -52,6 +52,7 @@ class PlainView:
         self.study = study
         self.target = target
         self.stream = sys.stdout
+        self._done = 0
         self._shown: set[int] | None = None  # rows: a trial that was stopped and went on ends more than once
 
     def __enter__(self) -> Self:
@@ -63,7 +64,8 @@ class PlainView:
     def update(self, trials: Sequence[Trial]) -> None:
         """Print the trials that have ended since the last time."""
         ended = [trial for trial in trials if trial.status != RUNNING and not _measured_only(trial)]
-        done = len(finished(trials))
+        # Who goes on again has ended before: the count never falls.
+        self._done = done = max(self._done, len(finished(trials)))
         if self._shown is None:
             self._shown = {trial.row for trial in ended}
             if done:
