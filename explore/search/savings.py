@@ -16,8 +16,8 @@ class Savings:
 
     Args:
         epochs: trained.
-        epochs_saved: those not trained, of candidates that were stopped.
-        seconds_saved: the same in seconds, each candidate at its own seconds an epoch; of those that had an epoch.
+        epochs_saved: those not trained, of candidates that were stopped in their training.
+        seconds_saved: the same in seconds, each candidate at its own seconds an epoch.
         stopped: how many candidates wait after each number of epochs; 0 were measured only.
         foreseen: median distance between the accuracy that was expected when a candidate went on to its end and the one
             it had there, as a fraction; None without such a prediction.
@@ -38,6 +38,7 @@ def savings(trials: Sequence[Trial]) -> Savings | None:
     whole = max((trial.evaluation.epochs for trial in trials if trial.status == COMPLETE), default=0)
     if not stopped or not whole:
         return None
+    begun = [trial for trial in stopped if trial.evaluation.epochs]  # who was only measured has saved nothing
     off = [
         abs(trial.expected - trial.accuracy)
         for trial in trials
@@ -45,8 +46,8 @@ def savings(trials: Sequence[Trial]) -> Savings | None:
     ]
     return Savings(
         epochs=sum(trial.evaluation.epochs for trial in trials),
-        epochs_saved=sum(whole - trial.evaluation.epochs for trial in stopped),
-        seconds_saved=sum((whole - trial.evaluation.epochs) * _seconds_an_epoch(trial) for trial in stopped),
+        epochs_saved=sum(whole - trial.evaluation.epochs for trial in begun),
+        seconds_saved=sum((whole - trial.evaluation.epochs) * _seconds_an_epoch(trial) for trial in begun),
         stopped=dict(sorted(Counter(trial.evaluation.epochs for trial in stopped).items())),
         foreseen=float(np.median(off)) if off else None,
         predictions=len(off),
@@ -69,8 +70,7 @@ def in_words(saved: Savings) -> str:
 
 
 def _seconds_an_epoch(trial: Trial) -> float:
-    curve = trial.evaluation.curve
-    return float(np.median([epoch.seconds for epoch in curve])) if curve else 0.0
+    return float(np.median([epoch.seconds for epoch in trial.evaluation.curve]))
 
 
 def _duration(seconds: float) -> str:
