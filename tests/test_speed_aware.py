@@ -123,6 +123,16 @@ def test_the_search_ends_by_itself_when_nothing_is_worth_its_training() -> None:
     assert 8 <= len(study.trials()) < 100
 
 
+def test_why_it_ended_is_said_of_the_last_decision_only() -> None:
+    ours = scheduler(tolerance=1e9, fewest=1)
+    study, _ = searched(6)
+    trials = [one for one in study.trials() if one.status == COMPLETE]
+    assert ours.next(trials, room=True) is None
+    assert "none was expected to add" in ours.ended
+    assert ours.next(trials, room=False) is None
+    assert ours.ended == ""
+
+
 @pytest.mark.slow
 def test_a_speed_that_is_asked_for_focuses_the_search() -> None:
     fast, _ = searched(10, least_throughput=5000.0)

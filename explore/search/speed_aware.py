@@ -72,6 +72,7 @@ class SpeedAware:
 
     def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
         """As `Scheduler`."""
+        self.ended = ""  # what others found out may have given it something to do again
         waiting = [trial for trial in trials if trial.status == STOPPED and not trial.given_up]
         if not room:  # who was only measured would be one more
             waiting = [trial for trial in waiting if trial.evaluation.epochs]
