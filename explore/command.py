@@ -146,6 +146,8 @@ def _choices() -> str:
         "token_mixing": _keys("architecture/token_mixing/catalog.py", "TOKEN_MIXINGS"),
         "channel_mixing": _keys("architecture/channel_mixing/catalog.py", "CHANNEL_MIXINGS"),
         "sampler": _keys("search/samplers.py", "SAMPLERS"),
+        "storage": _keys("search/options.py", "STORAGES"),
+        "cluster": _keys("cluster/options.py", "CLUSTERS"),
     }
     lines = [
         textwrap.fill(", ".join(names), 120, initial_indent=f"  {group + '=':16} ", subsequent_indent=" " * 19)

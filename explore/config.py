@@ -25,11 +25,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from explore.architecture.catalog import hyperparameters, one_of, schema
 from explore.architecture.spec import Model, options_in_stages, set_in_every_stage
-from explore.data.options import SOURCES
-from explore.schema import CATALOGS, Config, chosen, register
+from explore.schema import CATALOGS, KINDS, Config, chosen, register
 
 FORMATS = ("text", "json")
-_GROUPS = (*CATALOGS, "data", "model", "sweep")
+_GROUPS = (*CATALOGS, *KINDS, "model", "sweep")
 # How Hydra words what people get wrong, and what they should read instead.
 _REWORDED = (
     (r"Ambiguous value for argument '\+*(.+?)=(.*?)'", "{0} takes one value, got {1}; {2}"),
@@ -264,8 +263,8 @@ def _wrong_value(key: str, parent: DictConfig, cause: BaseException) -> str:
 
 def _owners(group: str, option: str) -> list[str]:
     """The other variants of a group that have an option."""
-    if group == "data":
-        return [f"data={name}" for name, kind in SOURCES.items() if option in (item.name for item in fields(kind))]
+    if kinds := KINDS.get(group):
+        return [f"{group}={name}" for name, kind in kinds.items() if option in (item.name for item in fields(kind))]
     catalog = CATALOGS.get(group, {})
     return [f"{group}={name}" for name, mixing in catalog.items() if option in hyperparameters(mixing)]
 

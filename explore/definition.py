@@ -16,6 +16,7 @@ OPERATION = (
     "outputs",
     "trials",
     "workers",
+    "cluster",
     "sampler",
     "search",
     "stopping",

@@ -3,189 +3,124 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
-from typing import Any
+from pathlib import Path
 
-from explore.candidate import COSTS, Candidate, test_accuracy, this_machine, time_published, time_together
-from explore.cluster.isolation import Isolated
-from explore.cluster.local import Crew, in_turn
-from explore.config import compose, has_option, vary
-from explore.data.dataset import load
-from explore.evaluation import COMPLETE, STOPPED
-from explore.evaluator import TrainingEvaluator, train
-from explore.plan import Plan, scheduler
+from explore.cluster.options import CLUSTERS, Elsewhere, Job, Local
+from explore.conclusion import conclude, tests
+from explore.evaluation import COMPLETE
+from explore.plan import Plan
 from explore.reporting.page import write_report
-from explore.reporting.tables import hypervolume_history, trial_rows
-from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, with_speeds
-from explore.search.space import parse_space
-from explore.search.study import Study, Trial, finished, front
-from explore.search.worker import Stopped, Worker
-from explore.tracking import Tracker
+from explore.search.options import URL_VARIABLE
+from explore.search.rivals import results
+from explore.search.study import Study, finished
 from explore.view import View
+from explore.working import keep_working
 
-_POLL_SECONDS = 0.5
-_REPLACEMENTS = 3
+_POLL_SECONDS = 2.0
+_QUEUE_SECONDS = 10.0
+_INTERRUPTED = 130
 
 
 def search(plan: Plan, study: Study, view: View) -> int:
     """Search until the study is full; goes on where it stopped. Returns the exit status for the shell."""
-    interrupted = False
-    with view:
-        try:
-            _follow(plan, study, view)
-        except KeyboardInterrupt:
-            interrupted = True
-    return _conclude(plan, study, view, interrupted=interrupted)
+    if isinstance(plan.cluster, Local):
+        return _search_here(plan, study, view)
+    return _search_elsewhere(plan, plan.cluster, study, view)
 
 
-def _work(plan: Plan, study: Study, stop: Callable[[], bool]) -> None:
-    """What a worker does; all share `study`, because reading a long one takes seconds."""
-    config = compose(plan.base)
-    tracker = Tracker(plan.tracking, plan.study, plan.output, whole=plan.stops)
-    space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
+def _search_here(plan: Plan, study: Study, view: View) -> int:
+    _begin_anew(study)
+    try:
+        with view:
+            keep_working(plan, study, lambda: view.update(study.trials()), stop=lambda: False)
+        if study.notes.get("stop"):
+            return _show(plan, study, view, write_report(study, plan.output), interrupted=True)
+        return _show(plan, study, view, conclude(plan, study), interrupted=False)
+    except KeyboardInterrupt:
+        return _show(plan, study, view, write_report(study, plan.output), interrupted=True)
 
-    decides = scheduler(plan, space, load(config.data))
-    worker = Worker(
-        study=study,
-        scheduler=decides,
-        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in())),
-        target=plan.trials,
-        output=plan.output,
-        disk=plan.disk,
-        command_line=lambda overrides: command_line(plan.base, overrides),
-        observer=tracker,
-        turn=lambda: in_turn(plan.output / ".turn"),
-        stop=stop,
+
+def _search_elsewhere(plan: Plan, cluster: Elsewhere, study: Study, view: View) -> int:
+    if study.notes.get("concluded") == plan.notes["overrides"]:
+        return _show(plan, study, view, write_report(study, plan.output), interrupted=False)
+    _begin_anew(study)
+    names = _submit(plan, cluster, study)
+    if not cluster.follow:
+        print(f"Follow it: {plan.command}\nStop it:   {_stop_command(plan)}")
+        return 0
+    try:
+        with view:
+            _follow(cluster, names, study, view)
+    except KeyboardInterrupt:
+        print(f"The workers go on. Follow them again: {plan.command}", file=sys.stderr)
+        print(f"Stop them: {_stop_command(plan)}", file=sys.stderr)
+        return _INTERRUPTED
+    if study.notes.get("concluded"):
+        cluster.cancel(names, waiting=True)
+    else:
+        print(f"explore: the workers have left before the search had ended; see {_logs(plan)}", file=sys.stderr)
+    return _show(plan, study, view, write_report(study, plan.output), interrupted=not study.notes.get("concluded"))
+
+
+def _begin_anew(study: Study) -> None:
+    for order in ("ended", "stop", "concluding", "concluded"):
+        study.note(order, "")
+
+
+def _submit(plan: Plan, cluster: Elsewhere, study: Study) -> list[str]:
+    """Start the workers that are missing; all their names."""
+    kind = next(name for name, options in CLUSTERS.items() if type(cluster) is options)
+    before = [one for one in study.notes.get("jobs", []) if one["kind"] == kind]
+    names = [name for one in before for name in one["names"]]
+    at_work = cluster.active(names) if names else 0
+    if at_work is None:
+        raise ValueError(f"cluster={kind} must say which workers there are already, and does not answer; try again")
+    if (missing := plan.workers - at_work) > 0:
+        new = cluster.submit(_job(plan), missing)
+        study.note("jobs", [*study.notes.get("jobs", []), {"kind": kind, "options": asdict(cluster), "names": new}])
+        names = [*names, *new]
+        print(f"{missing} workers are in the queue ({kind} {', '.join(new)}); logs: {_logs(plan)}", file=sys.stderr)
+    return names
+
+
+def _job(plan: Plan) -> Job:
+    where = [f"study={plan.study}", f"outputs={plan.output.parent.resolve()}"]
+    return Job(
+        name=f"explore-{plan.study}",
+        command=[sys.executable, "-m", "explore.worker", *where],
+        folder=Path.cwd(),
+        secrets={URL_VARIABLE: plan.url},
+        logs=_logs(plan),
     )
-    with suppress(Stopped):
-        worker.run()
-    if decides.ended:
-        study.note("ended", decides.ended)
 
 
-def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
-    """The command that trains one candidate of a search again."""
-    chosen = {override.partition("=")[0] for override in overrides}
-    kept = [override for override in base if override.partition("=")[0] not in chosen]
-    return shlex.join(["python", "-m", "explore.train", *kept, *overrides])
+def _follow(cluster: Elsewhere, names: Sequence[str], study: Study, view: View) -> None:
+    """Show the search until it was concluded or no worker is left."""
+    asked = time.monotonic()
+    while not study.notes.get("concluded"):
+        view.update(study.trials())
+        if time.monotonic() - asked > _QUEUE_SECONDS:
+            asked = time.monotonic()
+            if cluster.active(names) == 0:
+                break
+        time.sleep(_POLL_SECONDS)
+    view.update(study.trials())
 
 
-def _follow(plan: Plan, study: Study, view: View) -> None:
-    """Keep workers at work until nothing is left to do; those that died are replaced a few times."""
-    study.note("ended", "")
-    replacements = _REPLACEMENTS * plan.workers
-    while True:
-        crew = Crew(partial(_work, plan, study), plan.workers)
-        try:
-            while crew.working():
-                view.update(study.trials())
-                time.sleep(_POLL_SECONDS)
-        finally:
-            crew.stop()
-            view.update(study.trials())
-        for report in crew.lost:
-            print(report, file=sys.stderr)
-        if not crew.lost or (replacements := replacements - len(crew.lost)) < 0:
-            return
+def _logs(plan: Plan) -> Path:
+    return plan.output.resolve() / "workers"
 
 
-def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int:
-    if not interrupted:
-        try:
-            _compare_speeds(plan, study)
-            _measure_test_accuracy(plan, study, front(results(study)))
-            study.note("references", _references(plan, study))
-        except KeyboardInterrupt:
-            interrupted = True
+def _stop_command(plan: Plan) -> str:
+    return shlex.join(["python", "-m", "explore.stop", f"study={plan.study}", *plan.places])
+
+
+def _show(plan: Plan, study: Study, view: View, report: Path, *, interrupted: bool) -> int:
     trials = results(study)
-    report = write_report(study, plan.output)
-    if not interrupted:
-        rows = trial_rows(trials, tests(study)).astype(object).where(lambda frame: frame.notna(), None)
-        tracker = Tracker(plan.tracking, plan.study, plan.output)
-        _track_stopped(tracker, study, trials)
-        tracker.study_run(rows.to_dict("records"), plan.output / "front.png", hypervolume_history(trials))
     unfinished = interrupted or (not study.notes.get("ended") and len(finished(trials)) < plan.trials)
-    go_on = plan.command if unfinished else None
-    view.conclude(trials, tests(study), report, go_on=go_on)
+    view.conclude(trials, tests(study), report, go_on=plan.command if unfinished else None)
     if interrupted:
-        return 130
+        return _INTERRUPTED
     return 0 if any(trial.status == COMPLETE for trial in trials) else 1
-
-
-def _track_stopped(tracker: Tracker, study: Study, trials: Sequence[Trial]) -> None:
-    """Write the runs of the candidates that were stopped, once: until now they might have gone on."""
-    written = set(study.notes.get("tracked", []))
-    stopped = [trial for trial in trials if trial.status == STOPPED and trial.row not in written]
-    for trial in stopped:
-        tracker.write(trial, trial.evaluation)
-    study.note("tracked", sorted(written | {trial.row for trial in stopped}))
-
-
-def _compare_speeds(plan: Plan, study: Study) -> None:
-    """Measure those that compete for the front again, all together, and once for the same ones.
-
-    The comparison may bring others into reach of the front, which are compared then as well. One that it leaves out,
-    because it cannot be compiled, keeps the speed it has.
-    """
-    trials, known, left_out = study.trials(), compared(study), set(study.notes.get("left_out", ()))
-    competing = {trial.number: trial for trial in rivals(trials)}
-    while not competing.keys() <= known.keys() | left_out:
-        candidates = {number: vary(plan.base, one.proposal.overrides).candidate for number, one in competing.items()}
-        batch_sizes = {number: batch_size(one) for number, one in competing.items()}
-        interval = next(iter(candidates.values())).cost.interval
-        try:
-            _refuse_other_machines(competing.values(), next(iter(candidates.values())))
-            print(f"Comparing the speeds of {len(competing)} trials", file=sys.stderr)
-            known = decided(time_together(candidates, batch_sizes), batch_sizes, interval)
-        except (ValueError, RuntimeError, MemoryError) as error:
-            # The result is worth more than its last digit.
-            print(f"explore: speeds are not compared: {str(error).splitlines()[0]}", file=sys.stderr)
-            return
-        left_out = competing.keys() - known.keys()
-        study.note("left_out", sorted(left_out))
-        study.note("speeds", {str(number): asdict(one) for number, one in known.items()})
-        found = {trial.number: trial for trial in rivals(with_speeds(trials, known)) if trial.number not in competing}
-        if not found:
-            return
-        originals = {trial.number: trial for trial in trials}
-        competing |= {number: originals[number] for number in found}
-
-
-def _refuse_other_machines(trials: Iterable[Trial], candidate: Candidate) -> None:
-    here = this_machine(candidate)
-    for trial in trials:
-        if (there := measured_on(trial)) != here:
-            raise ValueError(f"trial {trial.number} was measured on {_written(there)}, this is {_written(here)}")
-
-
-def _written(machine: Iterable[str | None]) -> str:
-    return ", ".join(word for word in machine if word)
-
-
-def tests(study: Study) -> dict[int, float]:
-    """Test accuracy, as a fraction, of the trials for which it was measured."""
-    return {int(number): value for number, value in study.notes.get("test_accuracy", {}).items()}
-
-
-def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -> None:
-    """Touch the test images once, for those members of the front that have no figure yet."""
-    known = tests(study)
-    for trial in members:
-        if trial.number not in known:
-            candidate = vary(plan.base, trial.proposal.overrides).candidate
-            known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
-    study.note("test_accuracy", {str(number): value for number, value in known.items()})
-
-
-def _references(plan: Plan, study: Study) -> list[dict[str, Any]]:
-    """The speed of published networks on these images and this device, to compare the front with."""
-    known = {reference["name"]: reference for reference in study.notes.get("references", [])}
-    config = compose(plan.base)
-    dataset = load(config.data)
-    for name in plan.references:
-        if name not in known:
-            known[name] = time_published(name, dataset, config.cost)
-    return [known[name] for name in plan.references]

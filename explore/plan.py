@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,24 @@ from explore.architecture.catalog import one_of
 from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED, adapted
 from explore.cluster.local import cores
+from explore.cluster.options import CLUSTERS, Elsewhere, Local
 from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation
+from explore.joining import check_machine, mark_folder
 from explore.schema import Config
-from explore.search.options import Search
+from explore.search.options import URL_VARIABLE, Search
 from explore.search.proposals import Proposer
 from explore.search.samplers import SAMPLERS, SPEED_AWARE
 from explore.search.schedule import Rungs, Scheduler
 from explore.search.space import Space, parse_space, to_overrides
 from explore.search.speed_aware import SpeedAware
-from explore.search.storage import find_study, hidden, open_storage
+from explore.search.storage import find_study, has_password, hidden, of_one_machine, open_storage
 from explore.search.study import Study, create_study, refuse_other_settings
 from explore.tracking import Tracking
 
 _MAX_AUTOMATIC_WORKERS = 4
+_OWN_AFFAIRS = ("study", "outputs", "storage", "cluster", "workers", "format")
 _ADVICE = "; change a dimension like this: 'space.model.patch_size=choice(4, 8)'"
 
 
@@ -38,12 +41,13 @@ _ADVICE = "; change a dimension like this: 'space.model.patch_size=choice(4, 8)'
 class Plan:
     """A search that was checked and can be sent to its workers.
 
-    `base` are the overrides that every candidate shares, `command` is the line that goes on with the search, `notes`
-    are kept with the study for its report.
+    `base` are the overrides that every candidate shares, `command` is the line that goes on with the search, `places`
+    are those of its overrides that say where the study lies, `notes` are kept with the study: for its report, and
+    `overrides` for workers elsewhere.
     """
 
     study: str
-    url: str
+    url: str = field(repr=False)  # may hold a password
     output: Path
     base: tuple[str, ...]
     space: dict[str, str]
@@ -52,6 +56,7 @@ class Plan:
     least_throughput: float | None
     trials: int
     workers: int
+    cluster: Local | Elsewhere
     rungs: tuple[int, ...]
     eta: int
     disk: float
@@ -59,6 +64,7 @@ class Plan:
     tracking: Tracking
     definition: dict[str, Any]
     command: str
+    places: tuple[str, ...]
     notes: dict[str, Any]
 
     @property
@@ -72,10 +78,12 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     _check_options(config)
     output = output_folder(config)
     url = study_url(config)
+    _check_cluster(config, url)
     _refuse_unwritable(output)
     dataset = load(config.data)
     _check_references(config, dataset)
-    workers = config.workers or torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)
+    automatic = torch.cuda.device_count() // config.training.devices or min(cores(), _MAX_AUTOMATIC_WORKERS)
+    workers = config.workers or automatic
     threads = config.training.threads or max(1, cores() // workers)
     base = [*without_operation(overrides), f"training.threads={threads}"]
     space = _checked_space(config, base)
@@ -92,6 +100,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         least_throughput=config.limits.throughput,
         trials=config.trials,
         workers=workers,
+        cluster=config.cluster,
         rungs=config.stopping.rungs(config.training.epochs),
         eta=config.stopping.eta,
         disk=1e9 * config.stopping.disk,
@@ -99,9 +108,11 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
         command=command,
+        places=tuple(_places(shown)),
         notes={
             "command": command,
             "report": shlex.join(["python", "-m", "explore.report", f"study={config.study}", *_places(shown)]),
+            "overrides": [*_for_workers(overrides), f"outputs={output.parent.resolve()}"],
             "commit": _commit(),
             "data": _facts(dataset),
         },
@@ -136,6 +147,21 @@ def _check_options(config: Config) -> None:
         one_of("references", name, PUBLISHED)
 
 
+def _check_cluster(config: Config, url: str) -> None:
+    """Refuse workers elsewhere that could not work."""
+    if isinstance(config.cluster, Local):
+        return
+    kind = next(name for name, options in CLUSTERS.items() if type(config.cluster) is options)
+    if of_one_machine(url):
+        raise ValueError(
+            f"cluster={kind} needs a storage for many machines, got an SQLite file, whose locks do not hold between "
+            "them; take storage=postgres storage.url=postgresql://USER@HOST/DATABASE"
+        )
+    if config.workers is None:
+        raise ValueError(f"cluster={kind} needs the number of workers, got none; add workers=8")
+    config.cluster.check()
+
+
 def begin(plan: Plan) -> Study:
     """Make the output folder and open or make the study; raises ValueError where that cannot be done."""
     try:
@@ -143,6 +169,8 @@ def begin(plan: Plan) -> Study:
     except OSError as error:
         raise ValueError(f"outputs must be a folder that can be written to, got {plan.output}: {error}") from error
     study = open_study(plan)
+    check_machine(study, plan.url)
+    mark_folder(study, plan.output)
     for key, value in plan.notes.items():
         study.note(key, value)
     return study
@@ -162,8 +190,17 @@ def output_folder(config: Config) -> Path:
 
 
 def study_url(config: Config) -> str:
-    """The storage of the configured study; by default an SQLite file among its results."""
-    return config.storage.url or f"sqlite:///{output_folder(config) / 'study.db'}"
+    """The storage of the configured study, by default an SQLite file among its results.
+
+    Raises ValueError for a password in the configuration: command lines are seen by all on a machine.
+    """
+    given = getattr(config.storage, "url", None)
+    if given and has_password(given):
+        raise ValueError(
+            f"storage.url must not hold a password, which others could read in the list of processes, got "
+            f"{hidden(given)}; put it into ~/.pgpass or PGPASSWORD, or the whole URL into {URL_VARIABLE}"
+        )
+    return str(config.storage.address(output_folder(config)))
 
 
 def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
@@ -230,9 +267,14 @@ def _without_password(overrides: Sequence[str]) -> list[str]:
     return [key + hidden(one.removeprefix(key)) if one.startswith(key) else one for one in overrides]
 
 
+def _for_workers(overrides: Sequence[str]) -> list[str]:
+    """What workers elsewhere find in the study; where and how many they are is known or their own affair."""
+    return [one for one in overrides if re.split(r"[.=]", one.lstrip("+"))[0] not in _OWN_AFFAIRS]
+
+
 def _places(overrides: Sequence[str]) -> list[str]:
     """Those of the overrides that say where a study lies."""
-    return [one for one in overrides if one.startswith(("outputs=", "storage."))]
+    return [one for one in overrides if one.startswith(("outputs=", "storage=", "storage."))]
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:

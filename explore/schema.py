@@ -13,20 +13,16 @@ from explore.architecture.published import PUBLISHED
 from explore.architecture.spec import Model
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.candidate import Candidate, Limits
+from explore.cluster.options import CLUSTERS
 from explore.cost.options import Measuring
 from explore.data.options import SOURCES
-from explore.search.options import Search, Stopping
+from explore.search.options import STORAGES, Search, Stopping
 from explore.tracking import Tracking
 from explore.training.options import Training
 
 CATALOGS: Mapping[str, Mapping[str, type]] = {"token_mixing": TOKEN_MIXINGS, "channel_mixing": CHANNEL_MIXINGS}
-
-
-@dataclass(kw_only=True)
-class Storage:
-    """Schema of the config group `storage`: where the study is kept."""
-
-    url: str | None = None  # SQLAlchemy URL; null = a SQLite file in the study's output folder
+# Groups whose options are classes that hold their own settings.
+KINDS: Mapping[str, Mapping[str, type]] = {"data": SOURCES, "storage": STORAGES, "cluster": CLUSTERS}
 
 
 @dataclass(kw_only=True)
@@ -36,7 +32,7 @@ class Config:
     study: str | None = None  # name of the study; a sweep brings its own
     outputs: str = "outputs"  # folder of all results
     trials: int = 24  # finished trials of the whole study, however often it is restarted
-    workers: int | None = None  # processes that evaluate trials; null = one per GPU, or per core without one
+    workers: int | None = None  # trials evaluated at a time; null = one per GPU, or per core without one; see cluster
     sampler: str = "speed_aware"  # speed_aware | tpe | gp | nsga2 | nsga3 | random | grid
     format: str = "text"  # text for people, json for machines
     throughput: bool = True  # measure speed; off = count only
@@ -51,7 +47,8 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     search: Search = field(default_factory=Search)
     stopping: Stopping = field(default_factory=Stopping)
-    storage: Storage = field(default_factory=Storage)
+    storage: Any = None
+    cluster: Any = None
     tracking: Tracking = field(default_factory=Tracking)
     space: dict[str, str] = field(default_factory=dict)
 
@@ -97,8 +94,9 @@ def _register_owners() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="model", name="isotropic", node=Model)
-    for name, source in SOURCES.items():
-        store.store(group="data", name=name, node=source)
+    for group, kinds in KINDS.items():
+        for name, kind in kinds.items():
+            store.store(group=group, name=name, node=kind)
 
 
 @cache

@@ -1,6 +1,7 @@
 """What a person sees while a search runs: one live view in a terminal, one plain line per trial elsewhere."""
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING, STOPPED
 from explore.reporting.tables import hypervolume_history
+from explore.search.owner import is_here
 from explore.search.savings import in_words, savings
 from explore.search.study import Trial, finished, front
 
@@ -72,14 +74,24 @@ class PlainView:
                 words = f"{done} of {self.target} trials are finished, going on"
                 print(f"study {self.study}: {words}", file=self.stream)
         for trial in ended:
-            if trial.row not in self._shown:
+            if trial.row not in self._shown and self._concerns(trial):
                 self._shown.add(trial.row)
                 print(f"[{done}/{self.target}] {_line(trial)}", file=self.stream, flush=True)
+
+    def _concerns(self, trial: Trial) -> bool:
+        return True
 
     def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
         """Print the front with a command for each member."""
         console = Console(width=max(100, shutil.get_terminal_size((160, 40)).columns))
         _print_result(console, self.study, trials, tests, report, go_on)
+
+
+class OwnView(PlainView):
+    """For the log of one worker among many: the trials that this process has trained."""
+
+    def _concerns(self, trial: Trial) -> bool:
+        return is_here(trial.owner) and trial.owner["pid"] == os.getpid()
 
 
 class JsonView(PlainView):

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -45,17 +45,19 @@ class Isolated(Generic[Job]):
     """Runs `evaluate(job, folder, report)` in a process of its own; the job must be picklable.
 
     What the process prints goes to `log.txt` in the trial's folder. `tick` is called about twice a second while it
-    runs; when it raises, the process is ended and the exception goes on.
+    runs; when it raises, the process is ended and the exception goes on. `environment` is set in the process, such as
+    the GPUs that it sees.
     """
 
     evaluate: Callable[[Job, Path, Report], Evaluation]
     tick: Callable[[], None]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, job: Job, folder: Path, report: Report) -> Evaluation:
         """Evaluate; an exception or the death of the process becomes a failed evaluation with its reason."""
         folder.mkdir(parents=True, exist_ok=True)
         ours, theirs = multiprocessing.Pipe()
-        process = server_context().Process(target=_child, args=(self.evaluate, job, folder, theirs))
+        process = server_context().Process(target=_child, args=(self.evaluate, job, folder, theirs, self.environment))
         process.start()
         theirs.close()
         try:
@@ -86,7 +88,14 @@ class Isolated(Generic[Job]):
             report(message)
 
 
-def _child(evaluate: Callable[[Job, Path, Report], Evaluation], job: Job, folder: Path, connection: Connection) -> None:
+def _child(
+    evaluate: Callable[[Job, Path, Report], Evaluation],
+    job: Job,
+    folder: Path,
+    connection: Connection,
+    environment: Mapping[str, str],
+) -> None:
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

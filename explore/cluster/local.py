@@ -8,38 +8,44 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 Stop = Callable[[], bool]
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: what the system says, or the share of a job of Slurm where that is less."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, int(os.environ.get("SLURM_CPUS_PER_TASK") or here))
 
 
 @contextmanager
 def in_turn(path: Path) -> Iterator[None]:
-    """Wait for one's turn among the workers of this machine; the kernel ends the turn of a process that dies."""
+    """Wait for one's turn among the workers of this machine; the kernel ends the turn of a process that dies.
+
+    Where machines share the file, it is a turn among all of them, if its file system knows locks.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):  # without locks some proposals are made twice, and withdrawn
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
         os.close(file)
 
 
 class Crew:
-    """`count` threads that run `work(stop)`; `stop()` tells them when to leave, within a second or so.
+    """`count` threads that run `work(place, stop)`, with a place of 0, 1, ...; `stop()` tells them when to leave, within
+    a second or so.
 
     `lost` holds the tracebacks of those that ended with an exception.
     """
 
-    def __init__(self, work: Callable[[Stop], None], count: int) -> None:
+    def __init__(self, work: Callable[[int, Stop], None], count: int) -> None:
         self.lost: list[str] = []
         self._told = threading.Event()
-        self._members = [threading.Thread(target=self._member, args=(work,)) for _ in range(count)]
+        self._members = [threading.Thread(target=self._member, args=(work, place)) for place in range(count)]
         for member in self._members:
             member.start()
 
@@ -53,8 +59,8 @@ class Crew:
         for member in self._members:
             member.join()
 
-    def _member(self, work: Callable[[Stop], None]) -> None:
+    def _member(self, work: Callable[[int, Stop], None], place: int) -> None:
         try:
-            work(self._told.is_set)
+            work(place, self._told.is_set)
         except Exception:
             self.lost.append(traceback.format_exc())

@@ -1,11 +1,15 @@
 """The disk that the checkpoints of stopped trials take has a limit: the least promising are given up for it."""
 
+import os
+import shutil
 from itertools import groupby
 from pathlib import Path
 
 from explore.evaluation import STOPPED
 from explore.search.stopping import ranked
 from explore.search.study import Study, Trial
+
+_CHECKPOINTS = "*.ckpt"
 
 
 def make_room(study: Study, output: Path, limit: float) -> list[Trial]:
@@ -23,15 +27,26 @@ def make_room(study: Study, output: Path, limit: float) -> list[Trial]:
         if excess <= 0:
             break
         study.give_up(trial)  # first, so that nobody goes on with it
-        for file in (output / trial.folder).glob("*.ckpt"):
+        for file in (output / trial.folder).glob(_CHECKPOINTS):
             file.unlink()
         excess -= sizes[trial.row]
         given_up.append(trial)
     return given_up
 
 
+def bring(before: Path, now: Path) -> None:
+    """Copy the checkpoint of a trial to the folder where it goes on, if that is another one."""
+    if before == now:
+        return
+    now.mkdir(parents=True, exist_ok=True)
+    for file in before.glob(_CHECKPOINTS):
+        partial = now / f"{file.name}.partial"
+        shutil.copyfile(file, partial)
+        os.replace(partial, now / file.name)
+
+
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.ckpt"))
+    return sum(file.stat().st_size for file in folder.glob(_CHECKPOINTS))
 
 
 def _least_promising_first(trials: list[Trial]) -> list[Trial]:

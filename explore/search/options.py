@@ -1,6 +1,10 @@
 """What can be set about a search; needs nothing heavy to be read."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+
+URL_VARIABLE = "EXPLORE_STORAGE_URL"
 
 RULES, STOPS = ("rungs", "off"), ("auto", "off")
 
@@ -48,3 +52,52 @@ class Stopping:
             found.append(rung)
             rung *= self.eta
         return (*found, epochs)
+
+
+@dataclass(kw_only=True)
+class Sqlite:
+    """A file in the study's output folder: nothing to start, for the workers of one machine.
+
+    Any other storage may be given by its address alone, here or as EXPLORE_STORAGE_URL.
+    """
+
+    url: str | None = None  # SQLAlchemy URL, or grpc://HOST:PORT; null = the file
+
+    def address(self, output: Path) -> str:
+        """The URL of the storage of the study in the folder `output`."""
+        return self.url or os.environ.get(URL_VARIABLE) or f"sqlite:///{output / 'study.db'}"
+
+
+@dataclass(kw_only=True)
+class Postgres:
+    """A PostgreSQL server, for workers on many machines.
+
+    Passwords belong in ~/.pgpass or PGPASSWORD, which the driver reads, or in EXPLORE_STORAGE_URL.
+    """
+
+    url: str | None = None  # postgresql://USER@HOST/DATABASE; null = what EXPLORE_STORAGE_URL says
+
+    def address(self, output: Path) -> str:
+        """The URL of the storage; raises ValueError where there is none, or one of something else."""
+        url = self.url or os.environ.get(URL_VARIABLE)
+        if not url or not url.startswith("postgres"):
+            found = f"one of {url.partition(':')[0]}" if url else "none"
+            raise ValueError(
+                f"storage=postgres needs a URL, got {found}; add storage.url=postgresql://USER@HOST/DATABASE"
+            )
+        return url
+
+
+@dataclass(kw_only=True)
+class Grpc:
+    """Optuna's proxy before a database, for hundreds of workers; `python -m explore.proxy` starts one."""
+
+    host: str = "localhost"
+    port: int = 13000
+
+    def address(self, output: Path) -> str:
+        """The URL of the storage."""
+        return f"grpc://{self.host}:{self.port}"
+
+
+STORAGES: dict[str, type[Sqlite | Postgres | Grpc]] = {"sqlite": Sqlite, "postgres": Postgres, "grpc": Grpc}

@@ -2,45 +2,84 @@
 
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, SQLAlchemyError
 
+from explore.search.patience import patient
 from explore.search.study import Study, study_names
 
+GRPC, GRPC_PORT = "grpc", 13000
+_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_ANSWER_SECONDS = 10.0
 _LOCK_SECONDS = 60.0
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.2
 
 
 def open_storage(url: str) -> BaseStorage:
-    """Open a storage such as `sqlite:///study.db` or `postgresql+psycopg://user:password@host/optuna`.
+    """Open a storage such as `sqlite:///study.db`, `postgresql+psycopg://user@host/optuna` or `grpc://host:13000`.
 
+    One on a server is waited for later, where it does not answer for a while.
     Raises ValueError when the URL is none or nobody answers there; the password is never part of the message.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     parsed = _parse(url)
-    sqlite = parsed.get_backend_name() == "sqlite"
-    options = {"connect_args": {"timeout": _LOCK_SECONDS}} if sqlite else {"pool_pre_ping": True}
+
+    def reason(error: BaseException) -> str:
+        text = str(getattr(error.__cause__ or error, "orig", None) or error.__cause__ or error)
+        return _without_password(text.splitlines()[0] if text else type(error).__name__, parsed)
+
     try:
-        return get_storage(_connect(url, options))
+        if parsed.drivername == GRPC:
+            return _proxy(parsed, reason)
+        if parsed.get_backend_name() == "sqlite":
+            return get_storage(_connect(url, {"connect_args": {"timeout": _LOCK_SECONDS}}))
+        whole = parsed.render_as_string(hide_password=False)
+        storage = get_storage(_connect(whole, {"pool_pre_ping": True}))
+        # After an error in its own handling of errors Optuna ends with an UnboundLocalError.
+        return patient(storage, (StorageInternalError, SQLAlchemyError, UnboundLocalError), reason)
     except ImportError as error:
-        raise ValueError(f"storage.url needs a driver that is not installed, got {hidden(url)}: {error.msg}") from None
+        extra = {"psycopg": "; pip install 'explore[postgres]'", "grpc": "; pip install 'explore[grpc]'"}
+        advice = next((words for name, words in extra.items() if name in str(error)), "")
+        raise ValueError(
+            f"storage.url needs a driver that is not installed, got {hidden(url)}: {error.msg}{advice}"
+        ) from None
     except (SQLAlchemyError, OSError, RuntimeError) as error:
-        reason = _without_password(str(getattr(error, "orig", None) or error).splitlines()[0], parsed)
-        raise ValueError(f"storage.url must name a database that answers, got {hidden(url)}: {reason}") from None
+        raise ValueError(f"storage.url must name a database that answers, got {hidden(url)}: {reason(error)}") from None
+
+
+def _proxy(url: URL, reason: Any) -> BaseStorage:
+    import grpc
+
+    with _experimental():
+        storage = GrpcStorageProxy(host=url.host or "localhost", port=url.port or GRPC_PORT)
+    try:
+        storage.wait_server_ready(timeout=_ANSWER_SECONDS)
+    except ConnectionError:
+        raise ConnectionError(f"no proxy answered within {_ANSWER_SECONDS:.0f} s") from None
+    return patient(storage, (grpc.RpcError,), reason)
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 def _connect(url: str, options: dict[str, Any]) -> RDBStorage:
     """Connect, and make the tables; another process may be making the same tables right now."""
     for _ in range(_ATTEMPTS):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            with _experimental():
                 return RDBStorage(url, engine_kwargs=options)
         except DatabaseError as error:
             if not isinstance(error, IntegrityError) and "already exists" not in str(error):
@@ -77,12 +116,23 @@ def hidden(url: str) -> str:
 
 def _parse(url: str) -> URL:
     try:
-        return make_url(url)
+        parsed = make_url(url)
+        return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
     except (ArgumentError, ValueError):
         # The text may hold a password in a place where no parser finds it.
         raise ValueError(
             "storage.url must be an SQLAlchemy URL such as sqlite:///study.db or postgresql+psycopg://user@host/name"
         ) from None
+
+
+def has_password(url: str) -> bool:
+    """Whether there is a password in the URL."""
+    return bool(_parse(url).password)
+
+
+def of_one_machine(url: str) -> bool:
+    """Whether a storage is a file whose locks do not hold between machines."""
+    return _parse(url).get_backend_name() == "sqlite"
 
 
 def _without_password(text: str, url: URL) -> str:

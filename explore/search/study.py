@@ -6,8 +6,6 @@ was already full, withdraws. So no configuration is trained twice and no study g
 """
 
 import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,14 +33,19 @@ from explore.evaluation import (
     Evaluation,
 )
 from explore.search.front import losses, non_dominated
+from explore.search.owner import Witness, is_here, is_running, this_process
 
 OBJECTIVES = ("val_accuracy", "throughput")
 FINISHED = frozenset({COMPLETE, STOPPED, REFUSED, DIVERGED, FAILED})
 _WITHDRAWN = "withdrawn"
 _GIVEN_UP = "given_up:"
 _STATES = {COMPLETE: TrialState.COMPLETE, REFUSED: TrialState.PRUNED, STOPPED: TrialState.PRUNED}
-HEARTBEAT_SECONDS = 15.0
-_GIVEN_UP_SECONDS = 120.0
+# Why a trial was interrupted: its worker may be alive behind a network that is down, and still write to its folder.
+SILENT = "its worker went silent"
+
+
+class TakenOver(Exception):  # noqa: N818 - somebody else has the trial now, which is nobody's mistake
+    """The trial was ended by others, because its worker was given up for dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,7 @@ class Study:
         self._settled = 0
         self._history: list[Trial] = []
         self._ended: dict[int, Trial] = {}
+        self._witness = Witness()
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -181,17 +185,19 @@ class Study:
         """Begin a trial of the proposal; None when the study has `target` trials already or another worker was faster.
 
         A trial that `continues` an interrupted or a stopped one takes over its number and folder, and so its last rung.
+        It has a folder of its own where the worker before went silent, who may still write to the other one.
         """
+        silent = continues is not None and continues.evaluation.reason == SILENT
         claimed = {
             "overrides": list(proposal.overrides),
             "sampler_state": dict(proposal.sampler_state),
             "command": command,
-            "owner": _this_process(),
+            "owner": this_process(),
             "heartbeat": time.time(),
             "expected": expected,
             "continues": continues.row if continues else None,
             "number": continues.number if continues else None,
-            "folder": continues.folder if continues else None,
+            "folder": continues.folder if continues and not silent else None,
         }
         template = create_trial(
             state=TrialState.RUNNING,
@@ -199,9 +205,12 @@ class Study:
             distributions=dict(proposal.distributions),
             user_attrs={"claim": claimed},  # one, because each takes the storage some milliseconds
         )
-        trial_id = self._storage.create_new_trial(self._id, template_trial=template)
+        self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
-        mine = next(trial for trial in everyone if trial.trial_id == trial_id)
+        # A storage that lost the connection in between may have written the claim twice.
+        mine, *again = [trial for trial in everyone if trial.owner.get("claim") == claimed["owner"]["claim"]]
+        for twin in again:
+            self._end(twin, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
         earlier = [trial for trial in everyone if trial.row < mine.row and trial.status != INTERRUPTED]
         if len(candidates(earlier)) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
             self._end(mine, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
@@ -209,12 +218,19 @@ class Study:
         return mine
 
     def record(self, trial: Trial, so_far: Evaluation) -> None:
-        """Keep what is known of a running trial."""
-        self._storage.set_trial_user_attr(trial.trial_id, "so_far", so_far.to_dict())
+        """Keep what is known of a running trial; raises TakenOver."""
+        self._write(trial, "so_far", so_far.to_dict())
 
     def beat(self, trial: Trial) -> None:
-        """Say that the worker of a running trial is alive."""
-        self._storage.set_trial_user_attr(trial.trial_id, "heartbeat", time.time())
+        """Say that the worker of a running trial is alive, and look for others that are not; raises TakenOver."""
+        self._write(trial, "heartbeat", time.time())
+        self._dead(self.trials())
+
+    def _write(self, trial: Trial, key: str, value: Any) -> None:
+        try:
+            self._storage.set_trial_user_attr(trial.trial_id, key, value)
+        except UpdateFinishedTrialError:
+            raise TakenOver(f"trial {trial.number} was given up for dead and taken over") from None
 
     def finish(self, trial: Trial, evaluation: Evaluation) -> bool:
         """End a running trial; False when somebody else had ended it, because its worker was given up for dead."""
@@ -230,11 +246,21 @@ class Study:
     def interrupted(self) -> list[Trial]:
         """Trials to go on with: stopped from outside, or left behind by a worker that died."""
         everyone = self.trials()
-        if dead := [trial for trial in everyone if trial.status == RUNNING and not _alive(trial)]:
-            for trial in dead:
-                self._end(trial, replace(trial.evaluation, status=INTERRUPTED), TrialState.FAIL)
+        if dead := self._dead(everyone):
+            for trial, reason in dead:
+                self._end(trial, replace(trial.evaluation, status=INTERRUPTED, reason=reason), TrialState.FAIL)
             everyone = self.trials()
         return [trial for trial in everyone if trial.status == INTERRUPTED]
+
+    def _dead(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
+        """Those whose worker has died, and how one knows."""
+        running = [trial for trial in trials if trial.status == RUNNING]
+        here = [trial for trial in running if is_here(trial.owner)]
+        elsewhere = [trial for trial in running if not is_here(trial.owner)]
+        with self._reading:
+            silent = self._witness.silent({trial.row: trial.heartbeat for trial in elsewhere})
+        died = [(trial, "its worker died") for trial in here if not is_running(trial.owner)]
+        return died + [(trial, SILENT) for trial in elsewhere if trial.row in silent]
 
     def give_up(self, trial: Trial) -> None:
         """Say that the checkpoint of a stopped trial is gone."""
@@ -348,24 +374,3 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "")
             yield from _differences(before, after, f"{path}{key}.")
         elif before != after:
             yield f"{path}{key}: the study has {before!r}, you ask for {after!r}"
-
-
-def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid())}
-
-
-def _start_time(pid: int) -> str | None:
-    """Clock ticks between boot and the start of a living process; a newer process of the same pid has others."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    # A zombie has died and only waits for its parent to notice.
-    return None if fields[0] in ("Z", "X") else fields[19]
-
-
-def _alive(trial: Trial) -> bool:
-    if trial.owner.get("host") == socket.gethostname() and Path("/proc/self/stat").exists():
-        started = _start_time(int(trial.owner["pid"]))
-        return started is not None and started == trial.owner["started"]
-    return time.time() - trial.heartbeat < _GIVEN_UP_SECONDS

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from explore.cost.record import Cost
 from explore.evaluation import FAILED, INTERRUPTED, RUNNING, STOPPED, Epoch, Evaluation, Evaluator, Report
-from explore.search.checkpoints import make_room
+from explore.search.checkpoints import bring, make_room
+from explore.search.owner import HEARTBEAT_SECONDS
 from explore.search.schedule import Scheduler, Step
-from explore.search.study import HEARTBEAT_SECONDS, Study, Trial, candidates
+from explore.search.study import Study, TakenOver, Trial, candidates
 
 CommandLine = Callable[[list[str]], str]
 _RECORD_SECONDS = 1.0  # between two records of the epochs of a running trial
@@ -46,8 +47,8 @@ class Worker:
     `scheduler` decides what it does next. `command_line(overrides)` writes the command that repeats a trial. `output`
     is the folder of the study. `disk` is how many bytes the checkpoints of stopped
     trials may take. `turn` is held while a trial is proposed and claimed: workers that share it never
-    propose the same. `stop` says when to leave, and `wait` passes the time while
-    others may yet leave something to do.
+    propose the same. `stop` says when to leave at once, `leave` when to leave after the current trial has come to its
+    rung, and `wait` passes the time while others may yet leave something to do.
     """
 
     study: Study
@@ -60,6 +61,7 @@ class Worker:
     observer: Observer | None = None
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
     stop: Callable[[], bool] = lambda: False
+    leave: Callable[[], bool] = lambda: False
     wait: Callable[[], None] = lambda: time.sleep(_WAIT_SECONDS)
     _current: Trial | None = field(default=None, init=False)
     _last_beat: float = field(default=0.0, init=False)
@@ -68,11 +70,13 @@ class Worker:
     def run(self) -> int:
         """Work until nothing is left to do; returns how many times a trial was taken here.
 
-        Raises Stopped when it was told to leave, after the current trial was kept as interrupted.
+        Raises Stopped when it was told to leave, after the current trial was kept as interrupted or came to its rung.
         """
         count = 0
         while True:
             self.check_in()
+            if self.leave():
+                raise Stopped
             with self.turn():
                 taken = self._next()
             if taken:
@@ -84,7 +88,10 @@ class Worker:
                 return count
 
     def check_in(self) -> None:
-        """Tell the study now and then that the current trial is in good hands; raises Stopped when told to leave."""
+        """Tell the study now and then that the current trial is in good hands.
+
+        Raises Stopped when told to leave, and TakenOver when others think that it is not.
+        """
         if self.stop():
             raise Stopped
         if self._current and time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
@@ -130,7 +137,12 @@ class Worker:
         try:
             if self.observer:
                 self.observer.begin(trial)
+            if step.continues:
+                bring(self.output / step.continues.folder, self.output / trial.folder)
             result = self._result(trial, report, step.until)
+        except TakenOver:
+            self._leave_to_others(trial, seen)
+            return
         except BaseException as order:
             # Told to leave, or a fault that is not the candidate's: the trial stays to be gone on with.
             reason = "stopped from outside" if isinstance(order, Stopped | KeyboardInterrupt) else repr(order)
@@ -148,10 +160,15 @@ class Worker:
     def _result(self, trial: Trial, report: Report, until: int) -> Evaluation:
         try:
             return self.evaluate(trial.proposal.overrides, self.output / trial.folder, report, until)
-        except Stopped:
+        except (Stopped, TakenOver):
             raise
         except Exception as error:
             return Evaluation(status=FAILED, reason=f"{type(error).__name__}: {error}")
+
+    def _leave_to_others(self, trial: Trial, seen: list[Cost | Epoch]) -> None:
+        self._current = None
+        if self.observer:
+            self.observer.end(trial, _so_far(INTERRUPTED, "taken over by others", seen))
 
     def _end(self, trial: Trial, result: Evaluation) -> None:
         self._current = None

@@ -1,0 +1,138 @@
+"""The end of a search: speeds are compared, test accuracy is measured, and the report is written.
+
+It belongs on a machine of the workers, because it measures on their device.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from explore.candidate import Candidate, test_accuracy, this_machine, time_published, time_together
+from explore.config import compose, vary
+from explore.data.dataset import load
+from explore.evaluation import STOPPED
+from explore.plan import Plan
+from explore.reporting.page import write_report
+from explore.reporting.tables import hypervolume_history, trial_rows
+from explore.search.owner import is_here, is_running, this_process
+from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, with_speeds
+from explore.search.study import Study, Trial, front
+from explore.tracking import Tracker
+
+_SETTLING_SECONDS = 2.0  # until nobody else can be writing their name
+_ABANDONED_SECONDS = 900.0  # longer than it takes to conclude
+
+
+def conclude(plan: Plan, study: Study) -> Path:
+    """Measure what is only measured once, at the end, and write the report; returns where it is."""
+    compare_speeds(plan, study)
+    _measure_test_accuracy(plan, study, front(results(study)))
+    study.note("references", _references(plan, study))
+    trials = results(study)
+    report = write_report(study, plan.output)
+    rows = trial_rows(trials, tests(study)).astype(object).where(lambda frame: frame.notna(), None)
+    tracker = Tracker(plan.tracking, plan.study, plan.output)
+    _track_stopped(tracker, study, trials)
+    tracker.study_run(rows.to_dict("records"), plan.output / "front.png", hypervolume_history(trials))
+    study.note("concluded", plan.notes["overrides"])
+    return report
+
+
+def chosen_to_conclude(study: Study) -> bool:
+    """Whether this worker concludes a search where nothing is left to do; of all that ask, one does.
+
+    Two might, if one is held up for seconds between two lines; they would measure and write the same.
+    """
+    if study.notes.get("concluded"):
+        return False
+    if (other := study.notes.get("concluding")) and not _gone(other):
+        return False
+    here = this_process() | {"since": time.time()}
+    study.note("concluding", here)
+    time.sleep(_SETTLING_SECONDS)
+    return bool(study.notes["concluding"] == here)
+
+
+def _gone(worker: dict[str, Any]) -> bool:
+    if is_here(worker):
+        return not is_running(worker)
+    return time.time() - worker["since"] > _ABANDONED_SECONDS
+
+
+def _track_stopped(tracker: Tracker, study: Study, trials: Sequence[Trial]) -> None:
+    """Write the runs of the candidates that were stopped, once: until now they might have gone on."""
+    written = set(study.notes.get("tracked", []))
+    stopped = [trial for trial in trials if trial.status == STOPPED and trial.row not in written]
+    for trial in stopped:
+        tracker.write(trial, trial.evaluation)
+    study.note("tracked", sorted(written | {trial.row for trial in stopped}))
+
+
+def compare_speeds(plan: Plan, study: Study) -> None:
+    """Measure those that compete for the front again, all together, and once for the same ones.
+
+    The comparison may bring others into reach of the front, which are compared then as well. One that it leaves out,
+    because it cannot be compiled, keeps the speed it has.
+    """
+    trials, known, left_out = study.trials(), compared(study), set(study.notes.get("left_out", ()))
+    competing = {trial.number: trial for trial in rivals(trials)}
+    while not competing.keys() <= known.keys() | left_out:
+        candidates = {number: vary(plan.base, one.proposal.overrides).candidate for number, one in competing.items()}
+        batch_sizes = {number: batch_size(one) for number, one in competing.items()}
+        interval = next(iter(candidates.values())).cost.interval
+        try:
+            _refuse_other_machines(competing.values(), next(iter(candidates.values())))
+            print(f"Comparing the speeds of {len(competing)} trials", file=sys.stderr)
+            known = decided(time_together(candidates, batch_sizes), batch_sizes, interval)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            # The result is worth more than its last digit.
+            print(f"explore: speeds are not compared: {str(error).splitlines()[0]}", file=sys.stderr)
+            return
+        left_out = competing.keys() - known.keys()
+        study.note("left_out", sorted(left_out))
+        study.note("speeds", {str(number): asdict(one) for number, one in known.items()})
+        found = {trial.number: trial for trial in rivals(with_speeds(trials, known)) if trial.number not in competing}
+        if not found:
+            return
+        originals = {trial.number: trial for trial in trials}
+        competing |= {number: originals[number] for number in found}
+
+
+def _refuse_other_machines(trials: Iterable[Trial], candidate: Candidate) -> None:
+    here = this_machine(candidate)
+    for trial in trials:
+        if (there := measured_on(trial)) != here:
+            raise ValueError(f"trial {trial.number} was measured on {_written(there)}, this is {_written(here)}")
+
+
+def _written(machine: Iterable[str | None]) -> str:
+    return ", ".join(word for word in machine if word)
+
+
+def tests(study: Study) -> dict[int, float]:
+    """Test accuracy, as a fraction, of the trials for which it was measured."""
+    return {int(number): value for number, value in study.notes.get("test_accuracy", {}).items()}
+
+
+def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -> None:
+    """Touch the test images once, for those members of the front that have no figure yet."""
+    known = tests(study)
+    for trial in members:
+        if trial.number not in known:
+            candidate = vary(plan.base, trial.proposal.overrides).candidate
+            known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
+    study.note("test_accuracy", {str(number): value for number, value in known.items()})
+
+
+def _references(plan: Plan, study: Study) -> list[dict[str, Any]]:
+    """The speed of published networks on these images and this device, to compare the front with."""
+    known = {reference["name"]: reference for reference in study.notes.get("references", [])}
+    config = compose(plan.base)
+    dataset = load(config.data)
+    for name in plan.references:
+        if name not in known:
+            known[name] = time_published(name, dataset, config.cost)
+    return [known[name] for name in plan.references]

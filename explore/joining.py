@@ -1,0 +1,79 @@
+"""What a machine must have in common with a study before it works on it: the folder, the device, the storage."""
+
+import socket
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+from explore.candidate import Candidate, this_machine
+from explore.cluster.isolation import server_context
+from explore.evaluation import INTERRUPTED, RUNNING, STOPPED
+from explore.search.owner import GIVEN_UP_SECONDS, is_here
+from explore.search.storage import of_one_machine
+from explore.search.study import Study, Trial
+
+_MARK = ".study"
+_WITH_CHECKPOINTS = (RUNNING, STOPPED, INTERRUPTED)
+
+
+def mark_folder(study: Study, output: Path) -> None:
+    """Leave in the output folder what tells other machines that they see the same one.
+
+    Raises ValueError where the study has another folder, with checkpoints that trials go on from.
+    """
+    mark = study.notes.get("folder")
+    if mark and _mark_in(output) == mark:
+        return
+    if mark and any(trial.status in _WITH_CHECKPOINTS and trial.evaluation.epochs for trial in study.trials()):
+        check_folder(study, output)
+    mark = uuid4().hex
+    (output / _MARK).write_text(mark)
+    study.note("folder", mark)
+
+
+def check_folder(study: Study, output: Path) -> None:
+    """Raise ValueError where this machine does not see the output folder of the study."""
+    if _mark_in(output) != study.notes.get("folder"):
+        raise ValueError(
+            f"outputs must be the folder where the checkpoints of study {study.name} lie, the same on all machines, got "
+            f"{output.resolve()} on {socket.gethostname()}, where they are not; mount it there, or set outputs=FOLDER"
+        )
+
+
+def check_machine(study: Study, url: str) -> None:
+    """Raise ValueError where another machine works on a study that is an SQLite file."""
+    if not of_one_machine(url):
+        return
+    for trial in study.trials():
+        if trial.status == RUNNING and not is_here(trial.owner) and time.time() - trial.heartbeat < GIVEN_UP_SECONDS:
+            raise ValueError(
+                f"an SQLite file can be worked on by one machine at a time, and {trial.owner.get('host')} works on "
+                f"study {study.name}; take storage=postgres for several machines, or try again in "
+                f"{GIVEN_UP_SECONDS:.0f} s if that one has died"
+            )
+
+
+def check_device(study: Study, candidate: Candidate) -> None:
+    """Raise ValueError where this machine measures speed on another device than the study; the first one decides."""
+    with ProcessPoolExecutor(1, mp_context=server_context()) as process:  # asking a GPU takes some of its memory
+        here = process.submit(this_machine, candidate).result()[0]
+    if "device" not in study.notes:
+        study.note("device", next(filter(None, map(_device, study.trials())), here))
+    if (there := study.notes["device"]) != here:
+        raise ValueError(
+            f"all machines of a study must have the same device, or their speeds could not be compared, got {here} on "
+            f"{socket.gethostname()} for a study of {there}; choose machines that are alike, or another study=NAME"
+        )
+
+
+def _device(trial: Trial) -> str | None:
+    cost = trial.evaluation.cost
+    return cost.throughput.device if cost and cost.throughput else None
+
+
+def _mark_in(output: Path) -> str | None:
+    try:
+        return (output / _MARK).read_text()
+    except OSError:
+        return None

@@ -1,0 +1,101 @@
+"""python -m explore.worker study=NAME storage.url=URL [workers=N] [outputs=DIR]
+
+Joins a study that a sweep has begun, on any machine: takes trials until nothing is left to do, and leaves. May come and
+go at any time. What the study searches for is found in it; the images and the output folder must be there as well.
+
+  python -m explore.worker study=pareto storage.url=postgresql://me@db.example.org/explore
+  EXPLORE_STORAGE_URL=postgresql://... python -m explore.worker study=pareto workers=2
+
+Often set:
+  study=NAME               name of the study
+  storage.url=URL          where it is kept; one with a password belongs into EXPLORE_STORAGE_URL
+  workers=N                trials trained at a time (default: one per GPU, or up to 4 on a processor)
+  outputs=DIR              folder of all results, shared by all machines (default: where the sweep has it)
+
+Of a signal to end (TERM, INT) it leaves at once; its trial goes on elsewhere from its last checkpoint. The last worker
+compares the speeds of the best, measures their test accuracy, and writes the report.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from explore.cluster.isolation import start_server
+from explore.cluster.slurm import TIME_IS_UP, begin_again
+from explore.command import refusing_bad_input, run
+
+if TYPE_CHECKING:
+    from explore.plan import Plan
+    from explore.schema import Config
+    from explore.search.study import Study
+
+
+def main(config: "Config", overrides: list[str]) -> int:
+    """Join, work, and leave."""
+    with refusing_bad_input():
+        study = _find(config)
+        if study.notes.get("stop"):
+            print(f"explore: study {study.name} was stopped; go on with it: {study.notes['command']}")
+            return 0
+        plan = _join(study, overrides)
+    told = threading.Event()
+    time_is_up = threading.Event()
+    for order in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(order, lambda *_: told.set())
+    signal.signal(TIME_IS_UP, lambda *_: (time_is_up.set(), told.set()))
+    place = f"{socket.gethostname()}, process {os.getpid()}"
+    print(f"explore: {plan.workers} at a time join study {plan.study} on {place}", flush=True)
+    status = _work(plan, study, told)
+    print(f"explore: {place} leaves study {plan.study}", flush=True)
+    if time_is_up.is_set() and "SLURM_JOB_ID" in os.environ:
+        begin_again()
+    return status
+
+
+def _work(plan: "Plan", study: "Study", told: threading.Event) -> int:
+    from explore.conclusion import chosen_to_conclude, conclude
+    from explore.view import OwnView
+    from explore.working import keep_working
+
+    view = OwnView(plan.study, plan.trials)
+    if not keep_working(plan, study, lambda: view.update(study.trials()), told.is_set):
+        return 1
+    if not told.is_set() and not study.notes.get("stop") and chosen_to_conclude(study):
+        print(f"explore: nothing is left to do, report: {conclude(plan, study)}", flush=True)
+    return 0
+
+
+def _find(config: "Config") -> "Study":
+    from explore.plan import study_url
+    from explore.search.storage import open_study
+
+    if config.study is None:
+        raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
+    study = open_study(study_url(config), config.study)
+    if "overrides" not in study.notes:
+        raise ValueError(f"study {config.study} must have been begun by explore.sweep, got one without its settings")
+    return study
+
+
+def _join(study: "Study", overrides: list[str]) -> "Plan":
+    """Check all that can be checked before any work."""
+    from explore.config import compose, vary
+    from explore.joining import check_device, check_folder, check_machine
+    from explore.plan import prepare
+    from explore.search.study import refuse_other_settings
+
+    known = study.notes["overrides"]
+    everything = [*known, *(one for one in overrides if one not in known)]
+    plan = prepare(compose(everything), everything)
+    refuse_other_settings(study, plan.definition)
+    check_machine(study, plan.url)
+    check_folder(study, plan.output)
+    check_device(study, vary(plan.base, []).candidate)
+    return plan
+
+
+if __name__ == "__main__":
+    run(main, __doc__ or "", meanwhile=start_server)

@@ -1,0 +1,125 @@
+"""What a worker does, on this machine or another one: it takes trials of a study, trains them, and leaves."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+
+import torch
+
+from explore.candidate import COSTS
+from explore.cluster.isolation import Isolated
+from explore.cluster.local import Crew, in_turn
+from explore.config import compose, has_option
+from explore.data.dataset import load
+from explore.evaluator import TrainingEvaluator, train
+from explore.joining import check_folder
+from explore.plan import Plan, scheduler
+from explore.search.owner import HEARTBEAT_SECONDS
+from explore.search.space import parse_space
+from explore.search.storage import of_one_machine
+from explore.search.study import Study
+from explore.search.worker import Stopped, Worker
+from explore.tracking import Tracker
+
+# What explore.stop writes into a study.
+AFTER_THE_RUNG, AT_ONCE = "after the rung", "at once"
+_POLL_SECONDS = 0.5
+_REPLACEMENTS = 3
+
+
+def work(plan: Plan, study: Study, place: int, stop: Callable[[], bool]) -> None:
+    """Work on a study until nothing is left to do, or `stop()`.
+
+    The workers of a process have places 0, 1, ..., and share `study`, because reading a long one takes seconds.
+    """
+    config = compose(plan.base)
+    space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
+    decides = scheduler(plan, space, load(config.data))
+    orders = _Orders(study)
+    pause = _POLL_SECONDS if of_one_machine(plan.url) else 4 * _POLL_SECONDS
+    gpus = _gpus(place, config.training.devices, torch.cuda.device_count())
+
+    def proposing() -> AbstractContextManager[None]:
+        check_folder(study, plan.output)
+        return in_turn(plan.output / ".turn")
+
+    worker = Worker(
+        study=study,
+        scheduler=decides,
+        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in(), gpus)),
+        target=plan.trials,
+        output=plan.output,
+        disk=plan.disk,
+        command_line=lambda overrides: command_line(plan.base, overrides),
+        observer=Tracker(plan.tracking, plan.study, plan.output, whole=plan.stops),
+        turn=proposing,
+        stop=lambda: stop() or orders.at_once(),
+        leave=orders.after_the_rung,
+        wait=lambda: time.sleep(pause),
+    )
+    with suppress(Stopped):
+        worker.run()
+    if decides.ended:
+        study.note("ended", decides.ended)
+
+
+def keep_working(plan: Plan, study: Study, watch: Callable[[], None], stop: Callable[[], bool]) -> bool:
+    """Keep the workers of this machine at work until nothing is left to do, or `stop()`.
+
+    Those that died are replaced a few times; False when even that did not help. `watch` is called now and then.
+    """
+    replacements = _REPLACEMENTS * plan.workers
+    while True:
+        crew = Crew(partial(work, plan, study), plan.workers)
+        try:
+            while crew.working() and not stop():
+                watch()
+                time.sleep(_POLL_SECONDS)
+        finally:
+            crew.stop()
+            watch()
+        for report in crew.lost:
+            print(report, file=sys.stderr)
+        if not crew.lost or stop():
+            return True
+        if (replacements := replacements - len(crew.lost)) < 0:
+            return False
+
+
+def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
+    """The command that trains one candidate of a search again."""
+    chosen = {override.partition("=")[0] for override in overrides}
+    kept = [override for override in base if override.partition("=")[0] not in chosen]
+    return shlex.join(["python", "-m", "explore.train", *kept, *overrides])
+
+
+class _Orders:
+    """What explore.stop has said; asked of the study not more often than trials beat."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._asked = time.monotonic()
+        self._order: str | None = None
+
+    def after_the_rung(self) -> bool:
+        self._asked, self._order = time.monotonic(), self._study.notes.get("stop")
+        return bool(self._order)
+
+    def at_once(self) -> bool:
+        if time.monotonic() - self._asked > HEARTBEAT_SECONDS:
+            self.after_the_rung()
+        return self._order == AT_ONCE
+
+
+def _gpus(place: int, devices: int, count: int) -> Mapping[str, str]:
+    """What shows the worker at a place its own GPUs, where a machine has more than those of one trial."""
+    if count <= devices:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(index) for index in range(count)]
+    own = [names[(place * devices + index) % count] for index in range(devices)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
