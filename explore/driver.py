@@ -48,7 +48,7 @@ def _search_elsewhere(plan: Plan, cluster: Elsewhere, study: Study, view: View) 
     _begin_anew(study)
     names = _submit(plan, cluster, study)
     if not cluster.follow:
-        print(f"Follow it: {plan.command}\nStop it:   {_stop_command(plan)}")
+        print(f"Follow it: {plan.command}\nStop it:   {_stop_command(plan)}", flush=True)
         return 0
     try:
         with view:
@@ -79,6 +79,8 @@ def _submit(plan: Plan, cluster: Elsewhere, study: Study) -> list[str]:
         raise ValueError(f"cluster={kind} must say which workers there are already, and does not answer; try again")
     if (missing := plan.workers - at_work) > 0:
         new = cluster.submit(_job(plan), missing)
+        if not new:
+            return names
         study.note("jobs", [*study.notes.get("jobs", []), {"kind": kind, "options": asdict(cluster), "names": new}])
         names = [*names, *new]
         print(f"{missing} workers are in the queue ({kind} {', '.join(new)}); logs: {_logs(plan)}", file=sys.stderr)
@@ -86,10 +88,10 @@ def _submit(plan: Plan, cluster: Elsewhere, study: Study) -> list[str]:
 
 
 def _job(plan: Plan) -> Job:
-    where = [f"study={plan.study}", f"outputs={plan.output.parent.resolve()}"]
+    where = [place for place in plan.places if place.startswith("storage")]
     return Job(
         name=f"explore-{plan.study}",
-        command=[sys.executable, "-m", "explore.worker", *where],
+        command=[sys.executable, "-m", "explore.worker", f"study={plan.study}", *where],
         folder=Path.cwd(),
         secrets={URL_VARIABLE: plan.url},
         logs=_logs(plan),

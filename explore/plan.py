@@ -16,7 +16,7 @@ from explore.architecture.catalog import one_of
 from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED, adapted
 from explore.cluster.local import cores
-from explore.cluster.options import CLUSTERS, Elsewhere, Local
+from explore.cluster.options import CLUSTERS, Elsewhere, Local, Manual
 from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation
@@ -157,7 +157,7 @@ def _check_cluster(config: Config, url: str) -> None:
             f"cluster={kind} needs a storage for many machines, got an SQLite file, whose locks do not hold between "
             "them; take storage=postgres storage.url=postgresql://USER@HOST/DATABASE"
         )
-    if config.workers is None:
+    if config.workers is None and not isinstance(config.cluster, Manual):
         raise ValueError(f"cluster={kind} needs the number of workers, got none; add workers=8")
     config.cluster.check()
 

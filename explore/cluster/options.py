@@ -4,6 +4,8 @@ This module is the schema of the command line as well, so it imports nothing hea
 the methods of `Elsewhere`; they know jobs by the names that `submit` returned.
 """
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +30,9 @@ class Job:
 class Elsewhere(Protocol):
     """Starts workers on other machines."""
 
-    follow: bool
+    @property
+    def follow(self) -> bool:
+        """Whether the command shows the search until it ends."""
 
     def check(self) -> None:
         """Raise ValueError where no worker could be started from here."""
@@ -42,15 +46,35 @@ class Elsewhere(Protocol):
     def cancel(self, names: Sequence[str], *, waiting: bool) -> None:
         """End them; only those that have not begun, if `waiting`."""
 
-    def how_to_cancel(self, names: Sequence[str]) -> str:
-        """The same as a command for people."""
-
 
 @dataclass(kw_only=True)
 class Local:
     """On this machine: `workers` at a time, each trial in a process of its own."""
 
     grace: float = 600.0  # seconds that explore.stop waits for workers to come to their next rung
+
+
+@dataclass(kw_only=True)
+class Manual:
+    """Wherever `python -m explore.worker` is run, by people or by what they use; the sweep begins the study."""
+
+    follow: bool = True  # show the search until it ends; false = return when the study was begun
+    grace: float = 600.0  # seconds that explore.stop waits for workers to come to their next rung
+
+    def check(self) -> None:
+        """As `Elsewhere`."""
+
+    def submit(self, job: Job, count: int) -> list[str]:
+        """Say how a worker is started."""
+        print(f"Start workers, on as many machines as you like: {shlex.join(job.command)}", file=sys.stderr)
+        return []
+
+    def active(self, names: Sequence[str]) -> int | None:
+        """Nobody tells."""
+        return None
+
+    def cancel(self, names: Sequence[str], *, waiting: bool) -> None:
+        """That is for those who have started them."""
 
 
 @dataclass(kw_only=True)
@@ -91,10 +115,6 @@ class Slurm:
 
         cancel(names, waiting=waiting)
 
-    def how_to_cancel(self, names: Sequence[str]) -> str:
-        """As `Elsewhere`."""
-        return " ".join(["scancel", *names])
-
 
 @dataclass(kw_only=True)
 class Ray:
@@ -108,4 +128,9 @@ class Ray:
     grace: float = 600.0  # seconds that explore.stop waits for workers to come to their next rung
 
 
-CLUSTERS: dict[str, type[Local | Slurm | Ray]] = {"local": Local, "slurm": Slurm, "ray": Ray}
+CLUSTERS: dict[str, type[Local | Slurm | Ray | Manual]] = {
+    "local": Local,
+    "slurm": Slurm,
+    "ray": Ray,
+    "manual": Manual,
+}
