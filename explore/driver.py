@@ -1,5 +1,6 @@
 """One search from its plan to its report: start workers, follow them, conclude."""
 
+import os
 import shlex
 import sys
 import time
@@ -21,13 +22,26 @@ from explore.working import keep_working
 _POLL_SECONDS = 2.0
 _QUEUE_SECONDS = 10.0
 _INTERRUPTED = 130
+# What drivers and W&B read, where workers do not inherit the environment of this command.
+_SECRETS = ("PGPASSWORD", "PGPASSFILE", "WANDB_API_KEY")
 
 
-def search(plan: Plan, study: Study, view: View) -> int:
-    """Search until the study is full; goes on where it stopped. Returns the exit status for the shell."""
+def submit(plan: Plan, study: Study) -> list[str]:
+    """Start the workers elsewhere that are missing; the names of all. Raises ValueError in the cluster's words."""
+    if isinstance(plan.cluster, Local) or _is_concluded(plan, study):
+        return []
+    _begin_anew(study)
+    return _submit(plan, plan.cluster, study)
+
+
+def search(plan: Plan, study: Study, view: View, jobs: Sequence[str]) -> int:
+    """Search until the study is full, here or by `jobs` elsewhere; goes on where it stopped.
+
+    Returns the exit status for the shell.
+    """
     if isinstance(plan.cluster, Local):
         return _search_here(plan, study, view)
-    return _search_elsewhere(plan, plan.cluster, study, view)
+    return _search_elsewhere(plan, plan.cluster, jobs, study, view)
 
 
 def _search_here(plan: Plan, study: Study, view: View) -> int:
@@ -42,11 +56,7 @@ def _search_here(plan: Plan, study: Study, view: View) -> int:
         return _show(plan, study, view, write_report(study, plan.output), interrupted=True)
 
 
-def _search_elsewhere(plan: Plan, cluster: Elsewhere, study: Study, view: View) -> int:
-    if study.notes.get("concluded") == plan.notes["overrides"]:
-        return _show(plan, study, view, write_report(study, plan.output), interrupted=False)
-    _begin_anew(study)
-    names = _submit(plan, cluster, study)
+def _search_elsewhere(plan: Plan, cluster: Elsewhere, names: Sequence[str], study: Study, view: View) -> int:
     if not cluster.follow:
         print(f"Follow it: {plan.command}\nStop it:   {_stop_command(plan)}", flush=True)
         return 0
@@ -62,6 +72,10 @@ def _search_elsewhere(plan: Plan, cluster: Elsewhere, study: Study, view: View) 
     else:
         print(f"explore: the workers have left before the search had ended; see {_logs(plan)}", file=sys.stderr)
     return _show(plan, study, view, write_report(study, plan.output), interrupted=not study.notes.get("concluded"))
+
+
+def _is_concluded(plan: Plan, study: Study) -> bool:
+    return bool(study.notes.get("concluded") == plan.notes["overrides"])
 
 
 def _begin_anew(study: Study) -> None:
@@ -93,7 +107,7 @@ def _job(plan: Plan) -> Job:
         name=f"explore-{plan.study}",
         command=[sys.executable, "-m", "explore.worker", f"study={plan.study}", *where],
         folder=Path.cwd(),
-        secrets={URL_VARIABLE: plan.url},
+        secrets={URL_VARIABLE: plan.url, **{name: os.environ[name] for name in _SECRETS if name in os.environ}},
         logs=_logs(plan),
     )
 

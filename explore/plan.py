@@ -87,8 +87,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     threads = config.training.threads or max(1, cores() // workers)
     base = [*without_operation(overrides), f"training.threads={threads}"]
     space = _checked_space(config, base)
-    shown = _without_password(overrides)
-    command = shlex.join(["python", "-m", "explore.sweep", *shown])
+    command = shlex.join(["python", "-m", "explore.sweep", *overrides])
     plan = Plan(
         study=config.study or "sweep",
         url=url,
@@ -108,10 +107,10 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
         command=command,
-        places=tuple(_places(shown)),
+        places=tuple(_places(overrides)),
         notes={
             "command": command,
-            "report": shlex.join(["python", "-m", "explore.report", f"study={config.study}", *_places(shown)]),
+            "report": shlex.join(["python", "-m", "explore.report", f"study={config.study}", *_places(overrides)]),
             "overrides": [*_for_workers(overrides), f"outputs={output.parent.resolve()}"],
             "commit": _commit(),
             "data": _facts(dataset),
@@ -259,12 +258,6 @@ def _refuse_unwritable(output: Path) -> None:
     existing = next(folder for folder in (output, *output.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")
-
-
-def _without_password(overrides: Sequence[str]) -> list[str]:
-    """The overrides as they may be shown and kept."""
-    key = "storage.url="
-    return [key + hidden(one.removeprefix(key)) if one.startswith(key) else one for one in overrides]
 
 
 def _for_workers(overrides: Sequence[str]) -> list[str]:

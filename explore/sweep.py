@@ -10,11 +10,13 @@ measures their speed on this machine, and writes a report. The same command goes
 Often set:
   study=NAME               name of the study and of its folder (default: the sweep's)
   trials=N                 candidates trained in the whole study, however often it is restarted
-  workers=N                processes that evaluate trials (default: one per GPU, or up to 4 on a processor)
+  workers=N                trials evaluated at a time (default: one per GPU, or up to 4 on a processor)
+  cluster=slurm            workers=N jobs of an array: cluster.partition, gpus, cpus, memory, time; also cluster=ray
   sampler=NAME             what proposes candidates (default: speed_aware, which knows speed and ends by itself)
   stopping.rule=off        train every candidate to its last epoch
   outputs=DIR              where results go (default: outputs)
-  storage.url=URL          where the study is kept (default: an SQLite file among the results)
+  storage.url=URL          where the study is kept (default: an SQLite file among the results); for many machines
+                           storage=postgres storage.url=postgresql://USER@HOST/DATABASE
   training.epochs=N        length of each training; also training.lr, training.batch_size, training.seed, ...
   limits.params=N          refuse larger candidates; also limits.macs, limits.throughput (at least, images/s)
   space.KEY='choice(...)'  a dimension: choice(a, b), range(1, 7), interval(0.1, 0.3), tag(log, interval(1e-4, 1e-2))
@@ -34,16 +36,17 @@ if TYPE_CHECKING:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Prepare and run the search."""
-    from explore.driver import search
+    from explore.driver import search, submit
     from explore.plan import begin, prepare
     from explore.view import make_view
 
     with refusing_bad_input():
         plan = prepare(config, overrides)
         study = begin(plan)
+        jobs = submit(plan, study)
     if skipped := plan.notes["data"]["skipped"]:
         print(f"explore: {skipped} images could not be decoded and are left out", file=sys.stderr)
-    return search(plan, study, make_view(plan.study, plan.trials, config.format))
+    return search(plan, study, make_view(plan.study, plan.trials, config.format), jobs)
 
 
 if __name__ == "__main__":

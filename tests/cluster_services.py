@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,53 @@ from pathlib import Path
 
 PACKAGES = ("postgresql", "slurm-wlm", "munge", "iproute2", "util-linux")
 PASSWORD = "open-sesame"
+RAY_PORT = 6399  # not between 10002 and 19999, where workers of Ray listen
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def start_command(
+    command: str,
+    *arguments: str,
+    environment: Mapping[str, str],
+    machine: str = "",
+    prefix: Sequence[str] = (),
+) -> "subprocess.Popen[str]":
+    """A command of the project in a session of its own, on another machine if one is named."""
+    line = [*prefix, *on_machine(machine), sys.executable, "-m", f"explore.{command}", *arguments]
+    everything = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=everything, start_new_session=True
+    )
+
+
+def said_by(process: "subprocess.Popen[str]", seconds: float = 300) -> str:
+    """What a command has said, which must end well within so many seconds."""
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, out + err
+    return out + err
+
+
+def signal_machine(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
+    """To a command and all that it has started, as when a whole machine is suspended."""
+    for pid in with_descendants([process.pid]):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def with_descendants(pids: Sequence[int]) -> list[int]:
+    found = dict.fromkeys(pids)
+    table = subprocess.check_output(["ps", "-eo", "pid,ppid"], text=True).splitlines()[1:]
+    for _ in table:  # deeper than that nothing can be
+        before = len(found)
+        for line in table:
+            pid, parent = map(int, line.split())
+            if parent in found:
+                found[pid] = None
+        if len(found) == before:
+            break
+    return list(found)
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -50,6 +98,11 @@ class Postgres:
     @property
     def url(self) -> str:
         return f"postgresql://explorer@127.0.0.1:{self.port}/explore"
+
+    @property
+    def socket_url(self) -> str:
+        """For those who are in another network."""
+        return f"postgresql://explorer@/explore?host={self.folder}&port={self.port}"
 
     @property
     def secret(self) -> str:
@@ -121,7 +174,7 @@ def on_machine(name: str) -> list[str]:
     return [*own, "sh", "-c", f'hostname {name}; exec "$@"', "sh"]
 
 
-NODE = "NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000"
+NODE = "NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000 Gres=gpu:2"
 SLURM_CONF = """
 ClusterName=explore
 SlurmctldHost={host}(127.0.0.1)
@@ -137,6 +190,7 @@ JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
+GresTypes=gpu
 KillWait=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
@@ -209,20 +263,72 @@ def write_slurm_conf(folder: Path, nodes: int) -> None:
     lines = [NODE.format(i=i, host=host, port=free_port()) for i in range(nodes)]
     text = SLURM_CONF.format(host=host, port=free_port(), folder=folder, nodes="\n".join(lines))
     (folder / "slurm.conf").write_text(text)
+    for gpu in range(2):
+        os.mknod(folder / f"gpu{gpu}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
+    (folder / "gres.conf").write_text(f"NodeName=n[0-{nodes - 1}] Name=gpu File={folder}/gpu[0-1]\n")
     (folder / "munge.key").write_bytes(os.urandom(128))
     (folder / "munge.key").chmod(0o400)
 
 
+@dataclass
+class Ray:
+    """A Ray cluster in a network of its own, which commands enter by `prefix`; `nodes` are its processes."""
+
+    folder: Path
+    prefix: Sequence[str]
+    environment: Mapping[str, str]
+    nodes: list["subprocess.Popen[bytes]"]
+
+    def add_node(self, cpus: int, gpus: int = 0) -> "subprocess.Popen[bytes]":
+        """Another node; the first is the head."""
+        where = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--temp-dir={self.folder}/ray"]
+        if self.nodes:
+            where = [f"--address=127.0.0.1:{RAY_PORT}"]
+        ray = str(Path(sys.executable).with_name("ray"))
+        node = [ray, "start", "--block", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
+        with (self.folder / f"node{len(self.nodes)}.out").open("wb") as out:
+            line = [*self.prefix, *node, *where, "--disable-usage-stats"]
+            process = subprocess.Popen(
+                line, stdout=out, stderr=out, env={**os.environ, **self.environment}, start_new_session=True
+            )
+        self.nodes.append(process)
+        return process
+
+
+@contextmanager
+def start_ray(cpus: int, gpus: int = 0) -> Iterator[Ray]:
+    """A Ray cluster of one node; in a network with nothing but 127.0.0.1, or Ray would take another address."""
+    with own_folder("ray") as folder:
+        network = subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link set lo up && exec sleep infinity"])
+        (folder / "home").mkdir()
+        environment = {
+            "RAY_ADDRESS": f"127.0.0.1:{RAY_PORT}",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "HOME": str(folder / "home"),
+            "PYTHONPATH": str(ROOT),
+        }
+        ray = Ray(folder, ["nsenter", f"--target={network.pid}", "--net"], environment, [])
+        try:
+            wait_until(lambda: ray_network_is_up(ray), 20, "a network")
+            ray.add_node(cpus, gpus)
+            up = "Ray runtime started"
+            wait_until(lambda: up in (folder / "node0.out").read_text(errors="replace"), 120, "Ray")
+            yield ray
+        finally:
+            end_processes_below([*ray.nodes, network])  # type: ignore[list-item]
+
+
+def ray_network_is_up(ray: Ray) -> bool:
+    done = subprocess.run([*ray.prefix, "ip", "-brief", "address"], capture_output=True, text=True)
+    return "127.0.0.1" in done.stdout
+
+
 def end_processes_below(started: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End these and all that they have started, which is found by its parents."""
-    pids = [str(process.pid) for process in started]
-    children = dict.fromkeys(pids)
-    table = [line.split() for line in subprocess.check_output(["ps", "-eo", "pid,ppid"], text=True).splitlines()[1:]]
-    for _ in table:
-        children |= dict.fromkeys(pid for pid, parent in table if parent in children)
-    for pid in children:
+    """End these and all that they have started."""
+    for pid in with_descendants([process.pid for process in started]):
         with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     for process in started:
         process.wait()
 

@@ -9,17 +9,22 @@ make test-cluster ARGS=tests/test_cluster_postgres.py
 """
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cluster_services import PASSWORD, Postgres, on_machine, start_postgres, wait_until
+from cluster_services import (
+    PASSWORD,
+    Postgres,
+    said_by,
+    signal_machine,
+    start_command,
+    start_postgres,
+    wait_until,
+)
 
 from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.search.storage import open_study
@@ -27,7 +32,6 @@ from explore.search.study import Study, finished
 
 pytestmark = pytest.mark.cluster
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=manual", "storage=postgres"]
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -38,51 +42,14 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def environment(server: Postgres) -> dict[str, str]:
-    return {**os.environ, "PGPASSWORD": PASSWORD, "PYTHONPATH": str(ROOT)}
-
-
-def start(
-    command: str, *arguments: str, environment: Mapping[str, str], machine: str = ""
-) -> "subprocess.Popen[str]":
-    """A command of the project, on another machine if one is named."""
-    line = [*on_machine(machine), sys.executable, "-m", f"explore.{command}", *arguments]
-    return subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-
-
-def done(process: "subprocess.Popen[str]", seconds: float = 300) -> str:
-    """What a command has said, which must end well."""
-    out, err = process.communicate(timeout=seconds)
-    assert process.returncode == 0, out + err
-    return out + err
+    return {"PGPASSWORD": PASSWORD}
 
 
 def begin(name: str, folder: Path, server: Postgres, environment: Mapping[str, str], *more: str) -> list[str]:
     """Begin a study; where it is, for other commands."""
     places = [f"study={name}", f"storage.url={server.url}"]
-    done(start("sweep", *SWEEP, *places, f"outputs={folder}", "cluster.follow=false", *more, environment=environment))
+    said_by(start_command("sweep", *SWEEP, *places, f"outputs={folder}", "cluster.follow=false", *more, environment=environment))
     return places
-
-
-def opened(name: str, server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Study:
-    monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    return open_study(server.url, name)
-
-
-def with_descendants(process: "subprocess.Popen[str]") -> list[int]:
-    table = [line.split() for line in subprocess.check_output(["ps", "-eo", "pid,ppid"], text=True).splitlines()[1:]]
-    found = {str(process.pid): None}
-    for _ in table:
-        found |= {pid: None for pid, parent in table if parent in found}
-    return [int(pid) for pid in found]
-
-
-def signal_machine(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
-    """To a command and all that it has started, those first who could tell others."""
-    for pid in with_descendants(process):
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 def epochs_of(study: Study) -> int:
@@ -90,19 +57,18 @@ def epochs_of(study: Study) -> int:
 
 
 def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Postgres, environment: dict[str, str]
 ) -> None:
     places = begin("two", tmp_path, server, environment, "trials=6")
     command = [*SWEEP, *places, f"outputs={tmp_path}", "trials=6", "format=json"]
-    follower = start("sweep", *command, environment=environment)
-    workers = [start("worker", *places, "workers=1", environment=environment, machine="alpha")]
-    without = {key: value for key, value in environment.items() if key != "PGPASSWORD"}
-    secret = {**without, "EXPLORE_STORAGE_URL": server.secret}
-    workers += [start("worker", "study=two", "workers=1", environment=secret, machine="beta")]
-    study = opened("two", server, monkeypatch)
+    follower = start_command("sweep", *command, environment=environment)
+    workers = [start_command("worker", *places, "workers=1", environment=environment, machine="alpha")]
+    secret = {"EXPLORE_STORAGE_URL": server.secret}
+    workers += [start_command("worker", "study=two", "workers=1", environment=secret, machine="beta")]
+    study = open_study(server.secret, "two")
     wait_until(lambda: len({trial.owner["host"] for trial in study.trials()}) == 2, 120, "beginning")
     seen = subprocess.check_output(["ps", "-eo", "args"], text=True)
-    said = [done(worker) for worker in workers]
+    said = [said_by(worker) for worker in workers]
     out, err = follower.communicate(timeout=120)
     shown = json.loads(out)
     trials = study.trials()
@@ -114,7 +80,7 @@ def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
     assert all(member["test_accuracy"] is not None for member in shown["front"])
     assert (tmp_path / "two" / "report.html").exists()
     # The password is nowhere.
-    configuration = done(start("worker", "study=two", "--cfg", "job", environment=secret))
+    configuration = said_by(start_command("worker", "study=two", "--cfg", "job", environment=secret))
     notes = json.dumps(study.notes)
     for text in (*said, out, err, configuration, notes, seen):
         assert PASSWORD not in text
@@ -124,15 +90,15 @@ def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
 
 
 def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Postgres, environment: dict[str, str]
 ) -> None:
     """It is stopped as a whole, as one that is suspended is, and goes on while another one trains its trial."""
     places = begin("silent", tmp_path, server, environment, "trials=1", "training.epochs=400")
-    study = opened("silent", server, monkeypatch)
-    alpha = start("worker", *places, "workers=1", environment=environment, machine="alpha")
+    study = open_study(server.secret, "silent")
+    alpha = start_command("worker", *places, "workers=1", environment=environment, machine="alpha")
     wait_until(lambda: epochs_of(study) > 3, 120, "training")
     signal_machine(alpha, signal.SIGSTOP)
-    beta = start("worker", *places, "workers=1", environment=environment, machine="beta")
+    beta = start_command("worker", *places, "workers=1", environment=environment, machine="beta")
     wait_until(lambda: study.trials()[0].owner["host"] == "beta", 240, "taking over")
     taken = study.trials()[0]
     assert (taken.number, taken.status) == (0, RUNNING)
@@ -140,7 +106,7 @@ def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
     wait_until(lambda: (tmp_path / "silent" / taken.folder / "last.ckpt").exists(), 60, "a checkpoint")
     assert taken.folder != "trials/0000"
     signal_machine(alpha, signal.SIGCONT)
-    said = done(alpha), done(beta)
+    said = said_by(alpha), said_by(beta)
     (trial,) = study.trials()
     assert (trial.status, trial.owner["host"]) == (COMPLETE, "beta")
     assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, 401))
@@ -149,52 +115,52 @@ def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
 
 
 def test_the_server_may_be_started_again_while_workers_work(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Postgres, environment: dict[str, str]
 ) -> None:
     places = begin("restarted", tmp_path, server, environment, "trials=6", "training.epochs=10")
-    study = opened("restarted", server, monkeypatch)
-    worker = start("worker", *places, "workers=2", environment=environment)
+    study = open_study(server.secret, "restarted")
+    worker = start_command("worker", *places, "workers=2", environment=environment)
     for _ in range(3):
         before = epochs_of(study)
         wait_until(lambda before=before: epochs_of(study) > before, 120, "training")
         server.stop("immediate")
         time.sleep(4)
         server.start()
-    said = done(worker)
+    said = said_by(worker)
     assert [trial.status for trial in finished(study.trials())] == [COMPLETE] * 6
     assert "waiting for the storage" in said
     assert "Traceback" not in said
 
 
 def test_stop_ends_workers_everywhere_and_the_study_can_go_on(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Postgres, environment: dict[str, str]
 ) -> None:
     places = begin("stopped", tmp_path, server, environment, "trials=2", "training.epochs=60")
-    study = opened("stopped", server, monkeypatch)
-    worker = start("worker", *places, "workers=1", environment=environment, machine="alpha")
+    study = open_study(server.secret, "stopped")
+    worker = start_command("worker", *places, "workers=1", environment=environment, machine="alpha")
     wait_until(lambda: epochs_of(study) > 2, 120, "training")
-    said = done(start("stop", *places, "cluster.grace=1", environment=environment))
+    said = said_by(start_command("stop", *places, "cluster.grace=1", environment=environment))
     assert "nobody works on it" in said
     assert "Go on:  python -m explore.sweep +sweep=smoke" in said
-    done(worker, 30)
+    said_by(worker, 30)
     assert [trial.status for trial in study.trials()] == [INTERRUPTED]
-    assert "was stopped; go on with it" in done(start("worker", *places, environment=environment))
+    assert "was stopped; go on with it" in said_by(start_command("worker", *places, environment=environment))
     places = begin("stopped", tmp_path, server, environment, "trials=2", "training.epochs=60")
-    done(start("worker", *places, "workers=1", environment=environment, machine="beta"))
+    said_by(start_command("worker", *places, "workers=1", environment=environment, machine="beta"))
     assert [trial.status for trial in study.trials()] == [COMPLETE] * 2
 
 
 def test_a_machine_that_does_not_see_the_folder_is_refused_before_any_work(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Postgres, environment: dict[str, str]
 ) -> None:
     places = begin("folder", tmp_path, server, environment, "trials=1")
-    worker = start("worker", *places, f"outputs={tmp_path / 'other'}", environment=environment)
+    worker = start_command("worker", *places, f"outputs={tmp_path / 'other'}", environment=environment)
     _, err = worker.communicate(timeout=120)
     assert worker.returncode == 2
     assert "outputs must be the folder where the checkpoints of study folder lie, the same on all machines" in err
-    study = opened("folder", server, monkeypatch)
+    study = open_study(server.secret, "folder")
     study.note("device", "NVIDIA H100 80GB HBM3")
-    worker = start("worker", *places, environment=environment)
+    worker = start_command("worker", *places, environment=environment)
     _, err = worker.communicate(timeout=120)
     assert worker.returncode == 2
     assert "all machines of a study must have the same device" in err

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+CORES_VARIABLE = "EXPLORE_CORES"
 Stop = Callable[[], bool]
 
 
 def cores() -> int:
-    """The cores that this process may use: what the system says, or the share of a job of Slurm where that is less."""
+    """The cores that this process may use: what the system says, or the share of a job where that is less."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(here, int(os.environ.get("SLURM_CPUS_PER_TASK") or here))
+    return min(here, *(int(os.environ.get(name) or here) for name in (CORES_VARIABLE, "SLURM_CPUS_PER_TASK")))
 
 
 @contextmanager

@@ -127,6 +127,31 @@ class Ray:
     follow: bool = True  # show the search until it ends; false = return when the workers were started
     grace: float = 600.0  # seconds that explore.stop waits for workers to come to their next rung
 
+    def check(self) -> None:
+        """As `Elsewhere`."""
+        from explore.cluster.ray import check
+
+        check(self)
+
+    def submit(self, job: Job, count: int) -> list[str]:
+        """As `Elsewhere`."""
+        from explore.cluster.ray import submit
+
+        return submit(self, job, count)
+
+    def active(self, names: Sequence[str]) -> int | None:
+        """As `Elsewhere`."""
+        from explore.cluster.ray import active
+
+        return active(self, names)
+
+    def cancel(self, names: Sequence[str], *, waiting: bool) -> None:
+        """As `Elsewhere`; Ray does not tell who waits, and workers that begin after the end leave by themselves."""
+        from explore.cluster.ray import cancel
+
+        if not waiting:
+            cancel(self, names)
+
 
 CLUSTERS: dict[str, type[Local | Slurm | Ray | Manual]] = {
     "local": Local,

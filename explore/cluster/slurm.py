@@ -44,7 +44,8 @@ def submit(options: Slurm, job: Job, count: int) -> list[str]:
         "signal": f"B:{TIME_IS_UP.name.removeprefix('SIG')}@{min(_NOTICE_SECONDS, seconds // 4)}",
     }
     flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    script = "\n".join(["#!/bin/sh", *options.setup, f"exec {shlex.join(job.command)}", ""])
+    worker = shlex.join([*job.command, *([] if options.gpus else ["workers=1"])])
+    script = "\n".join(["#!/bin/sh", *options.setup, f"exec {worker}", ""])
     command = ["sbatch", "--parsable", "--requeue", *flags, *options.options]
     done = subprocess.run(command, input=script, text=True, capture_output=True, env={**os.environ, **job.secrets})
     if done.returncode:

@@ -1,0 +1,169 @@
+"""Workers as jobs of Slurm, for real: a cluster of three virtual nodes on this machine, studies in PostgreSQL.
+
+What is proved: an array of workers fills a study while the command follows; Ctrl-C leaves them at work and the same
+command finds them again; explore.stop empties the queue; preemption and the time limit cost no epoch that a checkpoint
+holds; jobs get the GPUs that were asked for; what Slurm refuses is refused in its words.
+
+make test-cluster ARGS=tests/test_cluster_slurm.py
+"""
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_services import (
+    PASSWORD,
+    Postgres,
+    Slurm,
+    said_by,
+    start_command,
+    start_postgres,
+    start_slurm,
+    wait_until,
+)
+
+from explore.evaluation import COMPLETE, RUNNING
+from explore.search.storage import open_study
+from explore.search.study import Study
+
+pytestmark = pytest.mark.cluster
+SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=slurm", "cluster.time=10m"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with start_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    with start_slurm(3) as slurm:
+        yield slurm
+
+
+class Search:
+    """The commands about one study."""
+
+    def __init__(self, name: str, folder: Path, server: Postgres, slurm: Slurm, *more: str) -> None:
+        self.environment = {**slurm.environment, "PGPASSWORD": PASSWORD}
+        self.places = [f"study={name}", "storage=postgres", f"storage.url={server.url}"]
+        self.folder, self.slurm, self.more = folder / name, slurm, more
+        self.secret, self.name = server.secret, name
+
+    def sweep(self, *more: str) -> "subprocess.Popen[str]":
+        arguments = [*SWEEP, *self.places, f"outputs={self.folder.parent}", *self.more, *more]
+        return start_command("sweep", *arguments, environment=self.environment)
+
+    def stop(self) -> str:
+        return said_by(start_command("stop", *self.places, "cluster.grace=1", environment=self.environment))
+
+    def study(self) -> Study:
+        return open_study(self.secret, self.name)
+
+    def jobs(self) -> list[str]:
+        return self.slurm.run("squeue", "-h", "-r", "-o", "%T", f"--name=explore-{self.name}").split()
+
+    def logs(self) -> list[str]:
+        return [path.read_text() for path in sorted((self.folder / "workers").glob("*.log"))]
+
+
+def epochs_of(study: Study) -> int:
+    return sum(trial.evaluation.epochs for trial in study.trials())
+
+
+def test_an_array_of_workers_fills_a_study_while_the_command_follows(
+    tmp_path: Path, server: Postgres, slurm: Slurm
+) -> None:
+    search = Search("array", tmp_path, server, slurm, "trials=6", "workers=3", "cluster.gpus=1", "format=json")
+    command = search.sweep("cluster.setup=['echo gpus $CUDA_VISIBLE_DEVICES']")
+    out, err = command.communicate(timeout=300)
+    assert command.returncode == 0, err
+    shown = json.loads(out)
+    assert shown["trials"] == {"complete": 6}
+    assert shown["go_on"] is None
+    assert all(member["test_accuracy"] is not None for member in shown["front"])
+    assert (search.folder / "report.html").exists()
+    wait_until(lambda: not search.jobs(), 60, "leaving")
+    logs = search.logs()
+    assert len(logs) == 3
+    assert all(re.match(r"gpus [01]\n", log) for log in logs)
+    assert sum("nothing is left to do, report" in log for log in logs) == 1
+    assert PASSWORD not in "".join([*logs, out, err, slurm.run("scontrol", "show", "job")])
+
+
+def test_ctrl_c_leaves_the_workers_which_the_same_command_finds_and_stop_ends(
+    tmp_path: Path, server: Postgres, slurm: Slurm
+) -> None:
+    search = Search("left", tmp_path, server, slurm, "trials=4", "workers=2", "training.epochs=2000")
+    follower = search.sweep()
+    wait_until(lambda: "study.notes" and follower.poll() is None and len(search.jobs()) == 2, 120, "submitting")
+    study = search.study()
+    wait_until(lambda: epochs_of(study) > 4, 120, "training")
+    follower.send_signal(signal.SIGINT)
+    _, err = follower.communicate(timeout=60)
+    assert follower.returncode == 130
+    assert "The workers go on. Follow them again: python -m explore.sweep +sweep=smoke" in err
+    assert "Stop them: python -m explore.stop study=left storage=postgres" in err
+    assert "Traceback" not in err
+    before = epochs_of(study)
+    wait_until(lambda: epochs_of(study) > before, 60, "going on")
+    again = said_by(search.sweep("cluster.follow=false"))
+    assert "in the queue" not in again
+    more = said_by(search.sweep("cluster.follow=false", "workers=3"))
+    assert "1 workers are in the queue" in more
+    assert len(search.jobs()) == 3
+    assert "nobody works on it" in search.stop()
+    wait_until(lambda: not search.jobs(), 60, "leaving")
+    assert not [trial for trial in study.trials() if trial.status == RUNNING]
+
+
+def test_preempted_workers_begin_again_and_go_on(tmp_path: Path, server: Postgres, slurm: Slurm) -> None:
+    search = Search("preempted", tmp_path, server, slurm, "trials=3", "workers=3", "training.epochs=150")
+    command = search.sweep("cluster.partition=low")
+    wait_until(lambda: search.jobs() == ["RUNNING"] * 3, 120, "submitting")
+    study = search.study()
+    wait_until(lambda: epochs_of(study) > 9, 120, "training")
+    slurm.run("sbatch", "--partition=high", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 15")
+    wait_until(lambda: "RUNNING" not in search.jobs(), 120, "preemption")
+    said_by(command, 500)
+    trials = study.trials()
+    assert [trial.status for trial in trials] == [COMPLETE] * 3
+    assert any(trial.continues is not None for trial in trials)
+    for trial in trials:
+        assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, 151))
+    assert max(log.count("join study") for log in search.logs()) == 2
+
+
+def test_at_the_time_limit_a_worker_leaves_and_begins_again(tmp_path: Path, server: Postgres, slurm: Slurm) -> None:
+    search = Search("limited", tmp_path, server, slurm, "trials=1", "workers=1", "training.epochs=20000")
+    said_by(search.sweep("cluster.time=1m", "cluster.follow=false"))
+    study = search.study()
+    wait_until(lambda: [trial for trial in study.trials() if trial.continues is not None], 240, "beginning again")
+    [trial] = study.trials()
+    (log,) = search.logs()
+    assert log.count("join study") == 2
+    assert log.count("leaves study") == 1, "it left by itself before Slurm ended it"
+    before = trial.evaluation.epochs
+    wait_until(lambda: study.trials()[0].evaluation.epochs > max(before, 10), 60, "going on")
+    search.stop()
+
+
+def test_what_slurm_refuses_is_refused_in_its_words(tmp_path: Path, server: Postgres, slurm: Slurm) -> None:
+    search = Search("refused", tmp_path, server, slurm, "workers=1")
+    for more, message in (
+        ("cluster.partition=none", "invalid partition specified: none"),
+        ("cluster.time=soon", "cluster.time must be a time such as 30m, 4h or 2d, got soon"),
+        ("storage=sqlite", "cluster=slurm needs a storage for many machines, got an SQLite file"),
+    ):
+        if more == "storage=sqlite":
+            search.places = ["study=refused"]
+        command = search.sweep(*([] if more == "storage=sqlite" else [more]))
+        _, err = command.communicate(timeout=120)
+        assert command.returncode == 2
+        assert message in err
+        assert "Traceback" not in err
