@@ -53,7 +53,7 @@ def chosen_to_conclude(study: Study) -> bool:
     here = this_process() | {"since": time.time()}
     study.note("concluding", here)
     time.sleep(_SETTLING_SECONDS)
-    return bool(study.notes["concluding"] == here)
+    return dict(study.notes["concluding"]) == here
 
 
 def _gone(worker: dict[str, Any]) -> bool:

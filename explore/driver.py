@@ -5,7 +5,6 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from explore.cluster.options import CLUSTERS, Elsewhere, Job, Local
@@ -95,7 +94,7 @@ def _submit(plan: Plan, cluster: Elsewhere, study: Study) -> list[str]:
         new = cluster.submit(_job(plan), missing)
         if not new:
             return names
-        study.note("jobs", [*study.notes.get("jobs", []), {"kind": kind, "options": asdict(cluster), "names": new}])
+        study.note("jobs", [*study.notes.get("jobs", []), {"kind": kind, "options": vars(cluster), "names": new}])
         names = [*names, *new]
         print(f"{missing} workers are in the queue ({kind} {', '.join(new)}); logs: {_logs(plan)}", file=sys.stderr)
     return names

@@ -36,8 +36,8 @@ def check_folder(study: Study, output: Path) -> None:
     """Raise ValueError where this machine does not see the output folder of the study."""
     if _mark_in(output) != study.notes.get("folder"):
         raise ValueError(
-            f"outputs must be the folder where the checkpoints of study {study.name} lie, the same on all machines, got "
-            f"{output.resolve()} on {socket.gethostname()}, where they are not; mount it there, or set outputs=FOLDER"
+            f"outputs must be the folder where the checkpoints of study {study.name} lie, the same on all machines, "
+            f"got {output.resolve()} on {socket.gethostname()}, where they are not; mount it, or set outputs=FOLDER"
         )
 
 

@@ -193,13 +193,17 @@ def study_url(config: Config) -> str:
 
     Raises ValueError for a password in the configuration: command lines are seen by all on a machine.
     """
-    given = getattr(config.storage, "url", None)
-    if given and has_password(given):
-        raise ValueError(
-            f"storage.url must not hold a password, which others could read in the list of processes, got "
-            f"{hidden(given)}; put it into ~/.pgpass or PGPASSWORD, or the whole URL into {URL_VARIABLE}"
-        )
+    refuse_password("storage.url", getattr(config.storage, "url", None))
     return str(config.storage.address(output_folder(config)))
+
+
+def refuse_password(key: str, url: str | None) -> None:
+    """Raise ValueError for a URL in the configuration that holds a password."""
+    if url and has_password(url):
+        raise ValueError(
+            f"{key} must not hold a password, which others could read in the list of processes, got {hidden(url)}; put "
+            f"it into ~/.pgpass or PGPASSWORD, or the whole URL into {URL_VARIABLE}"
+        )
 
 
 def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:

@@ -1,8 +1,8 @@
 """python -m explore.stop study=NAME [storage.url=URL] [cluster.grace=SECONDS]
 
 Ends the workers of a study, wherever they are. They are told to leave after the rung that they train for; after
-cluster.grace seconds (default: 600) to leave at once, and then jobs that are still there are cancelled. Nothing is lost:
-explore.sweep goes on with the study.
+cluster.grace seconds (default: 600) to leave at once, and then jobs that are still there are cancelled. Nothing is
+lost: explore.sweep goes on with the study.
 
   python -m explore.stop study=pareto
   python -m explore.stop study=pareto storage.url=postgresql://me@db.example.org/explore cluster.grace=0

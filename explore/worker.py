@@ -19,7 +19,6 @@ compares the speeds of the best, measures their test accuracy, and writes the re
 import os
 import signal
 import socket
-import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -41,16 +40,19 @@ def main(config: "Config", overrides: list[str]) -> int:
             print(f"explore: study {study.name} was stopped; go on with it: {study.notes['command']}")
             return 0
         plan = _join(study, overrides)
-    told = threading.Event()
-    time_is_up = threading.Event()
-    for order in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(order, lambda *_: told.set())
-    signal.signal(TIME_IS_UP, lambda *_: (time_is_up.set(), told.set()))
+    told, orders = threading.Event(), []
+
+    def hear(order: int, frame: object) -> None:
+        orders.append(order)
+        told.set()
+
+    for order in (signal.SIGTERM, signal.SIGINT, TIME_IS_UP):
+        signal.signal(order, hear)
     place = f"{socket.gethostname()}, process {os.getpid()}"
     print(f"explore: {plan.workers} at a time join study {plan.study} on {place}", flush=True)
     status = _work(plan, study, told)
     print(f"explore: {place} leaves study {plan.study}", flush=True)
-    if time_is_up.is_set() and "SLURM_JOB_ID" in os.environ:
+    if TIME_IS_UP in orders and "SLURM_JOB_ID" in os.environ:
         begin_again()
     return status
 

@@ -154,7 +154,10 @@ def start_postgres() -> Iterator[Postgres]:
         server.start()
         try:
             admin = ["env", f"PGPASSWORD={PASSWORD}", "psql", "-h", "127.0.0.1", "-p", str(server.port)]
-            for order in (f"create role explorer login password '{PASSWORD}'", "create database explore owner explorer"):
+            for order in (
+                f"create role explorer login password '{PASSWORD}'",
+                "create database explore owner explorer",
+            ):
                 as_postgres(folder, [*admin, "-U", "postgres", "-d", "postgres", "-c", order])
             yield server
         finally:

@@ -48,7 +48,11 @@ def environment(server: Postgres) -> dict[str, str]:
 def begin(name: str, folder: Path, server: Postgres, environment: Mapping[str, str], *more: str) -> list[str]:
     """Begin a study; where it is, for other commands."""
     places = [f"study={name}", f"storage.url={server.url}"]
-    said_by(start_command("sweep", *SWEEP, *places, f"outputs={folder}", "cluster.follow=false", *more, environment=environment))
+    said_by(
+        start_command(
+            "sweep", *SWEEP, *places, f"outputs={folder}", "cluster.follow=false", *more, environment=environment
+        )
+    )
     return places
 
 

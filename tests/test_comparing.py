@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from filled_studies import add, new_study
 
-from explore import driver
+from explore import conclusion
 from explore.search.rivals import compared, results
 
 
@@ -25,16 +25,16 @@ def test_a_comparison_is_not_repeated(cannot_be_compiled: tuple[int, ...], monke
         made.append(sorted(candidates))
         return {number: [0.5] * 10 for number in candidates if number not in cannot_be_compiled}
 
-    monkeypatch.setattr(driver, "time_together", time_together)
-    monkeypatch.setattr(driver, "this_machine", lambda candidate: ("AMD EPYC", None, "2.13.0"))
+    monkeypatch.setattr(conclusion, "time_together", time_together)
+    monkeypatch.setattr(conclusion, "this_machine", lambda candidate: ("AMD EPYC", None, "2.13.0"))
     plan = SimpleNamespace(base=("+sweep=pareto",), output=Path())
     for _ in range(2):
-        driver._compare_speeds(plan, study)  # type: ignore[arg-type]
+        conclusion.compare_speeds(plan, study)  # type: ignore[arg-type]
     assert made == [[0, 1, 2]]
     assert compared(study).keys() == {0, 1, 2} - {*cannot_be_compiled}
     assert [one.throughput for one in results(study) if one.number in cannot_be_compiled] == [
         one.throughput for one in study.trials() if one.number in cannot_be_compiled
     ]
     add(study, 0.95, 200.0)
-    driver._compare_speeds(plan, study)  # type: ignore[arg-type]
+    conclusion.compare_speeds(plan, study)  # type: ignore[arg-type]
     assert made == [[0, 1, 2], [0, 1, 2, 4]], "with another one that competes it is"

@@ -25,8 +25,8 @@ MAY_IMPORT = {
     "cluster": {"evaluation"},
     "reporting": {"evaluation", "search"},
     "tracking": {"cost", "evaluation", "search"},
-    "schema": {*LEAVES, "candidate", "search", "tracking"},
-    "config": {"architecture", "data", "schema"},
+    "schema": {*LEAVES, "candidate", "cluster", "search", "tracking"},
+    "config": {"architecture", "schema"},
     "definition": {"data", "schema"},
     "comparison": {"architecture", "cost"},
     "cost_tables": set(),
@@ -34,9 +34,11 @@ MAY_IMPORT = {
     "view": {"evaluation", "reporting", "search"},
     "command": {"architecture", "config", "schema"},
     "warm": {"evaluator"},
-    "plan": {"architecture", "cluster", "config", "data", "definition", "schema", "search", "tracking"},
-    "driver": {"candidate", "cluster", "config", "data", "evaluation", "evaluator", "plan", "reporting", "search"}
-    | {"tracking", "view"},
+    "joining": {"candidate", "cluster", "evaluation", "search"},
+    "plan": {"architecture", "cluster", "config", "data", "definition", "joining", "schema", "search", "tracking"},
+    "working": {"candidate", "cluster", "config", "data", "evaluator", "joining", "plan", "search", "tracking"},
+    "conclusion": {"candidate", "config", "data", "evaluation", "plan", "reporting", "search", "tracking"},
+    "driver": {"cluster", "conclusion", "evaluation", "plan", "reporting", "search", "view", "working"},
 }
 # Libraries that could be exchanged one day: each has few users.
 OWNERS = {
@@ -51,6 +53,8 @@ OWNERS = {
     "sklearn": {"data"},
     "mlxtend": {"data"},
     "datasets": {"data"},
+    "ray": {"cluster.ray"},
+    "grpc": {"search.storage"},
 }
 # Reading a study, a report and a help text must not wait for these.
 HEAVY = {"torch", "lightning", "wandb"}

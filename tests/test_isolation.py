@@ -208,7 +208,7 @@ def test_threads_may_evaluate_at_once(tmp_path: Path) -> None:
 def test_a_crew_leaves_when_told_to_and_says_what_was_lost() -> None:
     left = []
 
-    def work(stop: Stop) -> None:
+    def work(place: int, stop: Stop) -> None:
         while not stop():
             time.sleep(0.01)
         left.append(threading.current_thread())
@@ -227,7 +227,7 @@ def test_a_crew_leaves_when_told_to_and_says_what_was_lost() -> None:
 def test_only_one_at_a_time_has_its_turn(tmp_path: Path) -> None:
     inside, most = [], []
 
-    def work(stop: Stop) -> None:
+    def work(place: int, stop: Stop) -> None:
         for _ in range(5):
             with in_turn(tmp_path / ".turn"):
                 inside.append(1)
@@ -240,11 +240,27 @@ def test_only_one_at_a_time_has_its_turn(tmp_path: Path) -> None:
     assert (len(most), max(most), crew.lost) == (20, 1, [])
 
 
+def test_workers_of_a_crew_have_places() -> None:
+    places: list[int] = []
+    crew = Crew(lambda place, stop: places.append(place), 3)
+    crew.stop()
+    assert sorted(places) == [0, 1, 2]
+
+
 def test_a_turn_ends_with_an_exception(tmp_path: Path) -> None:
     with pytest.raises(KeyError), in_turn(tmp_path / ".turn"):
         raise KeyError
     with in_turn(tmp_path / ".turn"):
         pass
+
+
+@pytest.mark.parametrize("name", ["SLURM_CPUS_PER_TASK", "EXPLORE_CORES"])
+def test_a_job_has_no_more_cores_than_were_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)), raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    assert cores() == 64
+    monkeypatch.setenv(name, "4")
+    assert cores() == 4
 
 
 def test_there_is_a_core() -> None:

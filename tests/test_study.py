@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,15 @@ from typing import Any
 
 import pytest
 from optuna.distributions import IntDistribution
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial
 
 from explore.cost.record import Cost, Throughput
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, INTERRUPTED, REFUSED, RUNNING, Epoch, Evaluation
+from explore.search import owner
 from explore.search import study as study_module
 from explore.search.storage import hidden, open_storage, open_study
-from explore.search.study import Proposal, Study, create_study, finished, front, study_names
+from explore.search.study import SILENT, Proposal, Study, TakenOver, create_study, finished, front, study_names
 
 DEFINITION = {"space": {"x": "range(100)"}, "data": {"name": "digits", "val": 0.2}}
 SPEED = Throughput(
@@ -212,40 +212,85 @@ def test_the_trial_of_a_killed_worker_is_found_and_its_late_end_does_not_count(t
     successor = study.claim(left.proposal, command="", target=2, continues=left)
     assert successor is not None
     assert not study.finish(trial, complete())
-    with pytest.raises(UpdateFinishedTrialError):
+    with pytest.raises(TakenOver):
         study.beat(trial)
     assert [t.status for t in opened(tmp_path).trials()] == [RUNNING]
+
+
+def at(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(owner.time, "monotonic", lambda: seconds)
 
 
 def test_the_trial_of_this_process_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     study = kept_in_memory()
     study.claim(proposal(1), command="", target=1)
-    now = time.time()
-    monkeypatch.setattr(study_module.time, "time", lambda: now + 10_000)
-    assert study.interrupted() == []
+    for now in range(0, 1000, 10):
+        at(monkeypatch, now)
+        assert study.interrupted() == []
+
+
+def elsewhere() -> dict[str, Any]:
+    return owner.this_process() | {"host": "elsewhere", "boot": "another"}
 
 
 def test_a_worker_elsewhere_is_given_up_when_its_heart_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = {"host": "elsewhere", "pid": os.getpid(), "started": "1"}
-    monkeypatch.setattr(study_module, "_this_process", lambda: elsewhere)
+    """By the clock of the one who watches: that of the other machine may be wrong by hours."""
+    monkeypatch.setattr(study_module, "this_process", elsewhere)
     study = kept_in_memory()
     trial = study.claim(proposal(1), command="", target=1)
     assert trial is not None
-    now = time.time()
-    monkeypatch.setattr(study_module.time, "time", lambda: now + 100)
-    study.beat(trial)
-    monkeypatch.setattr(study_module.time, "time", lambda: now + 210)
-    assert study.interrupted() == []
-    monkeypatch.setattr(study_module.time, "time", lambda: now + 230)
-    assert [left.number for left in study.interrupted()] == [0]
+    for now in range(1000, 1500, 20):
+        at(monkeypatch, now)
+        if now <= 1200:
+            study.beat(trial)
+        left = study.interrupted()
+        assert [one.evaluation.reason for one in left] == ([SILENT] if now > 1320 else [])
+    with pytest.raises(TakenOver, match="trial 0 was given up for dead"):
+        study.beat(trial)
+    with pytest.raises(TakenOver):
+        study.record(trial, Evaluation(status=RUNNING))
+
+
+def test_nobody_is_given_up_for_the_time_that_nobody_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a storage cannot be reached, no heart can be heard."""
+    monkeypatch.setattr(study_module, "this_process", elsewhere)
+    study = kept_in_memory()
+    study.claim(proposal(1), command="", target=1)
+    for now in (1000, 1030, 9000, 9030, 9060, 9090, 9110):
+        at(monkeypatch, now)
+        assert study.interrupted() == []
+    at(monkeypatch, 9130)
+    assert len(study.interrupted()) == 1
 
 
 def test_a_newer_process_of_the_same_number_is_not_the_owner(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = study_module._this_process() | {"started": "1"}
-    monkeypatch.setattr(study_module, "_this_process", lambda: before)
+    before = owner.this_process() | {"started": "1"}
+    monkeypatch.setattr(study_module, "this_process", lambda: before)
     study = kept_in_memory()
     study.claim(proposal(1), command="", target=1)
-    assert len(study.interrupted()) == 1
+    assert [one.evaluation.reason for one in study.interrupted()] == ["its worker died"]
+
+
+def test_containers_of_one_host_do_not_look_for_the_processes_of_another() -> None:
+    mine = owner.this_process()
+    assert owner.is_here(mine)
+    assert not owner.is_here(mine | {"processes": "pid:[1]"})
+    assert not owner.is_here({"host": mine["host"], "pid": mine["pid"], "started": mine["started"]})
+
+
+def test_a_claim_that_was_written_twice_is_one_trial() -> None:
+    """As by a storage that lost the connection before it could say that the first one was written."""
+
+    class Twice(InMemoryStorage):
+        def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+            super().create_new_trial(study_id, template_trial)
+            return super().create_new_trial(study_id, template_trial)
+
+    study = create_study(Twice(), "table", DEFINITION)
+    trial = study.claim(proposal(1), command="", target=1)
+    assert trial is not None
+    assert [one.row for one in study.trials()] == [0]
+    assert study.finish(trial, complete())
 
 
 def test_another_definition_is_refused_with_what_differs(tmp_path: Path) -> None:

@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 from filled_studies import cost
 from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import TrialState
 
 from explore.cluster.local import Crew, in_turn
 from explore.cost.record import Cost
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, REFUSED, Epoch, Evaluation, Report
 from explore.search import worker as worker_module
+from explore.search.checkpoints import bring
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
 from explore.search.storage import open_storage
-from explore.search.study import Study, Trial, create_study
+from explore.search.study import SILENT, Study, Trial, create_study
 from explore.search.worker import Stopped, Worker
 
 SPACE = {"width": "range(1, 7)", "depth": "range(1, 7)"}
@@ -214,7 +216,49 @@ def test_the_heart_beats_while_a_trial_runs(monkeypatch: pytest.MonkeyPatch) -> 
     assert beats[0] > 0
 
 
-def work(url: str, turn: Path, stop: Callable[[], bool] = lambda: False) -> None:
+def test_a_worker_leaves_after_the_rung_that_it_trains_for() -> None:
+    study = new_study()
+    orders: list[str] = []
+
+    def told_meanwhile(overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        orders.append("leave")
+        return table(overrides, folder, report, until)
+
+    with pytest.raises(Stopped):
+        worker(study, told_meanwhile, leave=lambda: bool(orders)).run()
+    assert [trial.status for trial in study.trials()] == [COMPLETE]
+
+
+def test_a_worker_that_was_given_up_leaves_its_trial_to_others_and_takes_another_one() -> None:
+    study, diary = new_study(), Diary()
+
+    def given_up(overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        if len(study.trials()) == 1:
+            [mine] = study.trials()
+            other = create_study(study._storage, "table", SPACE)
+            other._end(mine, Evaluation(status=INTERRUPTED, reason=SILENT), TrialState.FAIL)
+            successor = other.claim(mine.proposal, command="", target=2, continues=other.interrupted()[0])
+            assert successor is not None
+            assert (successor.number, successor.folder) == (mine.number, "trials/0001")
+            other.finish(successor, table(overrides, folder, lambda item: None, until))
+        return table(overrides, folder, report, until)
+
+    assert worker(study, given_up, target=2, observer=diary).run() == 2
+    first, second = study.trials()
+    assert (first.status, second.status) == (COMPLETE, COMPLETE)
+    assert first.row == 1
+    assert diary.lines[:2] == ["begin 0", "end 0 interrupted"]
+
+
+def test_a_trial_taken_from_a_silent_worker_goes_on_from_a_copy_of_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "last.ckpt").write_bytes(b"weights")
+    bring(tmp_path / "before", tmp_path / "now")
+    (tmp_path / "before" / "last.ckpt").write_bytes(b"written by one who was given up")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "now").iterdir()} == {"last.ckpt": b"weights"}
+
+
+def work(url: str, turn: Path, place: int, stop: Callable[[], bool] = lambda: False) -> None:
     study = create_study(open_storage(url), "table", SPACE)
     worker(study, target=12, turn=lambda: in_turn(turn), stop=stop).run()
 
@@ -229,7 +273,7 @@ def test_workers_in_processes_fill_one_study(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     context = multiprocessing.get_context("fork")
     # A turn for each, so that nothing but the study itself keeps them apart.
-    processes = [context.Process(target=work, args=(url, tmp_path / f"{number}.turn")) for number in range(3)]
+    processes = [context.Process(target=work, args=(url, tmp_path / f"{number}.turn", number)) for number in range(3)]
     for process in processes:
         process.start()
     for process in processes:

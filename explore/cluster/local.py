@@ -37,8 +37,8 @@ def in_turn(path: Path) -> Iterator[None]:
 
 
 class Crew:
-    """`count` threads that run `work(place, stop)`, with a place of 0, 1, ...; `stop()` tells them when to leave, within
-    a second or so.
+    """`count` threads that run `work(place, stop)`, with a place of 0, 1, ...; `stop()` tells them when to leave,
+    within a second or so.
 
     `lost` holds the tracebacks of those that ended with an exception.
     """

@@ -48,18 +48,22 @@ class Elsewhere(Protocol):
 
 
 @dataclass(kw_only=True)
-class Local:
-    """On this machine: `workers` at a time, each trial in a process of its own."""
+class Cluster:
+    """What all ways have."""
 
     grace: float = 600.0  # seconds that explore.stop waits for workers to come to their next rung
 
 
 @dataclass(kw_only=True)
-class Manual:
+class Local(Cluster):
+    """On this machine: `workers` at a time, each trial in a process of its own."""
+
+
+@dataclass(kw_only=True)
+class Manual(Cluster):
     """Wherever `python -m explore.worker` is run, by people or by what they use; the sweep begins the study."""
 
     follow: bool = True  # show the search until it ends; false = return when the study was begun
-    grace: float = 600.0  # seconds that explore.stop waits for workers to come to their next rung
 
     def check(self) -> None:
         """As `Elsewhere`."""
@@ -78,7 +82,7 @@ class Manual:
 
 
 @dataclass(kw_only=True)
-class Slurm:
+class Slurm(Cluster):
     """`workers` jobs of an array, each a worker; resources are those of one job."""
 
     partition: str | None = None
@@ -89,7 +93,6 @@ class Slurm:
     options: list[str] = field(default_factory=list)  # further ones of sbatch, such as --constraint=a100
     setup: list[str] = field(default_factory=list)  # lines of shell before the worker, such as module load cuda
     follow: bool = True  # show the search until it ends; false = return when the jobs are in the queue
-    grace: float = 600.0  # seconds that explore.stop waits for workers to come to their next rung
 
     def check(self) -> None:
         """As `Elsewhere`."""
@@ -117,7 +120,7 @@ class Slurm:
 
 
 @dataclass(kw_only=True)
-class Ray:
+class Ray(Cluster):
     """`workers` actors of a Ray cluster, each a worker; resources are those of one."""
 
     address: str = "auto"  # of the cluster, such as ray://HOST:10001 or HOST:6379; auto = the one of this machine
@@ -125,7 +128,6 @@ class Ray:
     cpus: float = 1.0
     resources: dict[str, float] = field(default_factory=dict)  # further ones, as the cluster names them
     follow: bool = True  # show the search until it ends; false = return when the workers were started
-    grace: float = 600.0  # seconds that explore.stop waits for workers to come to their next rung
 
     def check(self) -> None:
         """As `Elsewhere`."""

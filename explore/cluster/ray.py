@@ -1,5 +1,6 @@
 """Workers as detached actors of Ray: they outlive the command that started them, and begin again on another node."""
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -66,22 +67,21 @@ def _connected(options: Ray) -> Any:
         raise ValueError("cluster=ray needs Ray, which is not installed; pip install 'explore[ray]'") from None
     if not ray.is_initialized():
         try:
-            ray.init(address=options.address, namespace=_NAMESPACE, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=options.address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"cluster.address must be a Ray cluster that answers, got {options.address}: {reason}") from None
+            raise ValueError(
+                f"cluster.address must be a Ray cluster that answers, got {options.address}: {reason}"
+            ) from None
     return ray
 
 
 def _actor(ray: Any) -> Any:
     # Inside a function it travels as a whole, and nodes need not find this package where it was found here.
-    @ray.remote  # type: ignore[untyped-decorator]
     class Worker:
         """Runs a command as long as it lives, and leaves with it."""
 
-        def __init__(
-            self, name: str, command: list[str], folder: str, environment: dict[str, str], log: str
-        ) -> None:
+        def __init__(self, name: str, command: list[str], folder: str, environment: dict[str, str], log: str) -> None:
             import os
             import subprocess
             import threading
@@ -98,4 +98,4 @@ def _actor(ray: Any) -> Any:
 
             threading.Thread(target=run, daemon=True).start()
 
-    return Worker
+    return ray.remote(Worker)

@@ -94,6 +94,7 @@ class Grpc:
 
     host: str = "localhost"
     port: int = 13000
+    database: str | None = None  # what a proxy stands before; of no concern to those who ask it
 
     def address(self, output: Path) -> str:
         """The URL of the storage."""

@@ -12,7 +12,9 @@ _PATIENCE_SECONDS = 600.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
-def patient(storage: BaseStorage, passing: Sequence[type[Exception]], reason: Callable[[Exception], str]) -> BaseStorage:
+def patient(
+    storage: BaseStorage, passing: Sequence[type[Exception]], reason: Callable[[Exception], str]
+) -> BaseStorage:
     """The storage, each call of which is tried again for ten minutes while it ends with an error that may pass.
 
     A call that was lost on the way back is then made twice. Values are only written again, a trial ends only once, and

@@ -68,6 +68,21 @@ def _proxy(url: URL, reason: Any) -> BaseStorage:
     return patient(storage, (grpc.RpcError,), reason)
 
 
+def make_proxy(database: str, host: str, port: int) -> Any:
+    """Start a gRPC server that stands before a database; raises ValueError where that cannot be."""
+    storage = open_storage(database)
+    try:
+        from optuna.storages._grpc.server import make_server
+
+        server = make_server(storage, host, port)
+        server.start()
+    except ImportError:
+        raise ValueError("storage=grpc needs grpcio, which is not installed; pip install 'explore[grpc]'") from None
+    except RuntimeError as error:
+        raise ValueError(f"storage.host and port must be free on this machine, got {host}:{port}: {error}") from None
+    return server
+
+
 @contextmanager
 def _experimental() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -111,7 +126,8 @@ def find_study(url: str, name: str) -> Study | None:
 
 def hidden(url: str) -> str:
     """The URL with its password replaced by stars."""
-    return _parse(url).render_as_string(hide_password=True)
+    _parse(url)
+    return make_url(url).render_as_string(hide_password=True)
 
 
 def _parse(url: str) -> URL:

@@ -188,11 +188,12 @@ class Study:
         It has a folder of its own where the worker before went silent, who may still write to the other one.
         """
         silent = continues is not None and continues.evaluation.reason == SILENT
+        owner = this_process()
         claimed = {
             "overrides": list(proposal.overrides),
             "sampler_state": dict(proposal.sampler_state),
             "command": command,
-            "owner": this_process(),
+            "owner": owner,
             "heartbeat": time.time(),
             "expected": expected,
             "continues": continues.row if continues else None,
@@ -208,7 +209,7 @@ class Study:
         self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
         # A storage that lost the connection in between may have written the claim twice.
-        mine, *again = [trial for trial in everyone if trial.owner.get("claim") == claimed["owner"]["claim"]]
+        mine, *again = [trial for trial in everyone if trial.owner.get("claim") == owner["claim"]]
         for twin in again:
             self._end(twin, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
         earlier = [trial for trial in everyone if trial.row < mine.row and trial.status != INTERRUPTED]
