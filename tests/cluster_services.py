@@ -4,6 +4,7 @@
 `with start_postgres() as server:` has it ended afterwards, and everything that it has started.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -17,6 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from explore.search.storage import open_study
+from explore.search.study import Study
 
 PACKAGES = ("postgresql", "slurm-wlm", "munge", "iproute2", "util-linux")
 PASSWORD = "open-sesame"
@@ -75,6 +79,22 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
     while not condition():
         assert time.monotonic() < end, f"{what} took more than {seconds} s"
         time.sleep(0.2)
+
+
+@contextmanager
+def studies_of(url: str) -> Iterator[Callable[[str], Study]]:
+    """Opens studies by their names; their connections are closed afterwards."""
+    opened: list[Study] = []
+
+    def open_one(name: str) -> Study:
+        opened.append(open_study(url, name))
+        return opened[-1]
+
+    yield open_one
+    for study in opened:
+        vars(study._storage)["_storage"]._backend.engine.dispose()
+    opened.clear()
+    gc.collect()
 
 
 def free_port() -> int:

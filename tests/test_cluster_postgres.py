@@ -12,7 +12,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,13 +23,14 @@ from cluster_services import (
     signal_machine,
     start_command,
     start_postgres,
+    studies_of,
     wait_until,
 )
 
 from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
-from explore.search.storage import open_study
 from explore.search.study import Study, finished
 
+Open = Callable[[str], Study]
 pytestmark = pytest.mark.cluster
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=manual", "storage=postgres"]
 
@@ -38,6 +39,12 @@ SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "c
 def server() -> Iterator[Postgres]:
     with start_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def opened(server: Postgres) -> Iterator[Open]:
+    with studies_of(server.secret) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -61,7 +68,7 @@ def epochs_of(study: Study) -> int:
 
 
 def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
-    tmp_path: Path, server: Postgres, environment: dict[str, str]
+    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
 ) -> None:
     places = begin("two", tmp_path, server, environment, "trials=6")
     command = [*SWEEP, *places, f"outputs={tmp_path}", "trials=6", "format=json"]
@@ -69,7 +76,7 @@ def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
     workers = [start_command("worker", *places, "workers=1", environment=environment, machine="alpha")]
     secret = {"EXPLORE_STORAGE_URL": server.secret}
     workers += [start_command("worker", "study=two", "workers=1", environment=secret, machine="beta")]
-    study = open_study(server.secret, "two")
+    study = opened("two")
     wait_until(lambda: len({trial.owner["host"] for trial in study.trials()}) == 2, 120, "beginning")
     seen = subprocess.check_output(["ps", "-eo", "args"], text=True)
     said = [said_by(worker) for worker in workers]
@@ -94,11 +101,11 @@ def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
 
 
 def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
-    tmp_path: Path, server: Postgres, environment: dict[str, str]
+    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
 ) -> None:
     """It is stopped as a whole, as one that is suspended is, and goes on while another one trains its trial."""
     places = begin("silent", tmp_path, server, environment, "trials=1", "training.epochs=400")
-    study = open_study(server.secret, "silent")
+    study = opened("silent")
     alpha = start_command("worker", *places, "workers=1", environment=environment, machine="alpha")
     wait_until(lambda: epochs_of(study) > 3, 120, "training")
     signal_machine(alpha, signal.SIGSTOP)
@@ -119,10 +126,10 @@ def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
 
 
 def test_the_server_may_be_started_again_while_workers_work(
-    tmp_path: Path, server: Postgres, environment: dict[str, str]
+    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
 ) -> None:
     places = begin("restarted", tmp_path, server, environment, "trials=6", "training.epochs=10")
-    study = open_study(server.secret, "restarted")
+    study = opened("restarted")
     worker = start_command("worker", *places, "workers=2", environment=environment)
     for _ in range(3):
         before = epochs_of(study)
@@ -137,32 +144,35 @@ def test_the_server_may_be_started_again_while_workers_work(
 
 
 def test_stop_ends_workers_everywhere_and_the_study_can_go_on(
-    tmp_path: Path, server: Postgres, environment: dict[str, str]
+    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
 ) -> None:
-    places = begin("stopped", tmp_path, server, environment, "trials=2", "training.epochs=60")
-    study = open_study(server.secret, "stopped")
-    worker = start_command("worker", *places, "workers=1", environment=environment, machine="alpha")
-    wait_until(lambda: epochs_of(study) > 2, 120, "training")
-    said = said_by(start_command("stop", *places, "cluster.grace=1", environment=environment))
-    assert "nobody works on it" in said
-    assert "Go on:  python -m explore.sweep +sweep=smoke" in said
-    said_by(worker, 30)
-    assert [trial.status for trial in study.trials()] == [INTERRUPTED]
-    assert "was stopped; go on with it" in said_by(start_command("worker", *places, environment=environment))
-    places = begin("stopped", tmp_path, server, environment, "trials=2", "training.epochs=60")
-    said_by(start_command("worker", *places, "workers=1", environment=environment, machine="beta"))
-    assert [trial.status for trial in study.trials()] == [COMPLETE] * 2
+    long = ["trials=1", "training.epochs=5000"]
+    places = begin("stopped", tmp_path, server, environment, *long)
+    study = opened("stopped")
+    for machine in ("alpha", "beta"):
+        before = epochs_of(study)
+        worker = start_command("worker", *places, "workers=1", environment=environment, machine=machine)
+        wait_until(lambda before=before: epochs_of(study) > before + 2, 240, "training")
+        said = said_by(start_command("stop", *places, "cluster.grace=1", environment=environment))
+        assert "nobody works on it" in said
+        assert "Go on:  python -m explore.sweep +sweep=smoke" in said
+        said_by(worker, 60)
+        [trial] = study.trials()
+        assert (trial.status, trial.owner["host"]) == (INTERRUPTED, machine)
+        assert "was stopped; go on with it" in said_by(start_command("worker", *places, environment=environment))
+        begin("stopped", tmp_path, server, environment, *long)
+    assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, trial.evaluation.epochs + 1))
 
 
 def test_a_machine_that_does_not_see_the_folder_is_refused_before_any_work(
-    tmp_path: Path, server: Postgres, environment: dict[str, str]
+    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
 ) -> None:
     places = begin("folder", tmp_path, server, environment, "trials=1")
     worker = start_command("worker", *places, f"outputs={tmp_path / 'other'}", environment=environment)
     _, err = worker.communicate(timeout=120)
     assert worker.returncode == 2
     assert "outputs must be the folder where the checkpoints of study folder lie, the same on all machines" in err
-    study = open_study(server.secret, "folder")
+    study = opened("folder")
     study.note("device", "NVIDIA H100 80GB HBM3")
     worker = start_command("worker", *places, environment=environment)
     _, err = worker.communicate(timeout=120)

@@ -11,7 +11,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +23,14 @@ from cluster_services import (
     start_command,
     start_postgres,
     start_slurm,
+    studies_of,
     wait_until,
 )
 
 from explore.evaluation import COMPLETE, RUNNING
-from explore.search.storage import open_study
 from explore.search.study import Study
 
+Open = Callable[[str], Study]
 pytestmark = pytest.mark.cluster
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=slurm", "cluster.time=10m"]
 
@@ -46,6 +47,12 @@ def slurm() -> Iterator[Slurm]:
         yield slurm
 
 
+@pytest.fixture
+def opened(server: Postgres) -> Iterator[Open]:
+    with studies_of(server.secret) as opened:
+        yield opened
+
+
 class Search:
     """The commands about one study."""
 
@@ -53,7 +60,7 @@ class Search:
         self.environment = {**slurm.environment, "PGPASSWORD": PASSWORD}
         self.places = [f"study={name}", "storage=postgres", f"storage.url={server.url}"]
         self.folder, self.slurm, self.more = folder / name, slurm, more
-        self.secret, self.name = server.secret, name
+        self.name = name
 
     def sweep(self, *more: str) -> "subprocess.Popen[str]":
         arguments = [*SWEEP, *self.places, f"outputs={self.folder.parent}", *self.more, *more]
@@ -61,9 +68,6 @@ class Search:
 
     def stop(self) -> str:
         return said_by(start_command("stop", *self.places, "cluster.grace=1", environment=self.environment))
-
-    def study(self) -> Study:
-        return open_study(self.secret, self.name)
 
     def jobs(self) -> list[str]:
         return self.slurm.run("squeue", "-h", "-r", "-o", "%T", f"--name=explore-{self.name}").split()
@@ -97,12 +101,12 @@ def test_an_array_of_workers_fills_a_study_while_the_command_follows(
 
 
 def test_ctrl_c_leaves_the_workers_which_the_same_command_finds_and_stop_ends(
-    tmp_path: Path, server: Postgres, slurm: Slurm
+    tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
     search = Search("left", tmp_path, server, slurm, "trials=4", "workers=2", "training.epochs=2000")
     follower = search.sweep()
-    wait_until(lambda: "study.notes" and follower.poll() is None and len(search.jobs()) == 2, 120, "submitting")
-    study = search.study()
+    wait_until(lambda: len(search.jobs()) == 2, 120, "submitting")
+    study = opened(search.name)
     wait_until(lambda: epochs_of(study) > 4, 120, "training")
     follower.send_signal(signal.SIGINT)
     _, err = follower.communicate(timeout=60)
@@ -122,11 +126,11 @@ def test_ctrl_c_leaves_the_workers_which_the_same_command_finds_and_stop_ends(
     assert not [trial for trial in study.trials() if trial.status == RUNNING]
 
 
-def test_preempted_workers_begin_again_and_go_on(tmp_path: Path, server: Postgres, slurm: Slurm) -> None:
+def test_preempted_workers_begin_again_and_go_on(tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open) -> None:
     search = Search("preempted", tmp_path, server, slurm, "trials=3", "workers=3", "training.epochs=150")
     command = search.sweep("cluster.partition=low")
     wait_until(lambda: search.jobs() == ["RUNNING"] * 3, 120, "submitting")
-    study = search.study()
+    study = opened(search.name)
     wait_until(lambda: epochs_of(study) > 9, 120, "training")
     slurm.run("sbatch", "--partition=high", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 15")
     wait_until(lambda: "RUNNING" not in search.jobs(), 120, "preemption")
@@ -139,10 +143,12 @@ def test_preempted_workers_begin_again_and_go_on(tmp_path: Path, server: Postgre
     assert max(log.count("join study") for log in search.logs()) == 2
 
 
-def test_at_the_time_limit_a_worker_leaves_and_begins_again(tmp_path: Path, server: Postgres, slurm: Slurm) -> None:
+def test_at_the_time_limit_a_worker_leaves_and_begins_again(
+    tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
+) -> None:
     search = Search("limited", tmp_path, server, slurm, "trials=1", "workers=1", "training.epochs=20000")
     said_by(search.sweep("cluster.time=1m", "cluster.follow=false"))
-    study = search.study()
+    study = opened(search.name)
     wait_until(lambda: [trial for trial in study.trials() if trial.continues is not None], 240, "beginning again")
     [trial] = study.trials()
     (log,) = search.logs()

@@ -43,7 +43,8 @@ def open_storage(url: str) -> BaseStorage:
         if parsed.get_backend_name() == "sqlite":
             return get_storage(_connect(url, {"connect_args": {"timeout": _LOCK_SECONDS}}))
         whole = parsed.render_as_string(hide_password=False)
-        storage = get_storage(_connect(whole, {"pool_pre_ping": True}))
+        # A worker that trains for an hour keeps one connection at most: servers have about a hundred for all.
+        storage = get_storage(_connect(whole, {"pool_pre_ping": True, "pool_size": 1}))
         # After an error in its own handling of errors Optuna ends with an UnboundLocalError.
         return patient(storage, (StorageInternalError, SQLAlchemyError, UnboundLocalError), reason)
     except ImportError as error:

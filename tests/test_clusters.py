@@ -1,0 +1,156 @@
+"""What can be said of workers elsewhere without a cluster: what is refused before any work, what Slurm is asked for,
+and that a storage which does not answer for a while is waited for, without a password in any message.
+
+python -m pytest tests/test_clusters.py             # real clusters: tests/test_cluster_*.py
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from explore.cluster.options import Job, Slurm
+from explore.cluster.slurm import active, check, submit
+from explore.config import compose
+from explore.plan import study_url
+from explore.search import patience
+from explore.search.options import URL_VARIABLE, Grpc, Postgres, Sqlite
+from explore.search.patience import patient
+from explore.search.storage import of_one_machine, open_storage
+
+FAKE = """#!/usr/bin/env python3
+import json, os, sys
+got = {"arguments": sys.argv[1:], "script": sys.stdin.read(), "secret": os.environ.get("SECRET")}
+json.dump(got, open("ASKED", "w"))
+print("17;cluster")
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A command in the place of sbatch that writes down what it is asked for."""
+    file = tmp_path / "asked.json"
+    (tmp_path / "sbatch").write_text(FAKE.replace("ASKED", str(file)))
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return file
+
+
+def test_an_array_is_asked_for_with_its_resources_and_the_secret_stays_out_of_sight(
+    tmp_path: Path, asked: Path
+) -> None:
+    options = Slurm(
+        partition="gpu", gpus=1, cpus=4, memory="16G", time="4h", options=["--qos=long"], setup=["module load cuda"]
+    )
+    job = Job(
+        name="explore-shoes",
+        command=["python", "-m", "explore.worker", "study=shoes"],
+        folder=tmp_path,
+        secrets={"SECRET": "open sesame"},
+        logs=tmp_path / "logs",
+    )
+    check(options)
+    assert submit(options, job, 64) == ["17"]
+    got = json.loads(asked.read_text())
+    assert {"--array=0-63", "--requeue", "--partition=gpu", "--gres=gpu:1", "--cpus-per-task=4"} <= set(
+        got["arguments"]
+    )
+    assert {"--mem=16G", "--time=240", "--signal=B:USR1@120", "--qos=long", "--export=ALL"} <= set(got["arguments"])
+    assert got["script"].splitlines() == [
+        "#!/bin/sh",
+        "module load cuda",
+        "exec python -m explore.worker study=shoes",
+    ]
+    assert got["secret"] == "open sesame"
+    assert "sesame" not in str(got["arguments"])
+    submit(Slurm(time="1m"), job, 1)
+    got = json.loads(asked.read_text())
+    assert "--signal=B:USR1@15" in got["arguments"]
+    assert not [one for one in got["arguments"] if one.startswith(("--gres", "--mem", "--partition"))]
+    assert got["script"].endswith("study=shoes workers=1\n")
+
+
+@pytest.mark.parametrize("time", ["soon", "0m", "4", "4h30m", ""])
+def test_a_time_that_is_none_is_refused(time: str, asked: Path) -> None:
+    with pytest.raises(ValueError, match="cluster.time must be a time such as 30m, 4h or 2d"):
+        check(Slurm(time=time))
+
+
+def test_slurm_that_does_not_answer_is_not_an_empty_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    answers = {
+        "echo PENDING; echo RUNNING": 2,
+        "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1": 0,
+        "echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1": None,
+    }
+    for answer, count in answers.items():
+        (tmp_path / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+        (tmp_path / "squeue").chmod(0o755)
+        assert active(["17"]) == count
+
+
+def test_storages_have_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    here = Path("outputs/shoes")
+    assert Sqlite().address(here) == "sqlite:///outputs/shoes/study.db"
+    assert Grpc(host="head", port=5).address(here) == "grpc://head:5"
+    with pytest.raises(ValueError, match="storage=postgres needs a URL, got none; add storage.url=postgresql://USER"):
+        Postgres().address(here)
+    with pytest.raises(ValueError, match="storage=postgres needs a URL, got one of mysql"):
+        Postgres(url="mysql://host/name").address(here)
+    monkeypatch.setenv(URL_VARIABLE, "postgresql://user:secret@host/name")
+    assert Sqlite().address(here) == Postgres().address(here) == "postgresql://user:secret@host/name"
+    assert [of_one_machine(url) for url in ("sqlite:///x", "postgresql://h/x", "grpc://h:1")] == [True, False, False]
+
+
+def test_a_password_in_the_configuration_is_refused_without_it() -> None:
+    config = compose(["study=shoes", "storage=postgres", "storage.url='postgresql://me:secret@host/name'"])
+    with pytest.raises(
+        ValueError, match=r"storage.url must not hold a password.*me:\*\*\*@host.*EXPLORE_STORAGE_URL"
+    ) as no:
+        study_url(config)
+    assert "secret" not in str(no.value)
+
+
+def test_a_proxy_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("grpc")
+    monkeypatch.setattr("explore.search.storage._ANSWER_SECONDS", 0.2)
+    with pytest.raises(ValueError, match=r"storage.url must name a database that answers, got grpc://127.0.0.1:1"):
+        open_storage("grpc://127.0.0.1:1")
+
+
+class Failing:
+    """Answers the third time that it is asked."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.asked = 0
+
+    def get_all_studies(self) -> list[str]:
+        self.asked += 1
+        if self.asked < 3:
+            raise self.error
+        return ["shoes"]
+
+
+def test_what_passes_is_waited_for_and_what_does_not_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(patience.time, "sleep", slept.append)
+    storage = Failing(ConnectionError("down"))
+    assert patient(storage, (ConnectionError,), str).get_all_studies() == ["shoes"]  # type: ignore[arg-type]
+    assert slept == [0.1, 0.2]
+    with pytest.raises(KeyError):
+        patient(Failing(KeyError("x")), (ConnectionError,), str).get_all_studies()  # type: ignore[arg-type]
+
+
+def test_patience_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    storage = Failing(ConnectionError("down"))
+    storage.asked = -1_000_000
+    with pytest.raises(ConnectionError, match="the storage does not answer: it is down"):
+        patient(storage, (ConnectionError,), lambda error: f"it is {error}").get_all_studies()  # type: ignore[arg-type]
+    assert 600 < now[0] < 610
+    assert capsys.readouterr().err == "explore: waiting for the storage: it is down\n"

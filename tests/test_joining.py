@@ -1,0 +1,123 @@
+"""A machine joins a study only if it has in common with it what it must: the folder of checkpoints, the device, and a
+storage that machines can share. And of all that find nothing left to do, one concludes.
+
+python -m pytest tests/test_joining.py
+"""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from filled_studies import add, new_study
+
+from explore import conclusion, joining
+from explore.candidate import Candidate
+from explore.evaluation import INTERRUPTED
+from explore.search import study as study_module
+from explore.search.owner import this_process
+from explore.search.study import Study
+from explore.working import _gpus
+
+
+def with_an_interrupted_trial() -> Study:
+    study = new_study()
+    add(study, 0.5, 100.0)
+    add(study, 0.5, status=INTERRUPTED)
+    return study
+
+
+def test_machines_that_see_the_same_folder_find_the_mark_in_it(tmp_path: Path) -> None:
+    study = new_study()
+    with pytest.raises(ValueError, match=r"outputs must be the folder where the checkpoints of study .* lie"):
+        joining.check_folder(with_an_interrupted_trial_and_mark(tmp_path / "one"), tmp_path)
+    joining.mark_folder(study, tmp_path)
+    joining.mark_folder(study, tmp_path)
+    joining.check_folder(study, tmp_path)
+
+
+def with_an_interrupted_trial_and_mark(folder: Path) -> Study:
+    folder.mkdir()
+    study = with_an_interrupted_trial()
+    joining.mark_folder(study, folder)
+    return study
+
+
+def test_a_study_moves_to_another_folder_only_without_checkpoints_to_go_on_from(tmp_path: Path) -> None:
+    study = with_an_interrupted_trial_and_mark(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    with pytest.raises(ValueError, match="outputs must be the folder where the checkpoints"):
+        joining.mark_folder(study, tmp_path / "two")
+    finished = new_study()
+    add(finished, 0.5, 100.0)
+    joining.mark_folder(finished, tmp_path / "one")
+    joining.mark_folder(finished, tmp_path / "two")
+    joining.check_folder(finished, tmp_path / "two")
+
+
+def test_an_sqlite_file_is_for_one_machine_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = with_an_interrupted_trial()
+    left = study.interrupted()[0]
+    elsewhere = this_process() | {"host": "elsewhere", "boot": "another"}
+    monkeypatch.setattr(study_module, "this_process", lambda: elsewhere)
+    assert study.claim(left.proposal, command="", target=9, continues=left) is not None
+    with pytest.raises(ValueError, match=r"one machine at a time, and elsewhere works on study .*storage=postgres"):
+        joining.check_machine(study, "sqlite:///study.db")
+    joining.check_machine(study, "postgresql://user@host/name")
+    now = time.time()
+    monkeypatch.setattr(joining.time, "time", lambda: now + 130)
+    joining.check_machine(study, "sqlite:///study.db")
+
+
+class Asked:
+    """In place of a process that asks a GPU for its name."""
+
+    def __init__(self, *arguments: object, **named: object) -> None: ...
+    def __enter__(self) -> "Asked":
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+    def submit(self, ask: object, candidate: Candidate) -> "Asked":
+        return self
+
+    def result(self) -> tuple[str, None, str]:
+        return "NVIDIA H100", None, "2.13.0"
+
+
+def test_the_first_machine_decides_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "ProcessPoolExecutor", Asked)
+    study = new_study()
+    joining.check_device(study, None)  # type: ignore[arg-type]
+    joining.check_device(study, None)  # type: ignore[arg-type]
+    assert study.notes["device"] == "NVIDIA H100"
+    measured = new_study()
+    add(measured, 0.5, 100.0)
+    with pytest.raises(ValueError, match=r"must have the same device, .* got NVIDIA H100 on .* for a study of"):
+        joining.check_device(measured, None)  # type: ignore[arg-type]
+
+
+def test_of_all_that_find_nothing_left_to_do_one_concludes(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = new_study()
+    asked: list[bool] = []
+
+    def others_ask_meanwhile(seconds: float) -> None:
+        if len(asked) < 3:
+            asked.append(True)
+            asked.append(conclusion.chosen_to_conclude(study))
+
+    monkeypatch.setattr(conclusion.time, "sleep", others_ask_meanwhile)
+    assert conclusion.chosen_to_conclude(study)
+    assert asked == [True, False]
+    study.note("concluding", this_process() | {"pid": os.getpid(), "started": "1", "since": 0})
+    assert conclusion.chosen_to_conclude(study), "the one before has died"
+    study.note("concluded", ["trials=3"])
+    assert not conclusion.chosen_to_conclude(study)
+
+
+def test_workers_of_a_machine_see_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [_gpus(place, 1, 2).get("CUDA_VISIBLE_DEVICES") for place in range(3)] == ["0", "1", "0"]
+    assert [_gpus(place, 2, 4).get("CUDA_VISIBLE_DEVICES") for place in range(3)] == ["0,1", "2,3", "0,1"]
+    assert _gpus(0, 1, 1) == _gpus(0, 1, 0) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-6")
+    assert [_gpus(place, 1, 2)["CUDA_VISIBLE_DEVICES"] for place in range(2)] == ["4", "GPU-6"]
