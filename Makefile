@@ -10,7 +10,7 @@ INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --progress-bar o
 BASE := python3 python3.13 python3.12 python3.11
 TESTS := $(PYTHON) -m pytest
 
-.PHONY: help sweep test test-slow test-gpu docs lint setup clean
+.PHONY: help sweep test test-slow test-gpu test-cluster docs lint setup clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -20,13 +20,18 @@ sweep: $(READY) ## search the accuracy-throughput front; make sweep ARGS="trials
 	@$(PYTHON) -m explore.sweep +sweep=pareto $(ARGS)
 
 test: lint ## lint, types and the tests of every day
-	@$(TESTS) -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
+	@$(TESTS) -n 2 --dist loadfile -m "not slow and not gpu and not cluster" $(ARGS)
 
 test-slow: $(READY) ## the tests that take longer
-	@$(TESTS) -m "slow and not gpu" $(ARGS)
+	@$(TESTS) -m "slow and not gpu and not cluster" $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	@$(TESTS) -m gpu $(ARGS)
+
+test-cluster: $(READY) ## the tests with real PostgreSQL, Slurm and Ray, which it installs; as root on Debian
+	@$(PYTHON) tests/cluster_services.py install
+	@$(INSTALL) --quiet --editable '.[data,dev,postgres,ray,grpc]'
+	@$(TESTS) -m cluster $(ARGS)
 
 docs: $(READY) ## the page of all mixings, from the catalogs
 	@$(PYTHON) docs/make_mixings.py

@@ -73,7 +73,7 @@ def test_an_array_is_asked_for_with_its_resources_and_the_secret_stays_out_of_si
 
 @pytest.mark.parametrize("time", ["soon", "0m", "4", "4h30m", ""])
 def test_a_time_that_is_none_is_refused(time: str, asked: Path) -> None:
-    with pytest.raises(ValueError, match="cluster.time must be a time such as 30m, 4h or 2d"):
+    with pytest.raises(ValueError, match=r"cluster.time must be a time such as 30m, 4h or 2d"):
         check(Slurm(time=time))
 
 
@@ -95,7 +95,7 @@ def test_storages_have_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Path("outputs/shoes")
     assert Sqlite().address(here) == "sqlite:///outputs/shoes/study.db"
     assert Grpc(host="head", port=5).address(here) == "grpc://head:5"
-    with pytest.raises(ValueError, match="storage=postgres needs a URL, got none; add storage.url=postgresql://USER"):
+    with pytest.raises(ValueError, match=r"storage=postgres needs a URL, got none; add storage.url=postgresql://USER"):
         Postgres().address(here)
     with pytest.raises(ValueError, match="storage=postgres needs a URL, got one of mysql"):
         Postgres(url="mysql://host/name").address(here)

@@ -6,14 +6,15 @@ python -m pytest tests/test_joining.py
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from filled_studies import add, new_study
+from filled_studies import add, curve, new_study
 
 from explore import conclusion, joining
 from explore.candidate import Candidate
-from explore.evaluation import INTERRUPTED
+from explore.evaluation import INTERRUPTED, Evaluation
 from explore.search import study as study_module
 from explore.search.owner import this_process
 from explore.search.study import Study
@@ -22,8 +23,10 @@ from explore.working import _gpus
 
 def with_an_interrupted_trial() -> Study:
     study = new_study()
-    add(study, 0.5, 100.0)
-    add(study, 0.5, status=INTERRUPTED)
+    proposal = add(study, 0.5, 100.0).proposal
+    trial = study.claim(replace(proposal, values={"model.depth": 2}), command="", target=9)
+    assert trial is not None
+    study.finish(trial, Evaluation(status=INTERRUPTED, curve=curve(0.5)))
     return study
 
 
