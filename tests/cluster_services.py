@@ -302,7 +302,7 @@ class Ray:
     environment: Mapping[str, str]
     nodes: list["subprocess.Popen[bytes]"]
 
-    def add_node(self, cpus: int, gpus: int = 0) -> "subprocess.Popen[bytes]":
+    def add_node(self, cpus: int, gpus: int = 0, more: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
         """Another node; the first is the head."""
         where = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--temp-dir={self.folder}/ray"]
         if self.nodes:
@@ -310,7 +310,7 @@ class Ray:
         ray = str(Path(sys.executable).with_name("ray"))
         node = [ray, "start", "--block", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
         with (self.folder / f"node{len(self.nodes)}.out").open("wb") as out:
-            line = [*self.prefix, *node, *where, "--disable-usage-stats"]
+            line = [*self.prefix, *node, *where, *more, "--disable-usage-stats"]
             process = subprocess.Popen(
                 line, stdout=out, stderr=out, env={**os.environ, **self.environment}, start_new_session=True
             )

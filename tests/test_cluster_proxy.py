@@ -1,0 +1,88 @@
+"""Workers behind a gRPC proxy, for real, before PostgreSQL: they fill a study as if they asked the database, claims and
+ends of trials mean the same, and a proxy that is started again is waited for.
+
+make test-cluster ARGS=tests/test_cluster_proxy.py
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cluster_services import (
+    PASSWORD,
+    Postgres,
+    answers,
+    end_processes_below,
+    free_port,
+    said_by,
+    start_command,
+    start_postgres,
+    wait_until,
+)
+from filled_studies import TEMPLATE
+
+from explore.evaluation import COMPLETE, Evaluation
+from explore.search.storage import open_storage, open_study
+from explore.search.study import TakenOver, create_study
+
+pytest.importorskip("grpc")
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with start_postgres() as server:
+        yield server
+
+
+@contextmanager
+def proxy(server: Postgres, port: int) -> Iterator[None]:
+    where = ["storage=grpc", "storage.host=127.0.0.1", f"storage.port={port}"]
+    process = start_command("proxy", *where, environment={"EXPLORE_STORAGE_URL": server.secret})
+    try:
+        wait_until(lambda: answers(port), 120, "the proxy")
+        yield
+    finally:
+        end_processes_below([process])  # type: ignore[list-item]
+        assert process.stdout
+        assert process.stderr
+        with process.stdout, process.stderr:
+            said = process.stdout.read() + process.stderr.read()
+    assert PASSWORD not in said
+    assert f"127.0.0.1:{port} stands before postgresql://explorer:***@127.0.0.1" in said
+
+
+def test_workers_behind_a_proxy_fill_a_study_though_it_is_started_again(tmp_path: Path, server: Postgres) -> None:
+    port = free_port()
+    places = ["study=proxied", "storage=grpc", "storage.host=127.0.0.1", f"storage.port={port}"]
+    sweep = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "trials=4", "cluster=manual"]
+    with proxy(server, port):
+        begin = [*sweep, *places, f"outputs={tmp_path}", "cluster.follow=false"]
+        said_by(start_command("sweep", *begin, environment={}))
+        workers = [start_command("worker", *places, "workers=1", environment={}) for _ in range(2)]
+        study = open_study(f"grpc://127.0.0.1:{port}", "proxied")
+        wait_until(lambda: [trial for trial in study.trials() if trial.evaluation.epochs], 240, "training")
+    time.sleep(3)
+    with proxy(server, port):
+        said = [said_by(worker, 400) for worker in workers]
+        assert [trial.status for trial in study.trials()] == [COMPLETE] * 4
+        assert sum("nothing is left to do, report" in words for words in said) == 1
+        assert "Traceback" not in "".join(said)
+
+
+def test_what_has_ended_cannot_be_written_over_through_a_proxy(server: Postgres) -> None:
+    port = free_port()
+    with proxy(server, port):
+        storage = open_storage(f"grpc://127.0.0.1:{port}")
+        study = create_study(storage, "ended", {"space": {}})
+        again = create_study(storage, "ended", {"space": {}})
+        trial = study.claim(TEMPLATE.proposal, command="", target=1)
+        assert trial is not None
+        assert again.claim(TEMPLATE.proposal, command="", target=1) is None
+        assert study.finish(trial, TEMPLATE.evaluation)
+        assert not again.finish(trial, Evaluation(status="failed"))
+        with pytest.raises(TakenOver):
+            again.beat(trial)
+        assert [one.status for one in again.trials()] == [COMPLETE]
