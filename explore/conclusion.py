@@ -53,7 +53,8 @@ def chosen_to_conclude(study: Study) -> bool:
     here = this_process() | {"since": time.time()}
     study.note("concluding", here)
     time.sleep(_SETTLING_SECONDS)
-    return dict(study.notes["concluding"]) == here
+    found: dict[str, Any] = study.notes["concluding"]
+    return found == here
 
 
 def _gone(worker: dict[str, Any]) -> bool:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from explore.cluster.options import CLUSTERS, Elsewhere, Job, Local
+from explore.cluster.job import Elsewhere, Job
+from explore.cluster.options import CLUSTERS, Local
 from explore.conclusion import conclude, tests
 from explore.evaluation import COMPLETE
 from explore.plan import Plan

@@ -15,8 +15,9 @@ import torch
 from explore.architecture.catalog import one_of
 from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED, adapted
+from explore.cluster.job import Elsewhere
 from explore.cluster.local import cores
-from explore.cluster.options import CLUSTERS, Elsewhere, Local, Manual
+from explore.cluster.options import CLUSTERS, Local, Manual
 from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation

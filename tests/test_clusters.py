@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from explore.cluster.options import Job, Slurm
-from explore.cluster.slurm import active, check, submit
+from explore.cluster.job import Job
+from explore.cluster.slurm import Slurm
 from explore.config import compose
 from explore.plan import study_url
 from explore.search import patience
@@ -50,8 +50,8 @@ def test_an_array_is_asked_for_with_its_resources_and_the_secret_stays_out_of_si
         secrets={"SECRET": "open sesame"},
         logs=tmp_path / "logs",
     )
-    check(options)
-    assert submit(options, job, 64) == ["17"]
+    options.check()
+    assert options.submit(job, 64) == ["17"]
     got = json.loads(asked.read_text())
     assert {"--array=0-63", "--requeue", "--partition=gpu", "--gres=gpu:1", "--cpus-per-task=4"} <= set(
         got["arguments"]
@@ -64,7 +64,7 @@ def test_an_array_is_asked_for_with_its_resources_and_the_secret_stays_out_of_si
     ]
     assert got["secret"] == "open sesame"
     assert "sesame" not in str(got["arguments"])
-    submit(Slurm(time="1m"), job, 1)
+    Slurm(time="1m").submit(job, 1)
     got = json.loads(asked.read_text())
     assert "--signal=B:USR1@15" in got["arguments"]
     assert not [one for one in got["arguments"] if one.startswith(("--gres", "--mem", "--partition"))]
@@ -74,7 +74,7 @@ def test_an_array_is_asked_for_with_its_resources_and_the_secret_stays_out_of_si
 @pytest.mark.parametrize("time", ["soon", "0m", "4", "4h30m", ""])
 def test_a_time_that_is_none_is_refused(time: str, asked: Path) -> None:
     with pytest.raises(ValueError, match=r"cluster.time must be a time such as 30m, 4h or 2d"):
-        check(Slurm(time=time))
+        Slurm(time=time).check()
 
 
 def test_slurm_that_does_not_answer_is_not_an_empty_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_slurm_that_does_not_answer_is_not_an_empty_queue(tmp_path: Path, monkey
     for answer, count in answers.items():
         (tmp_path / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
         (tmp_path / "squeue").chmod(0o755)
-        assert active(["17"]) == count
+        assert Slurm().active(["17"]) == count
 
 
 def test_storages_have_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,76 +3,81 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from explore.cluster.job import Cluster, Job
 from explore.cluster.local import CORES_VARIABLE
-from explore.cluster.options import Job, Ray
 
 _NAMESPACE = "explore"
 
 
-def check(options: Ray) -> None:
-    """Refuse what no worker could be started with; raises ValueError."""
-    if options.gpus < 0 or options.cpus <= 0:
-        raise ValueError(f"cluster.gpus must be at least 0 and cpus more, got {options.gpus} and {options.cpus}")
-    _connected(options)
+@dataclass(kw_only=True)
+class Ray(Cluster):
+    """`workers` actors of a Ray cluster, each a worker; resources are those of one."""
+
+    address: str = "auto"  # of the cluster, such as ray://HOST:10001 or HOST:6379; auto = the one of this machine
+    gpus: float = 0.0  # 0.5 = two workers share a GPU; one with several works on as many trials at a time
+    cpus: float = 1.0
+    resources: dict[str, float] = field(default_factory=dict)  # further ones, as the cluster names them
+    follow: bool = True  # show the search until it ends; false = return when the workers were started
+
+    def check(self) -> None:
+        """Refuse what no worker could be started with; raises ValueError."""
+        if self.gpus < 0 or self.cpus <= 0:
+            raise ValueError(f"cluster.gpus must be at least 0 and cpus more, got {self.gpus} and {self.cpus}")
+        _connected(self.address)
+
+    def submit(self, job: Job, count: int) -> list[str]:
+        """Start so many actors; those that find no room now wait for it."""
+        ray = _connected(self.address)
+        job.logs.mkdir(parents=True, exist_ok=True)
+        began = time.time_ns()
+        names = [f"{job.name}-{began}-{index}" for index in range(count)]
+        command = [*job.command, *([] if self.gpus else ["workers=1"])]
+        environment = {**job.secrets, CORES_VARIABLE: str(max(1, int(self.cpus)))}
+        for name in names:
+            # As arguments, because Ray shows the environments of actors to everybody.
+            _actor(ray).options(
+                name=name,
+                namespace=_NAMESPACE,
+                lifetime="detached",
+                max_restarts=-1,
+                num_gpus=self.gpus,
+                num_cpus=self.cpus,
+                resources=dict(self.resources),
+            ).remote(name, command, str(job.folder), environment, str(job.logs / f"{name}.log"))
+        return names
+
+    def active(self, names: Sequence[str]) -> int:
+        """How many of these actors there are."""
+        return sum(_found(self.address, name) is not None for name in names)
+
+    def cancel(self, names: Sequence[str], *, waiting: bool) -> None:
+        """End these actors. Ray does not tell who waits; those that begin after the end leave by themselves."""
+        for name in () if waiting else names:
+            if actor := _found(self.address, name):
+                _connected(self.address).kill(actor, no_restart=True)
 
 
-def submit(options: Ray, job: Job, count: int) -> list[str]:
-    """Start so many actors; those that find no room now wait for it."""
-    ray = _connected(options)
-    job.logs.mkdir(parents=True, exist_ok=True)
-    began = time.time_ns()
-    names = [f"{job.name}-{began}-{index}" for index in range(count)]
-    command = [*job.command, *([] if options.gpus else ["workers=1"])]
-    environment = {**job.secrets, CORES_VARIABLE: str(max(1, int(options.cpus)))}
-    for name in names:
-        # As arguments, because Ray shows the environments of actors to everybody.
-        _actor(ray).options(
-            name=name,
-            namespace=_NAMESPACE,
-            lifetime="detached",
-            max_restarts=-1,
-            num_gpus=options.gpus,
-            num_cpus=options.cpus,
-            resources=dict(options.resources),
-        ).remote(name, command, str(job.folder), environment, str(job.logs / f"{name}.log"))
-    return names
-
-
-def active(options: Ray, names: Sequence[str]) -> int:
-    """How many of these actors there are."""
-    return sum(_found(options, name) is not None for name in names)
-
-
-def cancel(options: Ray, names: Sequence[str]) -> None:
-    """End these actors, at work or not."""
-    ray = _connected(options)
-    for name in names:
-        if actor := _found(options, name):
-            ray.kill(actor, no_restart=True)
-
-
-def _found(options: Ray, name: str) -> Any:
+def _found(address: str, name: str) -> Any:
     try:
-        return _connected(options).get_actor(name, namespace=_NAMESPACE)
+        return _connected(address).get_actor(name, namespace=_NAMESPACE)
     except ValueError:
         return None
 
 
-def _connected(options: Ray) -> Any:
+def _connected(address: str) -> Any:
     try:
         import ray
     except ImportError:
         raise ValueError("cluster=ray needs Ray, which is not installed; pip install 'explore[ray]'") from None
     if not ray.is_initialized():
         try:
-            ray.init(address=options.address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"cluster.address must be a Ray cluster that answers, got {options.address}: {reason}"
-            ) from None
+            raise ValueError(f"cluster.address must be a Ray cluster that answers, got {address}: {reason}") from None
     return ray
 
 
