@@ -53,14 +53,13 @@ def chosen_to_conclude(study: Study) -> bool:
     here = this_process() | {"since": time.time()}
     study.note("concluding", here)
     time.sleep(_SETTLING_SECONDS)
-    found: dict[str, Any] = study.notes["concluding"]
-    return found == here
+    return bool(study.notes["concluding"] == here)
 
 
 def _gone(worker: dict[str, Any]) -> bool:
     if is_here(worker):
         return not is_running(worker)
-    return time.time() - worker["since"] > _ABANDONED_SECONDS
+    return time.time() - float(worker["since"]) > _ABANDONED_SECONDS
 
 
 def _track_stopped(tracker: Tracker, study: Study, trials: Sequence[Trial]) -> None:
