@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 from cluster_services import (
+    LEFT_OPEN,
     PASSWORD,
+    PATIENCE,
     Postgres,
     said_by,
     signal_machine,
@@ -31,7 +33,7 @@ from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.search.study import Study, finished
 
 Open = Callable[[str], Study]
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings(LEFT_OPEN)]
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=manual", "storage=postgres"]
 
 
@@ -80,7 +82,7 @@ def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
     wait_until(lambda: len({trial.owner["host"] for trial in study.trials()}) == 2, 120, "beginning")
     seen = subprocess.check_output(["ps", "-eo", "args"], text=True)
     said = [said_by(worker) for worker in workers]
-    out, err = follower.communicate(timeout=120)
+    out, err = follower.communicate(timeout=PATIENCE * 120)
     shown = json.loads(out)
     trials = study.trials()
     assert [trial.status for trial in trials] == [COMPLETE] * 6
@@ -169,13 +171,13 @@ def test_a_machine_that_does_not_see_the_folder_is_refused_before_any_work(
 ) -> None:
     places = begin("folder", tmp_path, server, environment, "trials=1")
     worker = start_command("worker", *places, f"outputs={tmp_path / 'other'}", environment=environment)
-    _, err = worker.communicate(timeout=120)
+    _, err = worker.communicate(timeout=PATIENCE * 120)
     assert worker.returncode == 2
     assert "outputs must be the folder where the checkpoints of study folder lie, the same on all machines" in err
     study = opened("folder")
     study.note("device", "NVIDIA H100 80GB HBM3")
     worker = start_command("worker", *places, environment=environment)
-    _, err = worker.communicate(timeout=120)
+    _, err = worker.communicate(timeout=PATIENCE * 120)
     assert worker.returncode == 2
     assert "all machines of a study must have the same device" in err
     assert study.trials() == []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster_services import (
+    LEFT_OPEN,
     PASSWORD,
     Postgres,
     answers,
@@ -28,7 +29,7 @@ from explore.search.storage import open_storage, open_study
 from explore.search.study import TakenOver, create_study
 
 pytest.importorskip("grpc")
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings(LEFT_OPEN)]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from cluster_services import (
+    LEFT_OPEN,
     PASSWORD,
+    PATIENCE,
     Postgres,
     end_processes_below,
     said_by,
@@ -29,7 +31,7 @@ from explore.search.study import Study
 
 pytest.importorskip("ray")
 Open = Callable[[str], Study]
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings(LEFT_OPEN)]
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=ray", "storage=postgres"]
 
 
@@ -52,7 +54,7 @@ def test_workers_that_share_a_gpu_fill_a_study(tmp_path: Path, server: Postgres)
         environment = {**ray.environment, "PGPASSWORD": PASSWORD}
         command = [*SWEEP, *places, *resources, "trials=4", "format=json"]
         follower = start_command("sweep", *command, environment=environment, prefix=ray.prefix)
-        out, err = follower.communicate(timeout=500)
+        out, err = follower.communicate(timeout=PATIENCE * 500)
         assert follower.returncode == 0, err
         shown = json.loads(out)
         assert shown["trials"] == {"complete": 4}
@@ -82,7 +84,7 @@ def test_workers_of_a_node_that_dies_begin_again_on_another(tmp_path: Path, serv
         wait_until(lambda: [one for one in study.trials() if one.continues is not None], 300, "beginning again")
         wait_until(lambda: study.trials()[0].evaluation.epochs > before + 2, 240, "going on")
         follower.send_signal(signal.SIGINT)
-        _, err = follower.communicate(timeout=120)
+        _, err = follower.communicate(timeout=PATIENCE * 120)
         assert "The workers go on. Follow them again: python -m explore.sweep +sweep=smoke" in err
         stop = start_command("stop", *places[:2], "cluster.grace=1", environment=environment, prefix=ray.prefix)
         assert "nobody works on it" in said_by(stop)

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 from cluster_services import (
+    LEFT_OPEN,
     PASSWORD,
+    PATIENCE,
     Postgres,
     Slurm,
     said_by,
@@ -31,7 +33,7 @@ from explore.evaluation import COMPLETE, RUNNING
 from explore.search.study import Study
 
 Open = Callable[[str], Study]
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings(LEFT_OPEN)]
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=slurm", "cluster.time=10m"]
 
 
@@ -85,7 +87,7 @@ def test_an_array_of_workers_fills_a_study_while_the_command_follows(
 ) -> None:
     search = Search("array", tmp_path, server, slurm, "trials=6", "workers=3", "cluster.gpus=1", "format=json")
     command = search.sweep("cluster.setup=['echo gpus $CUDA_VISIBLE_DEVICES']")
-    out, err = command.communicate(timeout=300)
+    out, err = command.communicate(timeout=PATIENCE * 300)
     assert command.returncode == 0, err
     shown = json.loads(out)
     assert shown["trials"] == {"complete": 6}
@@ -109,7 +111,7 @@ def test_ctrl_c_leaves_the_workers_which_the_same_command_finds_and_stop_ends(
     study = opened(search.name)
     wait_until(lambda: epochs_of(study) > 4, 120, "training")
     follower.send_signal(signal.SIGINT)
-    _, err = follower.communicate(timeout=60)
+    _, err = follower.communicate(timeout=PATIENCE * 60)
     assert follower.returncode == 130
     assert "The workers go on. Follow them again: python -m explore.sweep +sweep=smoke" in err
     assert "Stop them: python -m explore.stop study=left storage=postgres" in err
@@ -169,7 +171,7 @@ def test_what_slurm_refuses_is_refused_in_its_words(tmp_path: Path, server: Post
         if more == "storage=sqlite":
             search.places = ["study=refused"]
         command = search.sweep(*([] if more == "storage=sqlite" else [more]))
-        _, err = command.communicate(timeout=120)
+        _, err = command.communicate(timeout=PATIENCE * 120)
         assert command.returncode == 2
         assert message in err
         assert "Traceback" not in err
