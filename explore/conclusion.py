@@ -37,7 +37,7 @@ def conclude(plan: Plan, study: Study) -> Path:
     tracker = Tracker(plan.tracking, plan.study, plan.output)
     _track_stopped(tracker, study, trials)
     tracker.study_run(rows.to_dict("records"), plan.output / "front.png", hypervolume_history(trials))
-    study.note("concluded", plan.notes["overrides"])
+    study.note("concluded", study.notes["overrides"])
     return report
 
 

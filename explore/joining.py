@@ -1,8 +1,10 @@
 """What a machine must have in common with a study before it works on it: the folder, the device, the storage."""
 
+import os
 import socket
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,9 +29,13 @@ def mark_folder(study: Study, output: Path) -> None:
         return
     if mark and any(trial.status in _WITH_CHECKPOINTS and trial.evaluation.epochs for trial in study.trials()):
         check_folder(study, output)
-    mark = uuid4().hex
-    (output / _MARK).write_text(mark)
-    study.note("folder", mark)
+    if _mark_in(output) is None:
+        new = output / f"{_MARK}-{uuid4().hex}"
+        new.write_text(mark or uuid4().hex)
+        with suppress(FileExistsError):  # of two who begin at once the first one decides
+            os.link(new, output / _MARK)
+        new.unlink()
+    study.note("folder", _mark_in(output))
 
 
 def check_folder(study: Study, output: Path) -> None:
