@@ -20,10 +20,13 @@ from scipy.stats import wilcoxon
 
 from benchmarks import search_public
 from benchmarks.search_judge import SCALES, SHARES, Finish, Table, load_table, reached
-from benchmarks.search_replay import replay, sampled, speed_aware
+from benchmarks.search_prior import unseen
+from benchmarks.search_replay import SpeedUnknown, replay, sampled, speed_aware
 from benchmarks.search_rows import Rows
 from benchmarks.search_table import BASES, record
+from explore.search.prior import unbiased
 from explore.search.schedule import Scheduler
+from explore.search.speed_aware import SpeedAware
 
 OURS = "speed_aware"
 _RUNGS, _WHOLE = (1, 3, 9, 27), (27,)
@@ -55,8 +58,12 @@ def _of_optuna(sampler: str, startup: int, rungs: tuple[int, ...] = _WHOLE) -> M
     return partial(_loop, lambda rows, seed: sampled(rows, sampler, seed, startup, rungs))
 
 
-def _ours(rungs: tuple[int, ...] = _RUNGS, **options: Any) -> Method:
-    return partial(_loop, lambda rows, seed: speed_aware(rows, seed, rungs, **options))
+def _ours(rungs: tuple[int, ...] = _RUNGS, kind: type[SpeedAware] = SpeedAware, *, prior: bool = True) -> Method:
+    def scheduler(rows: Rows, seed: int) -> Scheduler:
+        trend = unseen(rows.table.data) if prior else unbiased
+        return speed_aware(rows, seed, rungs, kind, trend=trend)
+
+    return partial(_loop, scheduler)
 
 
 # The start-up of each is the best of those tried for it, see docs/log.md.
@@ -72,7 +79,10 @@ METHODS: Mapping[str, Method] = {
     "nsga2, pruner": lambda table, seed, workers: search_public.with_pruner(table, "nsga2", seed, workers, startup=12),
     "random, rungs": _of_optuna("random", 0, _RUNGS),
     "tpe, rungs": _of_optuna("tpe", 10, _RUNGS),
+    # Ours with a part taken away.
+    "speed_aware, no prior": _ours(prior=False),
     "speed_aware, no rungs": _ours(_WHOLE),
+    "speed_aware, speed unknown": _ours(kind=SpeedUnknown),
 }
 
 

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation
 from explore.schema import Config
 from explore.search.options import Search
+from explore.search.prior import Prior, unbiased
 from explore.search.proposals import Proposer
 from explore.search.samplers import SAMPLERS, SPEED_AWARE
 from explore.search.schedule import Rungs, Scheduler
@@ -185,6 +187,7 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
             least_throughput=plan.least_throughput,
             tolerance=search.tolerance,
             fewest=search.fewest if search.stop == "auto" else None,
+            trend=partial(Prior.load(), image_size=dataset.image_size) if search.prior == "learned" else unbiased,
         )
     proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=search.startup, check=check)
     return Rungs(proposer, plan.rungs, plan.eta)

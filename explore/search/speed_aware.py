@@ -18,21 +18,24 @@ from explore.search.encoding import Encoding
 from explore.search.front import non_dominated
 from explore.search.history import mixed
 from explore.search.improvement import expected_gain
+from explore.search.prior import unbiased
 from explore.search.proposals import Check
 from explore.search.schedule import Step
 from explore.search.space import Space, Values, to_overrides
 from explore.search.stopping import next_rung
 from explore.search.study import Proposal, Trial, candidates, key_of
-from explore.search.surrogate import Surrogate, clipped_logit
+from explore.search.surrogate import Surrogate, clipped_logit, counting_variance
 
 Array = NDArray[np.float64]
 Pool = Callable[[np.random.Generator, Sequence[Values]], list[Values]]
+Trend = Callable[[Sequence[Values], Array], Array]
 _DRAWN, _NEIGHBOURS = 400, 10  # configurations at random, and of each member of the front
 _CHANGED = 2  # dimensions of such a neighbour, on average
 _MOST_OBSERVATIONS = 240
 _MEASURED_FIRST = 2  # times the start-up are measured before any is trained, so that speed is known from the beginning
 _MEASURED = 4  # so many are measured at most before one of them is trained, however slow they turn out to be
 _PATIENCE = 0.5  # 1 counts seconds of training and so begins at the fast end of a front, 0 counts epochs
+_BIN = 1.0
 _EPOCHS_SEEN = 2.0  # epochs of a curve that are shown to the model are so many times apart
 
 
@@ -52,6 +55,7 @@ class SpeedAware:
         tolerance: expected gain, as a share of the hypervolume, below which nothing is worth its training.
         fewest: candidates before the search may end by itself; None never.
         pool: configurations to choose from, given the best so far.
+        trend: what is thought beforehand of the logit of the accuracy of configurations, each after its epochs.
     """
 
     space: Space
@@ -65,6 +69,7 @@ class SpeedAware:
     tolerance: float = 1e-3
     fewest: int | None = None
     pool: Pool | None = None
+    trend: Trend = unbiased
     refusal: str = field(default="", init=False)
     ended: str = field(default="", init=False)
     _impossible: set[str] = field(default_factory=set, init=False)
@@ -104,7 +109,8 @@ class SpeedAware:
         encoding, last = Encoding(self.space), self.rungs[-1]
         known = [trial for trial in trials if trial.throughput]
         speeds = _Speeds(encoding, known, self._fits)
-        model = _Accuracy(encoding, known, last, (1 / self.classes, self.smallest), self._fits)
+        worst = 1 / self.classes, self.smallest
+        model = _Accuracy(encoding, known, last, worst, self._fits, self.trend)
         done = [trial for trial in known if trial.status in (COMPLETE, RUNNING)]
         begun = _values([trial for trial in trials if trial.status == RUNNING and not trial.throughput])
         reached = np.concatenate([_log_speed(done), speeds(begun)])
@@ -202,9 +208,10 @@ class _Accuracy:
         last: int,
         worst: tuple[float, float],
         fits: dict[str, Array],
+        trend: Trend,
     ) -> None:
         chance, smallest = worst
-        self._encoding = encoding
+        self._encoding, self._trend = encoding, trend
         learned = [trial for trial in trials if _teaches(trial)]
         speed = _log_speed(learned)
         self._slowest, self._range = float(speed.min()), float(max(np.ptp(speed), 1e-3))
@@ -212,17 +219,21 @@ class _Accuracy:
         rows = rows if len(rows) <= _MOST_OBSERVATIONS else _fewer(rows, learned)
         places, epochs = np.array(rows).T
         self._last = last
-        features = self._features(_values(learned), speed)
+        values = _values(learned)
+        features = self._features(values, speed)
         accuracy = [_accuracy(learned[place], epoch, chance) for place, epoch in rows]
-        targets = clipped_logit(accuracy, smallest)
-        self._model = Surrogate(features[places], self._times(epochs), targets, start=fits.get("accuracy"))
+        targets = clipped_logit(accuracy, smallest) - trend([values[place] for place in places], epochs)
+        noise = _BIN * counting_variance(accuracy, smallest)
+        times, start = self._times(epochs), fits.get("accuracy")
+        self._model = Surrogate(features[places], times, targets, variances=noise, start=start)
         fits["accuracy"] = self._model.logs
 
     def at_end(self, configurations: Sequence[Values], speed: Array) -> tuple[Array, Array]:
         """Mean and standard deviation."""
         if not len(configurations):
             return np.zeros(0), np.zeros(0)
-        return self._model.predict(self._features(configurations, speed), np.ones(len(configurations)))
+        mean, deviation = self._model.predict(self._features(configurations, speed), np.ones(len(configurations)))
+        return mean + self._trend(configurations, np.full(len(configurations), self._last)), deviation
 
     def _features(self, configurations: Sequence[Values], speed: Array) -> Array:
         """Speed says much about size, and so about accuracy."""
