@@ -145,7 +145,7 @@ def regret_rows(data: str, methods: list[str], seeds: int, workers: int) -> list
     for scale in SCALES:
         missing = {method: regrets(table, results(data, method, seeds, workers), scale) for method in methods}
         for budget in missing[methods[0]]:
-            lines = [
+            lines: list[dict[str, Any]] = [
                 {"data": data, "scale": scale, "workers": workers, "seeds": seeds, "after": budget, "method": method}
                 | {**spread(missing[method][budget]), "all": missing[method][budget]}
                 for method in methods

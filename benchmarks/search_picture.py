@@ -57,7 +57,7 @@ def _draw(axes: Axes, table: Table, runs: Runs, scale: str, spent: str) -> None:
     for index, (method, searches) in enumerate(runs.items()):
         # A search that has ended is not drawn on, as if it had gone on.
         end = float(np.median([getattr(run[-1], spent) if run else 0.0 for run in searches]))
-        budgets = np.geomspace(first, max(first, end), _POINTS)
+        budgets = np.geomspace(first, max(first, end), _POINTS).tolist()
         low, median, high = 1 - np.quantile(
             shares_at(table, searches, scale, spent, budgets), [0.25, 0.5, 0.75], axis=0
         )

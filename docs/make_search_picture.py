@@ -95,7 +95,7 @@ def _draw_curves(axes: Axes, fate: Fate) -> None:
 
 
 def _draw_places(axes: Axes, fate: Fate) -> None:
-    speeds = [trial.throughput for trial in fate.trials]
+    speeds = [trial.throughput or 0.0 for trial in fate.trials]
     trained = any(trial.evaluation.curve for trial in fate.trials)
     axes.plot(
         speeds,
