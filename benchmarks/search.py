@@ -184,12 +184,12 @@ def main(arguments: list[str]) -> None:
 
 def _print(found: list[dict[str, Any]], compared: list[dict[str, Any]], missing: list[dict[str, Any]]) -> None:
     for row in found:
-        spread = f"{row['epochs']:>7.0f} epochs ({row['low']:.0f} to {row['high']:.0f}), {row['seconds']:>7.0f} s"
-        print(f"{row['data']:7} {row['scale']:9} {row['share']:.0%}  {row['method']:24} {spread}")
+        figures = f"{row['epochs']:>7.0f} epochs ({row['low']:.0f} to {row['high']:.0f}), {row['seconds']:>7.0f} s"
+        print(f"{row['data']:7} {row['scale']:9} {row['share']:.0%}  {row['method']:24} {figures}")
     for row in missing:
-        spread = f"{row['median']:>6.1%} missing ({row['low']:.1%} to {row['high']:.1%})"
+        figures = f"{row['median']:>6.1%} missing ({row['low']:.1%} to {row['high']:.1%})"
         against = f", against ours p = {row['p_holm']:.2g}" if "p_holm" in row else ""
-        print(f"{row['data']:7} {row['scale']:9} {row['after']:12}  {row['method']:24} {spread}{against}")
+        print(f"{row['data']:7} {row['scale']:9} {row['after']:12}  {row['method']:24} {figures}{against}")
     for line in compared:
         verdict = "" if line["bar"] is None else f", bar {line['bar']:g}: {'holds' if line['holds'] else 'MISSED'}"
         print(f"{line['name']}: {line['value']:.2f} × (p = {line['p_holm']:.2g}){verdict}")
