@@ -18,7 +18,8 @@ from explore.evaluation import COMPLETE, STOPPED
 from explore.evaluator import TrainingEvaluator, train
 from explore.plan import Plan, scheduler
 from explore.reporting.page import write_report
-from explore.reporting.tables import hypervolume_history, trial_rows
+from explore.reporting.progress import progress
+from explore.reporting.tables import trial_rows
 from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, with_speeds
 from explore.search.space import parse_space
 from explore.search.study import Study, Trial, finished, front
@@ -106,7 +107,8 @@ def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int
         rows = trial_rows(trials, tests(study)).astype(object).where(lambda frame: frame.notna(), None)
         tracker = Tracker(plan.tracking, plan.study, plan.output)
         _track_stopped(tracker, study, trials)
-        tracker.study_run(rows.to_dict("records"), plan.output / "front.png", hypervolume_history(trials))
+        curve = progress(trials, study.stretches()).to_dict("records")
+        tracker.study_run(rows.to_dict("records"), plan.output / "front.png", curve)
     unfinished = interrupted or (not study.notes.get("ended") and len(finished(trials)) < plan.trials)
     go_on = plan.command if unfinished else None
     view.conclude(trials, tests(study), report, go_on=go_on)

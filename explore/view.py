@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING, STOPPED
-from explore.reporting.tables import hypervolume_history
+from explore.reporting.progress import front_hypervolume
 from explore.search.savings import in_words, savings
 from explore.search.study import Trial, finished, front
 
@@ -109,7 +109,7 @@ class JsonView(PlainView):
             "study": self.study,
             "trials": {status: statuses.count(status) for status in sorted(set(statuses))},
             "front": members,
-            "hypervolume": (hypervolume_history(trials) or [0.0])[-1],
+            "hypervolume": front_hypervolume(trials),
             "report": str(report),
             "go_on": go_on,
         }
@@ -152,7 +152,7 @@ class LiveView:
         if (ended := sum(trial.row for trial in trials if trial.status != RUNNING)) != self._ended:
             self._ended = ended
             self._front = _front_table(trials, {}, title="Front so far")
-            self._volume = (hypervolume_history(trials) or [0.0])[-1]
+            self._volume = front_hypervolume(trials)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(f"explore {self.study}", style="bold"),
