@@ -24,7 +24,7 @@ from explore.search.schedule import Step
 from explore.search.space import Space, Values, to_overrides
 from explore.search.stopping import next_rung
 from explore.search.study import Proposal, Trial, candidates, key_of
-from explore.search.surrogate import Surrogate, clipped_logit, counting_variance
+from explore.search.surrogate import Surrogate, clipped_logit
 
 Array = NDArray[np.float64]
 Pool = Callable[[np.random.Generator, Sequence[Values]], list[Values]]
@@ -35,7 +35,6 @@ _MOST_OBSERVATIONS = 240
 _MEASURED_FIRST = 2  # times the start-up are measured before any is trained, so that speed is known from the beginning
 _MEASURED = 4  # so many are measured at most before one of them is trained, however slow they turn out to be
 _PATIENCE = 0.5  # 1 counts seconds of training and so begins at the fast end of a front, 0 counts epochs
-_BIN = 1.0
 _EPOCHS_SEEN = 2.0  # epochs of a curve that are shown to the model are so many times apart
 
 
@@ -223,9 +222,7 @@ class _Accuracy:
         features = self._features(values, speed)
         accuracy = [_accuracy(learned[place], epoch, chance) for place, epoch in rows]
         targets = clipped_logit(accuracy, smallest) - trend([values[place] for place in places], epochs)
-        noise = _BIN * counting_variance(accuracy, smallest)
-        times, start = self._times(epochs), fits.get("accuracy")
-        self._model = Surrogate(features[places], times, targets, variances=noise, start=start)
+        self._model = Surrogate(features[places], self._times(epochs), targets, start=fits.get("accuracy"))
         fits["accuracy"] = self._model.logs
 
     def at_end(self, configurations: Sequence[Values], speed: Array) -> tuple[Array, Array]:

@@ -27,25 +27,15 @@ _LENGTH_DEVIATION = 0.8
 class Surrogate:
     """`logs` are its hyperparameters, logarithms of amplitudes, of scales and of the variance of the noise.
 
-    A posterior given observations: `features` (observations × features in [0, 1]), `times` (in [0, 1]), `targets`, and
-    what is known of the variance of their noise, `variances`; what is not known is fitted.
+    A posterior given observations: `features` (observations × features in [0, 1]), `times` (in [0, 1]), `targets`.
 
     `start` are the hyperparameters, `logs`, of an earlier fit to nearly the same: fewer steps lead on from there.
     """
 
-    def __init__(
-        self,
-        features: Array,
-        times: Array,
-        targets: Array,
-        *,
-        variances: Array | float = 0.0,
-        start: Array | None = None,
-    ) -> None:
+    def __init__(self, features: Array, times: Array, targets: Array, *, start: Array | None = None) -> None:
         self._features, self._times = features, times
         self._shift, self._scale = float(targets.mean()), float(max(targets.std(), 1e-3))
         self._targets = (targets - self._shift) / self._scale
-        self._variances = variances / self._scale**2 + _JITTER
         self._means, self._deviations = _prior(features.shape[1])
         distances = (features[:, None, :] - features[None, :, :]) ** 2
         self._distances = np.ascontiguousarray(distances.transpose(2, 0, 1))
@@ -84,7 +74,7 @@ class Surrogate:
         near, curve_squares = _matern(squares), (self._gaps / np.exp(logs[3])) ** 2
         curve = _matern(curve_squares)
         covariance = near * (level + learning * curve) + shared * curve
-        covariance[np.diag_indices_from(covariance)] += np.exp(logs[4]) + self._variances
+        covariance[np.diag_indices_from(covariance)] += np.exp(logs[4]) + _JITTER
         return covariance, near, curve, squares, curve_squares
 
     def _loss(self, logs: Array) -> tuple[float, Array]:
@@ -136,10 +126,3 @@ def clipped_logit(accuracy: Sequence[float] | Array, smallest: float) -> Array:
     inside = np.clip(np.asarray(accuracy, float), smallest, 1 - smallest)
     values: Array = np.log(inside / (1 - inside))
     return values
-
-
-def counting_variance(accuracy: Sequence[float] | Array, smallest: float) -> Array:
-    """Of the logit of an accuracy, from counting images, half of one being `smallest`; one of each kind is added."""
-    images = 0.5 / smallest
-    share = (np.asarray(accuracy, float) * images + 1) / (images + 2)
-    return 1 / (images * share * (1 - share))
