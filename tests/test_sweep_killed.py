@@ -98,9 +98,9 @@ def test_two_commands_share_a_study(tmp_path: Path) -> None:
 
 def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path) -> None:
     """`kill -9` of all processes at once, at moments drawn at random, in a search that stops and takes up again."""
-    moments, command = random.Random(0), ["trials=6", "workers=2", "training.epochs=27", "search.stop=off"]
+    moments, command = random.Random(0), ["trials=5", "workers=2", "training.epochs=9", "search.stop=off"]
     seen: list[Trial] = []
-    for _ in range(4):
+    for _ in range(3):
         process = start_command(command, tmp_path)
         wait_for_work_of(process.pid, tmp_path)
         time.sleep(moments.uniform(0, 3))
@@ -110,7 +110,7 @@ def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path
     done = run_command(command, tmp_path)
     assert done.returncode == 0, done.stderr
     trials = {trial.number: trial for trial in trials_of(tmp_path)}
-    assert len(finished(list(trials.values()))) == 6
+    assert len(finished(list(trials.values()))) == 5
     assert {trial.status for trial in candidates(list(trials.values()))} <= {COMPLETE, STOPPED}
     assert len({trial.proposal.key for trial in trials.values()}) == len(trials)
     for before in seen:
@@ -122,7 +122,7 @@ def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path
         assert after.folder == before.folder
     for trial in trials.values():
         assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, trial.evaluation.epochs + 1))
-        assert trial.evaluation.epochs in (0, 1, 3, 9, 27)
+        assert trial.evaluation.epochs in (0, 1, 3, 9)
     went_on = [
         one for one in seen if one.status == STOPPED and trials[one.number].evaluation.epochs > one.evaluation.epochs
     ]

@@ -111,6 +111,7 @@ def _page(
         protocols=style.protocols(complete),
         predictable=speed_errors(trials),
         saved=in_words(saved) if (saved := savings(trials)) else None,
+        ended=notes.get("ended"),  # why, where it was before the search was full
         unsettled=sum(speed.settled is False for speed in speeds),
         strangers=sorted({name for speed in speeds for name in speed.strangers}),
         tiles=_tiles(complete, tests),
