@@ -1,10 +1,12 @@
 """Real searches of a few seconds, in this process or as the command that people type."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from explore.cluster.isolation import start_server
@@ -45,6 +47,17 @@ def start_command(overrides: Sequence[str], folder: Path) -> subprocess.Popen[st
         text=True,
         start_new_session=True,
     )
+
+
+@contextmanager
+def killed_after(overrides: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command, of which all processes are killed at once in the end."""
+    process = start_command(overrides, folder)
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def _command(overrides: Sequence[str], folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from small_sweeps import (
     WHOLE,
     children_of,
+    killed_after,
     run_command,
     start_command,
     trials_of,
@@ -101,11 +102,9 @@ def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path
     moments, command = random.Random(0), ["trials=5", "workers=2", "training.epochs=9", "search.stop=off"]
     seen: list[Trial] = []
     for _ in range(3):
-        process = start_command(command, tmp_path)
-        wait_for_work_of(process.pid, tmp_path)
-        time.sleep(moments.uniform(0, 3))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with killed_after(command, tmp_path) as process:
+            wait_for_work_of(process.pid, tmp_path)
+            time.sleep(moments.uniform(0, 3))
         seen += trials_of(tmp_path)
     done = run_command(command, tmp_path)
     assert done.returncode == 0, done.stderr
