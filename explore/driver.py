@@ -109,9 +109,10 @@ def _conclude(plan: Plan, study: Study, view: View, *, interrupted: bool) -> int
         _track_stopped(tracker, study, trials)
         curve = progress(trials, study.stretches()).to_dict("records")
         tracker.study_run(rows.to_dict("records"), plan.output / "front.png", curve)
-    unfinished = interrupted or (not study.notes.get("ended") and len(finished(trials)) < plan.trials)
+    ended = study.notes.get("ended", "")
+    unfinished = interrupted or (not ended and len(finished(trials)) < plan.trials)
     go_on = plan.command if unfinished else None
-    view.conclude(trials, tests(study), report, go_on=go_on)
+    view.conclude(trials, tests(study), report, ended=ended, go_on=go_on)
     if interrupted:
         return 130
     return 0 if any(trial.status == COMPLETE for trial in trials) else 1

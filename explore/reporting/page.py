@@ -101,7 +101,9 @@ def _page(
     environment.filters |= {"percent": style.percent, "speed": style.speed}
     complete = [trial for trial in trials if trial.status == COMPLETE]
     speeds = [cost.throughput for cost in (trial.evaluation.cost for trial in complete) if cost and cost.throughput]
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(
+        "page.html.j2"
+    ).render(
         again=notes.get("report") or shlex.join(["python", "-m", "explore.report", f"study={name}"]),
         title=_title(name, notes),
         notes=notes,
@@ -111,6 +113,7 @@ def _page(
         protocols=style.protocols(complete),
         predictable=speed_errors(trials),
         saved=in_words(saved) if (saved := savings(trials)) else None,
+        ended=notes.get("ended"),  # why, where it was before the search was full
         unsettled=sum(speed.settled is False for speed in speeds),
         strangers=sorted({name for speed in speeds for name in speed.strangers}),
         tiles=_tiles(complete, tests),
