@@ -1,9 +1,12 @@
 """Searches replayed on recorded learning curves: `python -m benchmarks.search`, and `... record` to make a table.
 
-    data=mnist,digits  methods=speed_aware,tpe,...  seeds=30  workers=1  format=text|json
+    data=mnist,digits  methods=speed_aware;tpe;...  seeds=30  workers=1  format=text|json  picture=FILE.png
 
 Each method runs the real search loop on a table, with a simulated clock, until it has 99 % of the hypervolume of the
 table on both scales or has spent `most` epochs. What was run is kept in `outputs/search-replays` and is not run again.
+Printed are the epochs to shares of the hypervolume, the regret (what is missing of it at fixed budgets) and the bars.
+Other methods are held against ours by paired tests, corrected for how many they are. `picture` draws the share over
+epochs and over seconds.
 """
 
 import json
@@ -16,14 +19,18 @@ from typing import Any
 
 import numpy as np
 import optuna
-from scipy.stats import wilcoxon
 
-from benchmarks import search_public
+from benchmarks import search_picture, search_public
 from benchmarks.search_judge import SCALES, SHARES, Finish, Table, load_table, reached
-from benchmarks.search_replay import replay, sampled, speed_aware
+from benchmarks.search_prior import unseen
+from benchmarks.search_replay import SpeedUnknown, replay, sampled, speed_aware
 from benchmarks.search_rows import Rows
+from benchmarks.search_statistics import corrected, paired, regrets, spread
 from benchmarks.search_table import BASES, record
+from explore.search.options import Search
+from explore.search.prior import unbiased
 from explore.search.schedule import Scheduler
+from explore.search.speed_aware import SpeedAware
 
 OURS = "speed_aware"
 _RUNGS, _WHOLE = (1, 3, 9, 27), (27,)
@@ -55,8 +62,12 @@ def _of_optuna(sampler: str, startup: int, rungs: tuple[int, ...] = _WHOLE) -> M
     return partial(_loop, lambda rows, seed: sampled(rows, sampler, seed, startup, rungs))
 
 
-def _ours(rungs: tuple[int, ...] = _RUNGS, **options: Any) -> Method:
-    return partial(_loop, lambda rows, seed: speed_aware(rows, seed, rungs, **options))
+def _ours(rungs: tuple[int, ...] = _RUNGS, kind: type[SpeedAware] = SpeedAware, *, prior: bool = True) -> Method:
+    def scheduler(rows: Rows, seed: int) -> Scheduler:
+        trend = unseen(rows.table.data) if prior else unbiased
+        return speed_aware(rows, seed, rungs, kind, trend=trend, startup=Search().random_trials(learned=prior))
+
+    return partial(_loop, scheduler)
 
 
 # The start-up of each is the best of those tried for it, see docs/log.md.
@@ -72,7 +83,10 @@ METHODS: Mapping[str, Method] = {
     "nsga2, pruner": lambda table, seed, workers: search_public.with_pruner(table, "nsga2", seed, workers, startup=12),
     "random, rungs": _of_optuna("random", 0, _RUNGS),
     "tpe, rungs": _of_optuna("tpe", 10, _RUNGS),
+    # Ours with a part taken away.
+    "speed_aware, no prior": _ours(prior=False),
     "speed_aware, no rungs": _ours(_WHOLE),
+    "speed_aware, speed unknown": _ours(kind=SpeedUnknown),
 }
 
 
@@ -101,34 +115,59 @@ def rows(data: str, methods: list[str], seeds: int, workers: int) -> list[dict[s
                 ends = [reached(table, run, scale, share) for run in runs]
                 epochs = [one.epochs if one else np.inf for one in ends]
                 seconds = [one.seconds if one else np.inf for one in ends]
-                low, median, high = np.quantile(epochs, [0.25, 0.5, 0.75], method="lower")
+                of_epochs = spread(epochs)
                 found.append(
                     {"data": data, "method": method, "scale": scale, "share": share, "workers": workers}
-                    | {"epochs": float(median), "low": float(low), "high": float(high), "all": epochs}
-                    | {"seconds": float(np.quantile(seconds, 0.5, method="lower")), "seeds": seeds}
+                    | {"epochs": of_epochs["median"], "low": of_epochs["low"], "high": of_epochs["high"]}
+                    | {"all": epochs, "seconds": spread(seconds)["median"], "seeds": seeds}
                 )
     return found
 
 
 def bars(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """How many times fewer epochs ours needs than each other method, and whether that is what was aimed at."""
-    lines = []
+    questions: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in found:
-        ours = next(one for one in found if one["method"] == OURS and _same_question(one, row))
-        if row["method"] == OURS or row["share"] != SHARES[1]:
-            continue
-        bar = BARS.get(row["method"], (None, None))[SCALES.index(row["scale"])]
-        ratio = row["epochs"] / ours["epochs"] if np.isfinite(ours["epochs"]) else 0.0
-        logs = np.log(np.minimum(row["all"], 1e6)) - np.log(np.minimum(ours["all"], 1e6))
-        p = float(wilcoxon(logs).pvalue) if np.any(logs) else 1.0
-        name = f"{row['data']}, {row['scale']}: epochs to 95 % by {row['method']} / ours"
-        lines.append({"name": name, "value": ratio, "unit": "×", "bar": bar, "p": p})
-        lines[-1]["holds"] = None if bar is None else ratio >= bar
+        if row["share"] == SHARES[1]:
+            questions.setdefault((row["data"], row["scale"]), []).append(row)
+    lines = []
+    for asked in questions.values():
+        ours = next(row for row in asked if row["method"] == OURS)
+        lines += corrected([_compared(ours, row) for row in asked if row is not ours])
     return lines
 
 
-def _same_question(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(one[key] == other[key] for key in ("data", "scale", "share", "workers"))
+def _compared(ours: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    bar = BARS.get(row["method"], (None, None))[SCALES.index(row["scale"])]
+    ratio = row["epochs"] / ours["epochs"] if np.isfinite(ours["epochs"]) else 0.0
+    # Two that never arrived are equal.
+    p = paired(np.log(np.minimum(ours["all"], 1e6)), np.log(np.minimum(row["all"], 1e6)))
+    name = f"{row['data']}, {row['scale']}: epochs to 95 % by {row['method']} / ours"
+    verdict = None if bar is None else ratio >= bar
+    return {"name": name, "value": ratio, "unit": "×", "bar": bar, "p": p, "holds": verdict}
+
+
+def regret_rows(data: str, methods: list[str], seeds: int, workers: int) -> list[dict[str, Any]]:
+    """A row per scale, budget and method: median and quartiles of the regret, as a fraction of the hypervolume.
+
+    With ours among the methods, the others are compared with it.
+    """
+    table, found = load_table(data), []
+    for scale in SCALES:
+        missing = {method: regrets(table, results(data, method, seeds, workers), scale) for method in methods}
+        for budget in missing[methods[0]]:
+            lines: list[dict[str, Any]] = [
+                {"data": data, "scale": scale, "workers": workers, "seeds": seeds, "after": budget, "method": method}
+                | {**spread(missing[method][budget]), "all": missing[method][budget]}
+                for method in methods
+            ]
+            compared = [
+                {**line, "p": paired(missing[OURS][budget], line["all"])}
+                for line in lines
+                if OURS in methods and line["method"] != OURS
+            ]
+            found += [*lines[: len(lines) - len(compared)], *corrected(compared)]
+    return found
 
 
 def main(arguments: list[str]) -> None:
@@ -140,18 +179,32 @@ def main(arguments: list[str]) -> None:
         record(names, count, Path("outputs/search-tables"), workers)
         return
     methods = given["methods"].split(";") if "methods" in given else list(METHODS)
+    methods.sort(key=lambda method: method != OURS)  # the first of each list and the one that stands out
     seeds, workers = int(given.get("seeds", 30)), int(given.get("workers", 1))
     found = [row for data in names for row in rows(data, methods, seeds, workers)]
     compared = bars(found) if OURS in methods else []
+    missing = [row for data in names for row in regret_rows(data, methods, seeds, workers)]
+    if "picture" in given:
+        runs = {data: {method: results(data, method, seeds, workers) for method in methods} for data in names}
+        search_picture.draw({data: load_table(data) for data in names}, runs, workers, Path(given["picture"]))
     if given.get("format") == "json":
-        print(json.dumps({"rows": found, "bars": compared}, indent=2))
-        return
+        print(json.dumps({"rows": found, "bars": compared, "regrets": missing}, indent=2))
+    else:
+        _print(found, compared, missing)
+
+
+def _print(found: list[dict[str, Any]], compared: list[dict[str, Any]], missing: list[dict[str, Any]]) -> None:
     for row in found:
-        spread = f"{row['epochs']:>7.0f} epochs ({row['low']:.0f} to {row['high']:.0f}), {row['seconds']:>7.0f} s"
-        print(f"{row['data']:7} {row['scale']:9} {row['share']:.0%}  {row['method']:24} {spread}")
+        figures = f"{row['epochs']:>7.0f} epochs ({row['low']:.0f} to {row['high']:.0f}), {row['seconds']:>7.0f} s"
+        print(f"{row['data']:7} {row['scale']:9} {row['share']:.0%}  {row['method']:24} {figures}")
+    for row in missing:
+        figures = f"{row['median']:>6.1%} missing ({row['low']:.1%} to {row['high']:.1%})"
+        against = f", against ours p = {row['p_holm']:.2g}" if "p_holm" in row else ""
+        print(f"{row['data']:7} {row['scale']:9} {row['after']:12}  {row['method']:24} {figures}{against}")
     for line in compared:
         verdict = "" if line["bar"] is None else f", bar {line['bar']:g}: {'holds' if line['holds'] else 'MISSED'}"
-        print(f"{line['name']}: {line['value']:.2f} × (paired Wilcoxon p = {line['p']:.2g}){verdict}")
+        print(f"{line['name']}: {line['value']:.2f} × (p = {line['p_holm']:.2g}){verdict}")
+    print("p: Wilcoxon's signed ranks of runs with the same seeds, after Holm for the methods compared with ours")
 
 
 if __name__ == "__main__":

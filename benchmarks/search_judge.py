@@ -70,11 +70,11 @@ class Table:
 
     def progress(self, finished: Sequence[int], scale: str) -> Array:
         """The share of the table's hypervolume after each of the configurations that were trained to the end."""
-        front = GrowingFront(self.reference[scale])
+        front, whole = GrowingFront(self.reference[scale]), self.whole(scale)
         shares = []
         for number in finished:
             front.add(-float(self.scaled(self.test[number : number + 1], scale)[0]), -np.log(self.throughput[number]))
-            shares.append(front.hypervolume / self.whole(scale))
+            shares.append(front.hypervolume / whole)
         return np.array(shares)
 
 

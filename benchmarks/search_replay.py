@@ -4,7 +4,7 @@ import heapq
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from benchmarks.search_rows import Rows
 from explore.cost.record import Cost, Throughput
 from explore.evaluation import COMPLETE, DIVERGED, STOPPED, Epoch, Evaluation, Report
 from explore.search.proposals import Proposer
-from explore.search.schedule import Rungs, Scheduler
+from explore.search.schedule import Rungs, Scheduler, Step
 from explore.search.space import Values
 from explore.search.speed_aware import SpeedAware
 from explore.search.study import Proposal, Trial, create_study
@@ -150,7 +150,18 @@ def sampled(rows: Rows, sampler: str, seed: int, startup: int, rungs: Sequence[i
     return Rungs(proposer, rungs, eta)
 
 
-def speed_aware(rows: Rows, seed: int, rungs: Sequence[int], **options: Any) -> Scheduler:
+class SpeedUnknown(SpeedAware):
+    """Ours, but nobody is measured before being trained."""
+
+    def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
+        """As `Scheduler`."""
+        step = super().next(trials, room=room)
+        return replace(step, until=self.rungs[0]) if step and not step.until else step
+
+
+def speed_aware(
+    rows: Rows, seed: int, rungs: Sequence[int], kind: type[SpeedAware] = SpeedAware, **options: Any
+) -> Scheduler:
     """Ours; it chooses among all rows."""
     everyone = [rows.values_of(row) for row in range(len(rows.table.overrides))]
 
@@ -158,7 +169,7 @@ def speed_aware(rows: Rows, seed: int, rungs: Sequence[int], **options: Any) -> 
         return [everyone[index] for index in generator.permutation(len(everyone))]
 
     given = {"classes": CLASSES, "smallest": rows.table.smallest_error, "tolerance": 0.0} | options
-    return SpeedAware(space=rows.space, rungs=rungs, seed=seed, pool=pool, **given)
+    return kind(space=rows.space, rungs=rungs, seed=seed, pool=pool, **given)
 
 
 def _cost(throughput: float) -> Cost:

@@ -27,7 +27,8 @@ from explore.definition import definition
 from explore.evaluation import RUNNING, Epoch, Evaluation, Report
 from explore.evaluator import TrainingEvaluator
 from explore.reporting.page import write_report
-from explore.reporting.tables import hypervolume_history, trial_rows
+from explore.reporting.progress import progress
+from explore.reporting.tables import trial_rows
 from explore.schema import Config
 from explore.search.proposals import Proposer
 from explore.search.samplers import SAMPLERS
@@ -133,9 +134,9 @@ def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
     clock.repeat("report", lambda: write_report(study, folder / "report"), 1 if number > 1000 else _FEW)
     tracker = Tracker(config.tracking, _NAME, folder)
     rows = trial_rows(trials, {}).astype(object).to_dict("records")
-    history = hypervolume_history(trials)
+    curve = progress(trials, study.stretches()).to_dict("records")
     with clock.part("log the study"):
-        tracker.study_run(rows, folder / "report" / "front.png", history)
+        tracker.study_run(rows, folder / "report" / "front.png", curve)
     with LiveView(_NAME, number, Console(file=io.StringIO(), force_terminal=True)) as view:
         clock.repeat("look at the study", lambda: view.update(study.trials()))
     for name in SAMPLERS:
@@ -198,7 +199,7 @@ def _proposer(sampler: str, config: Config, space: Space) -> Proposer:
     def check(overrides: Sequence[str]) -> None:
         vary(_BASE, overrides).candidate.check(dataset)
 
-    return Proposer(space, sampler, startup=config.search.startup, check=check)
+    return Proposer(space, sampler, startup=config.search.random_trials(learned=False), check=check)
 
 
 def _fit(config: Config, dataset: Dataset, folder: Path, epochs: int, rung: int) -> None:

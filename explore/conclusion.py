@@ -16,7 +16,8 @@ from explore.data.dataset import load
 from explore.evaluation import STOPPED
 from explore.plan import Plan
 from explore.reporting.page import write_report
-from explore.reporting.tables import hypervolume_history, trial_rows
+from explore.reporting.progress import progress
+from explore.reporting.tables import trial_rows
 from explore.search.owner import is_here, is_running, this_process
 from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, with_speeds
 from explore.search.study import Study, Trial, front
@@ -36,7 +37,8 @@ def conclude(plan: Plan, study: Study) -> Path:
     rows = trial_rows(trials, tests(study)).astype(object).where(lambda frame: frame.notna(), None)
     tracker = Tracker(plan.tracking, plan.study, plan.output)
     _track_stopped(tracker, study, trials)
-    tracker.study_run(rows.to_dict("records"), plan.output / "front.png", hypervolume_history(trials))
+    curve = progress(trials, study.stretches()).to_dict("records")
+    tracker.study_run(rows.to_dict("records"), plan.output / "front.png", curve)
     study.note("concluded", study.notes["overrides"])
     return report
 

@@ -135,8 +135,9 @@ def _stop_command(plan: Plan) -> str:
 
 def _show(plan: Plan, study: Study, view: View, report: Path, *, interrupted: bool) -> int:
     trials = results(study)
-    unfinished = interrupted or (not study.notes.get("ended") and len(finished(trials)) < plan.trials)
-    view.conclude(trials, tests(study), report, go_on=plan.command if unfinished else None)
+    ended = study.notes.get("ended", "")
+    unfinished = interrupted or (not ended and len(finished(trials)) < plan.trials)
+    view.conclude(trials, tests(study), report, ended=ended, go_on=plan.command if unfinished else None)
     if interrupted:
         return _INTERRUPTED
     return 0 if any(trial.status == COMPLETE for trial in trials) else 1

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from explore.definition import definition, without_operation
 from explore.joining import check_machine, mark_folder
 from explore.schema import Config
 from explore.search.options import URL_VARIABLE, Search
+from explore.search.prior import Prior, unbiased
 from explore.search.proposals import Proposer
 from explore.search.samplers import SAMPLERS, SPEED_AWARE
 from explore.search.schedule import Rungs, Scheduler
@@ -214,6 +216,8 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
         vary(plan.base, overrides).candidate.check(dataset)
 
     search = plan.search
+    learned = plan.sampler == SPEED_AWARE and search.prior == "learned"
+    startup = search.random_trials(learned=learned)
     if plan.sampler == SPEED_AWARE:
         return SpeedAware(
             space=space,
@@ -221,13 +225,14 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
             classes=len(dataset.classes),
             smallest=0.5 / len(dataset.validation),
             seed=search.seed,
-            startup=max(2, min(search.startup, plan.trials // 3)),  # a short search must learn, too
+            startup=max(2, min(startup, plan.trials // 3)),  # a short search must learn, too
             check=check,
             least_throughput=plan.least_throughput,
             tolerance=search.tolerance,
             fewest=search.fewest if search.stop == "auto" else None,
+            trend=partial(Prior.load(), image_size=dataset.image_size) if learned else unbiased,
         )
-    proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=search.startup, check=check)
+    proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=startup, check=check)
     return Rungs(proposer, plan.rungs, plan.eta)
 
 

@@ -132,19 +132,25 @@ class Tracker:
         self._run.finish(exit_code=int(evaluation.status == FAILED))
 
     @_forgiving
-    def study_run(self, rows: Sequence[Mapping[str, Any]], picture: Path, hypervolumes: Sequence[float]) -> None:
-        """Write the run of the study: hypervolume after each trial, table of trials, picture of the front."""
+    def study_run(
+        self, rows: Sequence[Mapping[str, Any]], picture: Path, progress: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write the run of the study: hypervolume after each trial, table of trials, picture of the front.
+
+        A row of `progress` has the `hypervolume`, and the `epochs` and `seconds` that had been spent by then.
+        """
         import wandb
 
         run = self._init(self.study, "study", {"trials": len(rows)}, ("study",))
-        for step, value in enumerate(hypervolumes, start=1):
-            run.log({"hypervolume": value}, step=step)
+        run.define_metric("hypervolume", step_metric="epochs")
+        for step, row in enumerate(progress, start=1):
+            run.log({name: row[name] for name in ("hypervolume", "epochs", "seconds")}, step=step)
         columns: list[str | int] = list(rows[0]) if rows else []
         table = wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
         content: dict[str, Any] = {"trials": table}
         if picture.exists():
             content["front"] = wandb.Image(str(picture))
-        run.log(content, step=len(hypervolumes) + 1)
+        run.log(content, step=len(progress) + 1)
         run.finish()
 
     def _init(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str]) -> Any:

@@ -16,14 +16,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING, STOPPED
-from explore.reporting.tables import hypervolume_history
+from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, RUNNING, STOPPED
+from explore.reporting.progress import front_hypervolume
 from explore.search.owner import is_here
 from explore.search.savings import in_words, savings
 from explore.search.study import Trial, finished, front
 
 _ROWS = 12
-_COLOURS = {COMPLETE: "green", RUNNING: "cyan", STOPPED: "blue", FAILED: "red", "diverged": "red", "refused": "yellow"}
+_MEASURED = "measured"  # waits for its training, and does not count yet
+_COLOURS = {COMPLETE: "green", RUNNING: "cyan", STOPPED: "blue", _MEASURED: "dim"}
+_COLOURS |= {REFUSED: "yellow", DIVERGED: "red", FAILED: "red"}
 
 
 class View(Protocol):
@@ -35,8 +37,10 @@ class View(Protocol):
     def update(self, trials: Sequence[Trial]) -> None:
         """Show the trials as they are now."""
 
-    def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
-        """Show the result; `go_on` is the command that continues an unfinished search."""
+    def conclude(
+        self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, ended: str, go_on: str | None
+    ) -> None:
+        """Show the result; `ended` is why it ended early, `go_on` the command that continues an unfinished search."""
 
 
 def make_view(study: str, target: int, style: str) -> View:
@@ -54,7 +58,7 @@ class PlainView:
         self.study = study
         self.target = target
         self.stream = sys.stdout
-        self._done = 0
+        self._ended: set[int] = set()  # numbers: who goes on again has ended before, so that the count never falls
         self._shown: set[int] | None = None  # rows: a trial that was stopped and went on ends more than once
 
     def __enter__(self) -> Self:
@@ -66,8 +70,8 @@ class PlainView:
     def update(self, trials: Sequence[Trial]) -> None:
         """Print the trials that have ended since the last time."""
         ended = [trial for trial in trials if trial.status != RUNNING and not _measured_only(trial)]
-        # Who goes on again has ended before: the count never falls.
-        self._done = done = max(self._done, len(finished(trials)))
+        self._ended |= {trial.number for trial in finished(trials)}
+        done = len(self._ended)
         if self._shown is None:
             self._shown = {trial.row for trial in ended}
             if done:
@@ -81,10 +85,12 @@ class PlainView:
     def _concerns(self, trial: Trial) -> bool:
         return True
 
-    def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
+    def conclude(
+        self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, ended: str, go_on: str | None
+    ) -> None:
         """Print the front with a command for each member."""
         console = Console(width=max(100, shutil.get_terminal_size((160, 40)).columns))
-        _print_result(console, self.study, trials, tests, report, go_on)
+        _print_result(console, self.study, trials, tests, report, ended, go_on)
 
 
 class OwnView(PlainView):
@@ -101,7 +107,9 @@ class JsonView(PlainView):
         super().__init__(study, target)
         self.stream = sys.stderr
 
-    def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
+    def conclude(
+        self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, ended: str, go_on: str | None
+    ) -> None:
         """Print the result as JSON: accuracies as fractions, throughput in images per second."""
         numbers = {trial.number for trial in front(trials)}
         members = [
@@ -121,8 +129,9 @@ class JsonView(PlainView):
             "study": self.study,
             "trials": {status: statuses.count(status) for status in sorted(set(statuses))},
             "front": members,
-            "hypervolume": (hypervolume_history(trials) or [0.0])[-1],
+            "hypervolume": front_hypervolume(trials),
             "report": str(report),
+            "ended": ended or None,
             "go_on": go_on,
         }
         print(json.dumps(result, indent=2))
@@ -138,8 +147,9 @@ class LiveView:
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._began = time.monotonic()
         self._before: int | None = None
+        self._ended: set[int] = set()  # as in the plain view
         # Drawn anew when another trial has ended, not each time that somebody looks.
-        self._ended = -1
+        self._drawn: set[int] | None = None
         self._front, self._volume = Table(), 0.0
 
     def __enter__(self) -> Self:
@@ -151,20 +161,23 @@ class LiveView:
 
     def update(self, trials: Sequence[Trial]) -> None:
         """Draw the screen anew."""
+        self._ended |= {trial.number for trial in finished(trials)}
         if self._before is None:
-            self._before = len(finished(trials))
+            self._before = len(self._ended)
         self._live.update(self._screen(trials), refresh=True)
 
-    def conclude(self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, go_on: str | None) -> None:
+    def conclude(
+        self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, ended: str, go_on: str | None
+    ) -> None:
         """Print the front with a command for each member."""
-        _print_result(self.console, self.study, trials, tests, report, go_on)
+        _print_result(self.console, self.study, trials, tests, report, ended, go_on)
 
     def _screen(self, trials: Sequence[Trial]) -> RenderableType:
-        done = len(finished(trials))
-        if (ended := sum(trial.row for trial in trials if trial.status != RUNNING)) != self._ended:
-            self._ended = ended
+        done = len(self._ended)
+        if (ended := {trial.row for trial in trials if trial.status != RUNNING}) != self._drawn:
+            self._drawn = ended
             self._front = _front_table(trials, {}, title="Front so far")
-            self._volume = (hypervolume_history(trials) or [0.0])[-1]
+            self._volume = front_hypervolume(trials)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(f"explore {self.study}", style="bold"),
@@ -216,8 +229,8 @@ def _values(trial: Trial) -> str:
 
 
 def _counts(trials: Sequence[Trial]) -> str:
-    statuses = [trial.status for trial in trials if trial.status != INTERRUPTED]
-    words = [(status, statuses.count(status)) for status in (RUNNING, STOPPED, "refused", "diverged", FAILED)]
+    statuses = [_MEASURED if _measured_only(trial) else trial.status for trial in trials]
+    words = [(status, statuses.count(status)) for status in _COLOURS if status != COMPLETE]
     return "  ".join(f"[{_COLOURS[status]}]{count} {status}[/]" for status, count in words if count)
 
 
@@ -265,6 +278,7 @@ def _print_result(
     trials: Sequence[Trial],
     tests: Mapping[int, float],
     report: Path,
+    ended: str,
     go_on: str | None,
 ) -> None:
     count, members = len(finished(trials)), front(trials)
@@ -275,10 +289,11 @@ def _print_result(
         for trial in members:
             console.print(f"  {trial.command}", markup=False, highlight=False, soft_wrap=True)
     for trial in trials:
-        if trial.status in (FAILED, "diverged"):
+        if trial.status in (FAILED, DIVERGED):
             console.print(f"trial {trial.number} {trial.status}: {escape(trial.evaluation.reason)}", soft_wrap=True)
-    if saved := savings(trials):
-        console.print(f"\n{in_words(saved)}", highlight=False)
+    saved = savings(trials)
+    if words := [*([in_words(saved)] if saved else []), *([ended] if ended else [])]:
+        console.print(f"\n{' '.join(words)}", highlight=False)
     console.print(f"\nReport: {report}", highlight=False, soft_wrap=True)
     if go_on:
         console.print(f"Go on:  {go_on}", markup=False, highlight=False, soft_wrap=True)

@@ -51,8 +51,11 @@ class Subject:
 ENTRIES = [("token_mixing", name) for name in TOKEN_MIXINGS] + [("channel_mixing", name) for name in CHANNEL_MIXINGS]
 SUBJECTS = [Subject(kind, name, whole) for whole in (False, True) for kind, name in ENTRIES]
 every_subject = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.id)
-every_network = pytest.mark.parametrize(
-    "subject", [one for one in SUBJECTS if one.whole], ids=lambda subject: subject.id
+# What takes long for a whole network, in which only one module changes, is done for the module alone every day.
+every_module = pytest.mark.parametrize(
+    "subject",
+    [pytest.param(one, marks=pytest.mark.slow if one.whole else ()) for one in SUBJECTS],
+    ids=lambda subject: subject.id,
 )
 every_token_mixing = pytest.mark.parametrize("name", TOKEN_MIXINGS)
 every_channel_mixing = pytest.mark.parametrize("name", CHANNEL_MIXINGS)
@@ -135,10 +138,7 @@ def test_autocast(subject: Subject) -> None:
     torch.testing.assert_close(reduced.float(), module(x), atol=0.05, rtol=0.05)
 
 
-# Compiling and exporting are slow; a mixing that breaks the graph breaks that of the network around it.
-
-
-@every_network
+@every_module
 def test_compiles_as_one_graph(subject: Subject) -> None:
     torch._dynamo.reset()
     module, x = subject.make(), subject.example()
@@ -146,7 +146,7 @@ def test_compiles_as_one_graph(subject: Subject) -> None:
     torch.testing.assert_close(compiled(x), module(x))
 
 
-@every_network
+@every_module
 def test_export_round_trip(subject: Subject) -> None:
     module, x = subject.make().deployed().eval(), subject.example()
     program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))

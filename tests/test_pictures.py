@@ -1,6 +1,7 @@
 """The pictures of a study: axes that show the front, colours, labels and numbers that people can read."""
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 
 from explore.reporting import pictures, style
 from explore.reporting.importance import LEAST_TRIALS, importances
-from explore.reporting.pictures import curves_figure, front_figure, hypervolume_figure, importance_figure
+from explore.reporting.pictures import curves_figure, front_figure, importance_figure, progress_figure
 from explore.reporting.printed import write_front_png
+from explore.reporting.progress import progress
 from explore.search.study import Proposal, front
 
 # The look
@@ -134,8 +136,26 @@ def test_too_few_trials_have_no_importances() -> None:
 
 def test_figures_are_none_where_there_is_nothing_to_draw() -> None:
     assert front_figure([], {}, []) is None
-    assert hypervolume_figure([]) is None
+    assert progress_figure(progress([], []), []) is None
     assert curves_figure([]) is None
+
+
+def test_progress_has_marks_where_members_of_the_front_were_complete() -> None:
+    trials = fabricated([(0.5, 100.0), (0.6, 90.0), (0.4, 80.0), (0.9, 300.0), (0.7, 20.0), (0.95, 40.0)])
+    trials = [replace(one, row=one.number, started=None, ended=datetime(2026, 1, 1, 0, one.number)) for one in trials]
+    figure = progress_figure(progress(trials, trials), [one.number for one in front(trials)])
+    assert figure is not None
+    by_epochs, marks, by_time, marks_by_time = figure.data
+    # What changes nothing is not drawn: the third and, at the slowest speed, the fifth.
+    assert by_epochs.x == (3, 6, 12, 18)
+    assert (marks.x, marks_by_time.x) == ((12, 18), (12.0, 18.0))
+    assert "#3" in marks.hovertext[0]
+    assert "after 12 epochs, 12 s" in marks.hovertext[0]
+    assert [trace.visible for trace in figure.data] == [True, True, False, False]
+    epochs, time = figure.layout.updatemenus[0].buttons
+    assert (epochs.label, epochs.args[0]["visible"]) == ("epochs", [True, True, False, False])
+    assert time.args == ({"visible": [False, False, True, True]}, {"xaxis.title.text": "work of all workers / s"})
+    assert by_time.y == by_epochs.y
 
 
 def test_front_figure_has_every_trial_the_edge_and_the_references() -> None:

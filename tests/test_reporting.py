@@ -12,18 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from filled_studies import add, fabricated, new_study, searched
-from hypothesis import given
-from hypothesis import strategies as st
+from filled_studies import add, new_study, searched
 from plotly.offline import get_plotlyjs
 
-from explore.evaluation import DIVERGED, FAILED, REFUSED
+from explore.evaluation import FAILED, REFUSED
 from explore.reporting import page
 from explore.reporting.importance import LEAST_TRIALS
 from explore.reporting.page import write_report
 from explore.reporting.printed import write_front_png
-from explore.reporting.tables import front_rows, hypervolume_history, trial_rows, write_tables
-from explore.search.study import Study, front
+from explore.reporting.tables import front_rows, trial_rows, write_tables
+from explore.search.study import Study
 
 FIXED = [
     *("trial", "status", "val_accuracy", "test_accuracy", "throughput", "throughput_low", "throughput_high"),
@@ -114,26 +112,6 @@ def test_tables_of_an_empty_study_have_their_headings() -> None:
     assert len(front_rows([], {})) == 0
 
 
-def test_hypervolume_of_a_known_front() -> None:
-    study = new_study()
-    add(study, 0.5, 100.0)
-    add(study, status=DIVERGED, reason="loss nan")
-    add(study, 0.8, 100.0 * math.e)
-    assert hypervolume_history(study.trials()) == pytest.approx([0.0, 0.0, 0.8])
-
-
-@given(st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(1.0, 1e6)), max_size=30))
-def test_hypervolume_never_shrinks_and_ignores_what_others_beat(points: list[tuple[float, float]]) -> None:
-    trials = fabricated(points)
-    volumes = hypervolume_history(trials)
-    assert volumes == sorted(volumes)
-    assert len(volumes) == len(points)
-    if points:
-        slowest = min(trials, key=lambda trial: trial.throughput or 0.0)
-        decisive = {trial.number: trial for trial in [*front(trials), slowest]}
-        assert hypervolume_history(list(decisive.values()))[-1] == pytest.approx(volumes[-1])
-
-
 # Page
 
 
@@ -190,7 +168,7 @@ def test_page_tells_the_whole_study(tmp_path: Path) -> None:
     ):
         assert words in tags.words
     figures = [attributes["data-figure"] for attributes in tags.all("script") if "data-figure" in attributes]
-    assert figures == ["front", "hypervolume", "curves", "importance"]
+    assert figures == ["front", "progress", "curves", "importance"]
     assert {"data-copy": "python -m explore.train model.depth=24", "type": "button"} in tags.all("button")
 
 
@@ -276,7 +254,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 def test_two_thousand_trials_take_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = searched(100)
     few = study.trials()
-    monkeypatch.setattr(study, "trials", lambda: [replace(few[number % 100], number=number) for number in range(2000)])
+    many = [replace(few[number % 100], number=number, row=number) for number in range(2000)]
+    monkeypatch.setattr(study, "trials", lambda: many)
+    monkeypatch.setattr(study, "stretches", lambda: many)
     monkeypatch.setattr(page, "write_front_png", write_front_png)
     start = time.monotonic()
     content = written(study, tmp_path)

@@ -38,6 +38,11 @@ CURVE = tuple(
 )
 DONE = Evaluation(status=COMPLETE, cost=COST, curve=CURVE, seconds={"train": 3.0})
 
+PROGRESS = [
+    {"trial": 1, "epochs": 1, "seconds": 2.0, "hypervolume": 0.25},
+    {"trial": 0, "epochs": 4, "seconds": 9.5, "hypervolume": 0.5},
+]
+
 
 def trial(number: int = 7) -> Trial:
     proposal = Proposal(
@@ -190,12 +195,13 @@ def test_run_of_the_study_holds_table_picture_and_hypervolume(tmp_path: Path) ->
     picture = tmp_path / "front.png"
     Image.new("RGB", (4, 4)).save(picture)
     rows = [{"trial": 0, "val_accuracy": 0.5}, {"trial": 1, "val_accuracy": None}]
-    Tracker(Tracking(), "pareto", tmp_path).study_run(rows, picture, [0.25, 0.5])
+    Tracker(Tracking(), "pareto", tmp_path).study_run(rows, picture, PROGRESS)
     found = records(tmp_path)
     run = run_of(found)
     assert (run.run_group, run.job_type, run.display_name, list(run.tags)) == ("pareto", "study", "pareto", ["study"])
     history = list(items(found, "history", "item"))
-    assert [(row["_step"], row["hypervolume"]) for row in history if "hypervolume" in row] == [(1, 0.25), (2, 0.5)]
+    written = [[row[name] for name in ("_step", "epochs", "seconds", "hypervolume")] for row in history[:2]]
+    assert written == [[1, 1, 2.0, 0.25], [2, 4, 9.5, 0.5]]
     (media,) = (tmp_path / "wandb").glob("offline-run-*/files/media")
     (table,) = (media / "table").glob("trials_*.json")
     assert json.loads(table.read_text()) == {
@@ -216,7 +222,9 @@ def test_two_trials_one_after_another_are_two_runs(tmp_path: Path) -> None:
 
 def test_disabled_writes_nothing_and_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb, "init", lambda **named: pytest.fail("W&B was asked"))
-    track(tmp_path, options=Tracking(mode="disabled")).study_run([{"trial": 0}], tmp_path / "none.png", [1.0])
+    track(tmp_path, options=Tracking(mode="disabled")).study_run(
+        [{"trial": 0}], tmp_path / "none.png", [{"hypervolume": 1.0, "epochs": 1, "seconds": 1.0}]
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -229,7 +237,7 @@ def test_failing_wandb_says_so_once_and_costs_nothing(
     monkeypatch.setattr(wandb, "init", fail)
     tracker = track(tmp_path)
     tracker.begin(trial(8))
-    tracker.study_run([{"trial": 0}], tmp_path / "none.png", [1.0])
+    tracker.study_run([{"trial": 0}], tmp_path / "none.png", PROGRESS)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "explore: W&B failed and is left out from here on: No space left on device\n")
 

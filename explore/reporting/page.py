@@ -21,7 +21,8 @@ from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED
 from explore.reporting import pictures, style
 from explore.reporting.importance import LEAST_TRIALS
 from explore.reporting.printed import write_front_png
-from explore.reporting.tables import dimensions, front_rows, hypervolume_history, trial_rows, write_tables
+from explore.reporting.progress import front_hypervolume, progress
+from explore.reporting.tables import dimensions, front_rows, trial_rows, write_tables
 from explore.search.predictability import speed_errors
 from explore.search.rivals import results
 from explore.search.savings import in_words, savings
@@ -79,13 +80,16 @@ def write_report(study: Study, folder: Path) -> Path:
         unfinished = Path(name)
         write_tables(trials, tests, unfinished)
         write_front_png(trials, tests, unfinished / "front.png", _title(study.name, notes))
-        (unfinished / _PAGE).write_text(_page(study.name, trials, tests, notes), encoding="utf-8")
+        curve = progress(trials, study.stretches())
+        (unfinished / _PAGE).write_text(_page(study.name, trials, curve, tests, notes), encoding="utf-8")
         for path in unfinished.iterdir():
             os.replace(path, folder / path.name)
     return folder / _PAGE
 
 
-def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes: Mapping[str, Any]) -> str:
+def _page(
+    name: str, trials: Sequence[Trial], curve: pd.DataFrame, tests: Mapping[int, float], notes: Mapping[str, Any]
+) -> str:
     references = notes.get("references", [])
     environment = Environment(
         loader=PackageLoader("explore.reporting", "."),
@@ -97,7 +101,9 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
     environment.filters |= {"percent": style.percent, "speed": style.speed}
     complete = [trial for trial in trials if trial.status == COMPLETE]
     speeds = [cost.throughput for cost in (trial.evaluation.cost for trial in complete) if cost and cost.throughput]
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(
+        "page.html.j2"
+    ).render(
         again=notes.get("report") or shlex.join(["python", "-m", "explore.report", f"study={name}"]),
         title=_title(name, notes),
         notes=notes,
@@ -107,9 +113,10 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
         protocols=style.protocols(complete),
         predictable=speed_errors(trials),
         saved=in_words(saved) if (saved := savings(trials)) else None,
+        ended=notes.get("ended"),  # why, where it was before the search was full
         unsettled=sum(speed.settled is False for speed in speeds),
         strangers=sorted({name for speed in speeds for name in speed.strangers}),
-        tiles=_tiles(complete, tests, hypervolume_history(trials)),
+        tiles=_tiles(complete, tests),
         front=_front_table(complete, tests),
         references=references,
         trials=_table(trial_rows(_listed(trials), tests), dimensions(trials)) if trials else None,
@@ -117,7 +124,9 @@ def _page(name: str, trials: Sequence[Trial], tests: Mapping[int, float], notes:
         unsuccessful=[trial for trial in trials if trial.status in (REFUSED, DIVERGED, FAILED)][-_MOST_ROWS:],
         least_trials=LEAST_TRIALS,
         figures={
-            key: figure.to_json() for key, figure in _figures(trials, tests, references).items() if figure is not None
+            key: figure.to_json()
+            for key, figure in _figures(trials, curve, tests, references).items()
+            if figure is not None
         },
         plotly=get_plotlyjs(),
     )
@@ -133,11 +142,14 @@ def _listed(trials: Sequence[Trial]) -> Sequence[Trial]:
 
 
 def _figures(
-    trials: Sequence[Trial], tests: Mapping[int, float], references: Sequence[Mapping[str, Any]]
+    trials: Sequence[Trial],
+    curve: pd.DataFrame,
+    tests: Mapping[int, float],
+    references: Sequence[Mapping[str, Any]],
 ) -> Mapping[str, go.Figure | None]:
     return {
         "front": pictures.front_figure(trials, tests, references),
-        "hypervolume": pictures.hypervolume_figure(trials),
+        "progress": pictures.progress_figure(curve, [trial.number for trial in front(trials)]),
         "curves": pictures.curves_figure(trials),
         "importance": pictures.importance_figure(trials),
     }
@@ -171,7 +183,7 @@ def _minute(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M}"
 
 
-def _tiles(complete: Sequence[Trial], tests: Mapping[int, float], volumes: Sequence[float]) -> list[Tile]:
+def _tiles(complete: Sequence[Trial], tests: Mapping[int, float]) -> list[Tile]:
     """The numbers that people look for first; none without a complete trial."""
     members = front(complete)
     if not members:
@@ -195,7 +207,11 @@ def _tiles(complete: Sequence[Trial], tests: Mapping[int, float], volumes: Seque
             note=f"{style.percent(fastest.accuracy or 0.0)}, trial {fastest.number}",
         ),
         Tile(name="Front", number=f"{len(members)} of {len(complete)}", note="complete trials are non-dominated"),
-        Tile(name="Hypervolume", number=f"{volumes[-1]:.3f}", note="1 = full accuracy over a factor e of speed"),
+        Tile(
+            name="Hypervolume",
+            number=f"{front_hypervolume(complete):.3f}",
+            note="1 = full accuracy over a factor e of speed",
+        ),
     ]
 
 

@@ -6,12 +6,13 @@ from html import escape
 from math import log10
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from explore.evaluation import COMPLETE
 from explore.reporting import style
 from explore.reporting.importance import importances
-from explore.reporting.tables import hypervolume_history
+from explore.search.savings import duration, time_unit
 from explore.search.study import Trial, front
 
 # Plotly's symbols, solid and far apart in shape.
@@ -20,6 +21,7 @@ _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", 
 _escape = partial(escape, quote=False)
 _ACCURACY = "validation accuracy / %"
 _MOST_POINTS, _MOST_CURVES = 2000, 300  # besides the front's; a page with more is slow, and nobody sees more
+_PROGRESS = ("trial", "epochs", "seconds", "hypervolume")  # columns of the table behind the anytime curve
 _FAR = 4.0  # a reference network beyond this factor would squeeze the trials; the table has it
 _AXIS = {
     "gridcolor": "rgba(128,138,150,0.22)",
@@ -82,20 +84,32 @@ def front_figure(
     return figure
 
 
-def hypervolume_figure(trials: Sequence[Trial]) -> go.Figure | None:
-    """Draw the hypervolume of the front over finished trials; None before there is any."""
-    volumes = hypervolume_history(trials)
-    if not any(volumes):
+def progress_figure(curve: pd.DataFrame, members: Sequence[int]) -> go.Figure | None:
+    """Draw the hypervolume of the front over what had been spent on it; None before there is any.
+
+    `curve` is what `progress` returns, `members` are the numbers of the front's trials, which are marked. Two buttons
+    choose between epochs and time.
+    """
+    # From its first value, which is most of it: with zero on the axis nothing of what follows would be seen.
+    begun = curve[curve["hypervolume"] > 0]
+    if begun.empty:
         return None
-    figure = _figure(300)
-    figure.add_scatter(
-        x=list(range(1, len(volumes) + 1)),
-        y=volumes,
-        mode="lines",
-        line={"shape": "hv", "color": style.COLOURS[0], "width": 2},
-        hovertemplate="%{y:.3f} after %{x} trials<extra></extra>",
-    )
-    return figure.update_xaxes(title_text="finished trials").update_yaxes(title_text="hypervolume", rangemode="tozero")
+    # Where it grows, and its end: thousands of trials between change nothing.
+    grows = begun["hypervolume"].diff().fillna(1) > 0
+    drawn, best = begun[grows | (begun.index == begun.index[-1])], begun[begun["trial"].isin(members)]
+    unit, factor = time_unit(curve["seconds"].max())
+    titles = {"epochs": "epochs trained", "time": f"work of all workers / {unit}"}
+    figure, buttons = _figure(360), []
+    for name, x in {"epochs": curve["epochs"], "time": curve["seconds"] / factor}.items():
+        _add_progress(figure, drawn.assign(x=x), best.assign(x=x), shown=name == "epochs")
+        visible = [other == name for other in titles for _ in range(2)]
+        change = [{"visible": visible}, {"xaxis.title.text": titles[name]}]
+        buttons.append({"label": name, "method": "update", "args": change})
+    place = {"x": 1, "xanchor": "right", "y": 0.03, "yanchor": "bottom", "bgcolor": "rgba(128,138,150,0.12)"}
+    switch = {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": False} | place
+    figure.update_layout(updatemenus=[switch], showlegend=False)
+    figure.update_xaxes(title_text=titles["epochs"], rangemode="tozero")
+    return figure.update_yaxes(title_text="hypervolume")
 
 
 def curves_figure(trials: Sequence[Trial]) -> go.Figure | None:
@@ -157,6 +171,38 @@ def importance_figure(trials: Sequence[Trial]) -> go.Figure | None:
 
 def _figure(height: int) -> go.Figure:
     return go.Figure(layout={"template": _TEMPLATE, "height": height})
+
+
+def _add_progress(figure: go.Figure, drawn: pd.DataFrame, best: pd.DataFrame, shown: bool) -> None:
+    """The curve, and on it the trials of `best` with their numbers where there is room."""
+    low, high = drawn["hypervolume"].iloc[[0, -1]]
+    places = zip(
+        best["x"] / max(drawn["x"].iloc[-1], 1e-9), (best["hypervolume"] - low) / max(high - low, 1e-9), strict=True
+    )
+    labelled = style.spaced(list(places))
+    figure.add_scatter(
+        x=list(drawn["x"]),
+        y=list(drawn["hypervolume"]),
+        mode="lines",
+        line={"shape": "hv", "color": style.COLOURS[0], "width": 2},
+        hoverinfo="skip",
+        visible=shown,
+    )
+    figure.add_scatter(
+        x=list(best["x"]),
+        y=list(best["hypervolume"]),
+        mode="markers+text",
+        marker={"color": style.COLOURS[0], "size": 8},
+        text=[f"#{trial}" if index in labelled else "" for index, trial in enumerate(best["trial"])],
+        textposition="bottom right",
+        hovertext=[
+            f"<b>#{trial}</b><br>hypervolume {reached:.3f}<br>after {epochs:,} epochs, {duration(seconds)}"
+            for trial, epochs, seconds, reached in zip(*(best[name] for name in _PROGRESS), strict=True)
+        ],
+        hoverinfo="text",
+        cliponaxis=False,
+        visible=shown,
+    )
 
 
 def _variant(trial: Trial, key: str) -> str:

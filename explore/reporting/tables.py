@@ -1,15 +1,12 @@
 """The study as tables: one row per trial, ready for pandas, a spreadsheet or a paper."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from explore.evaluation import COMPLETE
-from explore.search.front import GrowingFront, losses
-from explore.search.study import Trial, finished, front
+from explore.search.study import Trial, front
 
 _FRONT_FIRST = ["trial", "val_accuracy", "test_accuracy", "throughput", "macs", "params"]
 
@@ -75,25 +72,6 @@ def write_tables(trials: Sequence[Trial], tests: Mapping[int, float], folder: Pa
     """Write `trials.csv` and `front.csv` into an existing folder."""
     trial_rows(trials, tests).to_csv(folder / "trials.csv", index=False)
     front_rows(trials, tests).to_csv(folder / "front.csv", index=False)
-
-
-def hypervolume_history(trials: Sequence[Trial]) -> list[float]:
-    """Return the hypervolume of the front after each finished trial, in the order in which they ended.
-
-    The reference point has an error rate of 1 and the lowest throughput among the complete trials given, so that one
-    unit is full accuracy over a factor e of speed. A single complete trial has no hypervolume yet.
-    """
-    ended = sorted(finished(trials), key=lambda trial: (trial.ended or datetime.max, trial.number))
-    complete = [trial for trial in ended if trial.status == COMPLETE]
-    points = losses([trial.accuracy or 0.0 for trial in complete], [trial.throughput or 0.0 for trial in complete])
-    growing = GrowingFront((1.0, points[:, 1].max() if complete else 0.0))
-    following = iter(points.tolist())
-    volumes = []
-    for trial in ended:
-        if trial.status == COMPLETE:
-            growing.add(*next(following))
-        volumes.append(growing.hypervolume)
-    return volumes
 
 
 def dimensions(trials: Sequence[Trial]) -> list[str]:

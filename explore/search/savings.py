@@ -62,18 +62,23 @@ def in_words(saved: Savings) -> str:
         for epochs, count in saved.stopped.items()
     )
     words = f"{saved.epochs:,} of {total:,} epochs were trained, {saved.epochs_saved / total:.0%} saved"
-    words += f" (about {_duration(saved.seconds_saved)}); stopped: {where}."
+    words += f" (about {duration(saved.seconds_saved)}); stopped: {where}."
     if saved.foreseen is not None:
         words += f" The final accuracy was foreseen within {100 * saved.foreseen:.1f} points at the median"
         words += f" of {saved.predictions} candidates when their last stretch began."
     return words
 
 
+def duration(seconds: float) -> str:
+    """Write seconds in the unit that people would use: `40 s`, `12 min`, `3.2 h`."""
+    unit, factor = time_unit(seconds)
+    return f"{seconds / factor:.{1 if unit == 'h' else 0}f} {unit}"
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """Return the unit that people would use for so many seconds, and how many of them it has."""
+    return ("s", 1.0) if seconds < 90 else ("min", 60.0) if seconds < 5400 else ("h", 3600.0)
+
+
 def _seconds_an_epoch(trial: Trial) -> float:
     return float(np.median([epoch.seconds for epoch in trial.evaluation.curve]))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

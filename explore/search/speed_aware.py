@@ -18,6 +18,7 @@ from explore.search.encoding import Encoding
 from explore.search.front import non_dominated
 from explore.search.history import mixed
 from explore.search.improvement import expected_gain
+from explore.search.prior import unbiased
 from explore.search.proposals import Check
 from explore.search.schedule import Step
 from explore.search.space import Space, Values, to_overrides
@@ -27,6 +28,7 @@ from explore.search.surrogate import Surrogate, clipped_logit
 
 Array = NDArray[np.float64]
 Pool = Callable[[np.random.Generator, Sequence[Values]], list[Values]]
+Trend = Callable[[Sequence[Values], Array], Array]
 _DRAWN, _NEIGHBOURS = 400, 10  # configurations at random, and of each member of the front
 _CHANGED = 2  # dimensions of such a neighbour, on average
 _MOST_OBSERVATIONS = 240
@@ -52,6 +54,7 @@ class SpeedAware:
         tolerance: expected gain, as a share of the hypervolume, below which nothing is worth its training.
         fewest: candidates before the search may end by itself; None never.
         pool: configurations to choose from, given the best so far.
+        trend: what is thought beforehand of the logit of the accuracy of configurations, each after its epochs.
     """
 
     space: Space
@@ -65,6 +68,7 @@ class SpeedAware:
     tolerance: float = 1e-3
     fewest: int | None = None
     pool: Pool | None = None
+    trend: Trend = unbiased
     refusal: str = field(default="", init=False)
     ended: str = field(default="", init=False)
     _impossible: set[str] = field(default_factory=set, init=False)
@@ -104,7 +108,8 @@ class SpeedAware:
         encoding, last = Encoding(self.space), self.rungs[-1]
         known = [trial for trial in trials if trial.throughput]
         speeds = _Speeds(encoding, known, self._fits)
-        model = _Accuracy(encoding, known, last, (1 / self.classes, self.smallest), self._fits)
+        worst = 1 / self.classes, self.smallest
+        model = _Accuracy(encoding, known, last, worst, self._fits, self.trend)
         done = [trial for trial in known if trial.status in (COMPLETE, RUNNING)]
         begun = _values([trial for trial in trials if trial.status == RUNNING and not trial.throughput])
         reached = np.concatenate([_log_speed(done), speeds(begun)])
@@ -202,9 +207,10 @@ class _Accuracy:
         last: int,
         worst: tuple[float, float],
         fits: dict[str, Array],
+        trend: Trend,
     ) -> None:
         chance, smallest = worst
-        self._encoding = encoding
+        self._encoding, self._trend = encoding, trend
         learned = [trial for trial in trials if _teaches(trial)]
         speed = _log_speed(learned)
         self._slowest, self._range = float(speed.min()), float(max(np.ptp(speed), 1e-3))
@@ -212,9 +218,10 @@ class _Accuracy:
         rows = rows if len(rows) <= _MOST_OBSERVATIONS else _fewer(rows, learned)
         places, epochs = np.array(rows).T
         self._last = last
-        features = self._features(_values(learned), speed)
+        values = _values(learned)
+        features = self._features(values, speed)
         accuracy = [_accuracy(learned[place], epoch, chance) for place, epoch in rows]
-        targets = clipped_logit(accuracy, smallest)
+        targets = clipped_logit(accuracy, smallest) - trend([values[place] for place in places], epochs)
         self._model = Surrogate(features[places], self._times(epochs), targets, start=fits.get("accuracy"))
         fits["accuracy"] = self._model.logs
 
@@ -222,7 +229,8 @@ class _Accuracy:
         """Mean and standard deviation."""
         if not len(configurations):
             return np.zeros(0), np.zeros(0)
-        return self._model.predict(self._features(configurations, speed), np.ones(len(configurations)))
+        mean, deviation = self._model.predict(self._features(configurations, speed), np.ones(len(configurations)))
+        return mean + self._trend(configurations, np.full(len(configurations), self._last)), deviation
 
     def _features(self, configurations: Sequence[Values], speed: Array) -> Array:
         """Speed says much about size, and so about accuracy."""

@@ -148,7 +148,7 @@ class Study:
         One that has ended is the same object each time. What has ended is read once, so that this costs next to nothing
         more in a long study than in a short one.
         """
-        rows = self._rows()
+        rows = self.stretches()
         continued = {row.continues for row in rows if row.continues is not None}
         trials = sorted((row for row in rows if row.row not in continued), key=lambda row: row.number)
         given_up = self._given_up() if any(trial.status == STOPPED for trial in trials) else set()
@@ -157,7 +157,8 @@ class Study:
     def _given_up(self) -> set[int]:
         return {int(key.removeprefix(_GIVEN_UP)) for key in self.notes if key.startswith(_GIVEN_UP)}
 
-    def _rows(self) -> list[Trial]:
+    def stretches(self) -> list[Trial]:
+        """What was done without a break, by row: a trial that went on has several, of which the last is in `trials`."""
         with self._reading:
             everyone = self._storage.get_all_trials(self._id, deepcopy=False)
             while self._settled < len(everyone) and everyone[self._settled].state.is_finished():

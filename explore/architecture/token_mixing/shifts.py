@@ -36,20 +36,12 @@ class GroupShift(nn.Module):
         self.length = longest if longest >= SHORT else 1
         lengths = [(end - first) // self.length for first, end in itertools.pairwise(starts)]
         moves = [move for move, length in zip(displacements, lengths, strict=True) for _ in range(length)]
-        down, right = torch.tensor(moves).unbind(1)
-        row = torch.arange(grid.height).view(-1, 1, 1) - down
-        column = torch.arange(grid.width).view(-1, 1) - right
-        patches = row.clamp(0, grid.height - 1) * grid.width + column.clamp(0, grid.width - 1)
-        if not keep_border:
-            inside = (row >= 0) & (row < grid.height) & (column >= 0) & (column < grid.width)
-            patches = torch.where(inside, patches, grid.tokens)
-        run = torch.arange(len(moves))
-        for name, index in {
-            "patches": patches.flatten(0, 1),
-            "run": run,
-            "runs": (patches * len(moves) + run).flatten(),
-        }.items():
-            self.register_buffer(name, index.int(), persistent=False)
+        device = torch.get_default_device()
+        with torch.device("cpu"):  # on the meta device arithmetic takes longer than with numbers
+            patches, run = _sources(grid, moves, keep_border=keep_border), torch.arange(len(moves))
+            runs = (patches * len(moves) + run).flatten()
+        for name, index in {"patches": patches, "run": run, "runs": runs}.items():
+            self.register_buffer(name, index.int().to(device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Batch × tokens × channels; one token more than come out unless the border is kept."""
@@ -59,3 +51,15 @@ class GroupShift(nn.Module):
             return x.reshape(batch, tokens, -1, self.length)[:, self.patches, self.run].flatten(2)
         flat = x.reshape(batch, -1) if self.length == 1 else x.reshape(batch, -1, self.length)
         return flat.index_select(1, self.runs).view(batch, -1, channels)
+
+
+def _sources(grid: Grid, moves: Sequence[tuple[int, int]], *, keep_border: bool) -> Tensor:
+    """The patch that each run of each patch is taken from: tokens × runs."""
+    down, right = torch.tensor(moves).unbind(1)
+    row = torch.arange(grid.height).view(-1, 1, 1) - down
+    column = torch.arange(grid.width).view(-1, 1) - right
+    patches = row.clamp(0, grid.height - 1) * grid.width + column.clamp(0, grid.width - 1)
+    if not keep_border:
+        inside = (row >= 0) & (row < grid.height) & (column >= 0) & (column < grid.width)
+        patches = torch.where(inside, patches, grid.tokens)
+    return patches.flatten(0, 1)

@@ -1,0 +1,84 @@
+"""What earlier searches teach of accuracy before anything is trained.
+
+How depth, widths, patches, mixings and learning rate move accuracy and the speed of learning is alike from one set of
+images to another. The prior is a ridge regression of the logit of the accuracy on main effects, squares and products
+of pairs of the dimensions of a configuration, times a parabola in the logarithm of the epoch; what sets of images
+differ in as a whole was taken out before. Recorded learning curves taught it, see `benchmarks/search_prior.py`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import log
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+FILE = Path(__file__).with_name("prior.json")
+PATCHES = "patches"  # along one side of the image: says more than the size of a patch
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Predicts the logit of the accuracy of configurations, up to a constant.
+
+    Args:
+        numbers: what the logarithm of a dimension lies between; what lies outside counts as the nearest that was seen.
+        names: the choices that were seen of dimensions that have names.
+        weights: terms of the configuration × terms of the epoch.
+        epochs: the last that was seen.
+    """
+
+    numbers: Mapping[str, tuple[float, float]]
+    names: Mapping[str, Sequence[str]]
+    weights: Array
+    epochs: int
+
+    @classmethod
+    def load(cls, file: Path = FILE) -> Self:
+        """Read one that was fitted."""
+        return cls(**json.loads(file.read_text()))
+
+    def __call__(self, configurations: Sequence[Mapping[str, Any]], epochs: Array, image_size: int) -> Array:
+        """A number for each configuration and its epoch."""
+        if not configurations:
+            return np.zeros(0)
+        terms, times = self.terms(configurations, image_size), self.times(epochs)
+        values: Array = (terms @ np.asarray(self.weights) * times).sum(1)
+        return values
+
+    def terms(self, configurations: Sequence[Mapping[str, Any]], image_size: int) -> Array:
+        """Configurations × terms; a dimension that a configuration does not have counts as the middle of it."""
+        columns = np.array([self._columns(values, image_size) for values in configurations])
+        pairs = combinations_with_replacement(range(columns.shape[1]), 2)
+        return np.column_stack([np.ones(len(columns)), columns, *(columns[:, a] * columns[:, b] for a, b in pairs)])
+
+    def times(self, epochs: Array) -> Array:
+        """Epochs × terms."""
+        shares = np.log1p(np.minimum(epochs, self.epochs)) / np.log1p(self.epochs)
+        return np.column_stack([np.ones(len(shares)), shares, shares**2])
+
+    def _columns(self, values: Mapping[str, Any], image_size: int) -> list[float]:
+        patch = values.get("model.patch_size")
+        known = {**values, PATCHES: image_size / patch} if patch else values
+        numbers = [_share(known[key], *span) if key in known else 0.0 for key, span in self.numbers.items()]
+        names = [
+            float(values[key] == name) - 0.5 if values.get(key) in seen else 0.0
+            for key, seen in self.names.items()
+            for name in (seen if len(seen) > 2 else seen[1:])
+        ]
+        return numbers + names
+
+
+def unbiased(configurations: Sequence[Mapping[str, Any]], epochs: Array) -> Array:
+    """What is thought of configurations when nothing was learned."""
+    return np.zeros(len(configurations))
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """The place of a number between the ends, from -0.5 to 0.5."""
+    return min(max((log(value) - low) / (high - low), 0.0), 1.0) - 0.5

@@ -1,0 +1,128 @@
+"""A search survives what kills it: the command, whole or with all its processes, a trial, Ctrl-C, another command.
+
+python -m pytest tests/test_sweep_killed.py -m slow
+"""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from small_sweeps import (
+    WHOLE,
+    children_of,
+    killed_after,
+    run_command,
+    start_command,
+    trials_of,
+    wait_for_epochs,
+    wait_for_work_of,
+)
+
+from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, STOPPED
+from explore.search.study import Trial, candidates, finished
+
+pytestmark = pytest.mark.slow
+
+
+def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
+    """`kill -9` of the command, again and again: exactly N trials, no configuration twice, none left running."""
+    epochs = 60  # take some seconds; a running trial is written down once a second
+    command = [*WHOLE, "trials=6", "workers=2", f"training.epochs={epochs}"]
+    for round_ in range(4):
+        process = start_command(command, tmp_path)
+        wait_for_epochs(tmp_path, 1 + round_)
+        process.kill()
+        process.communicate()
+    deadline = time.monotonic() + 10
+    while children_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not children_of(tmp_path), "trials outlived their command"
+    done = run_command(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    trials = trials_of(tmp_path)
+    assert [trial.status for trial in finished(trials)] == [COMPLETE] * 6
+    assert all(trial.status in (COMPLETE, INTERRUPTED) for trial in trials)
+    assert len({trial.proposal.key for trial in finished(trials)}) == 6
+    successors = [trial for trial in trials if trial.continues is not None]
+    assert successors
+    for trial in finished(trials):
+        assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, epochs + 1))
+    for trial in successors:
+        before = trials[[other.number for other in trials].index(trial.continues)]
+        kept = before.evaluation.curve[: len(before.evaluation.curve) - 1]
+        assert trial.folder == before.folder
+        assert trial.evaluation.curve[: len(kept)] == tuple(kept), "epochs before the last rung were trained again"
+
+
+def test_ctrl_c_finishes_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [*WHOLE, "trials=3", "workers=2", "training.epochs=30"]
+    process = start_command(command, tmp_path)
+    wait_for_epochs(tmp_path, 3)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "Go on:  python -m explore.sweep +sweep=smoke sampler=tpe stopping.rule=off trials=3" in out
+    assert {trial.status for trial in trials_of(tmp_path)} <= {INTERRUPTED, COMPLETE}
+    assert not children_of(tmp_path)
+    done = run_command([*WHOLE, "trials=3", "workers=2", "training.epochs=30"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [trial.status for trial in finished(trials_of(tmp_path))] == [COMPLETE] * 3
+
+
+def test_a_killed_trial_costs_one_trial(tmp_path: Path) -> None:
+    process = start_command([*WHOLE, "trials=3", "workers=1", "training.epochs=30"], tmp_path)
+    wait_for_epochs(tmp_path, 2)
+    (victim,) = children_of(tmp_path)
+    os.kill(int(victim), signal.SIGKILL)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    statuses = [trial.status for trial in trials_of(tmp_path)]
+    assert sorted(statuses) == [COMPLETE, COMPLETE, FAILED]
+    (failed,) = [trial for trial in trials_of(tmp_path) if trial.status == FAILED]
+    assert "killed by SIGKILL" in failed.evaluation.reason
+    assert failed.evaluation.curve, "what was known of it is kept"
+
+
+def test_two_commands_share_a_study(tmp_path: Path) -> None:
+    command = [*WHOLE, "trials=6", "workers=1"]
+    processes = [start_command(command, tmp_path) for _ in range(2)]
+    outcomes = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    trials = trials_of(tmp_path)
+    assert len(finished(trials)) == 6
+    assert len({trial.proposal.key for trial in trials}) == 6
+
+
+def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path) -> None:
+    """`kill -9` of all processes at once, at moments drawn at random, in a search that stops and takes up again."""
+    moments, command = random.Random(0), ["trials=5", "workers=2", "training.epochs=9", "search.stop=off"]
+    seen: list[Trial] = []
+    for _ in range(3):
+        with killed_after(command, tmp_path) as process:
+            wait_for_work_of(process.pid, tmp_path)
+            time.sleep(moments.uniform(0, 3))
+        seen += trials_of(tmp_path)
+    done = run_command(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    trials = {trial.number: trial for trial in trials_of(tmp_path)}
+    assert len(finished(list(trials.values()))) == 5
+    assert {trial.status for trial in candidates(list(trials.values()))} <= {COMPLETE, STOPPED}
+    assert len({trial.proposal.key for trial in trials.values()}) == len(trials)
+    for before in seen:
+        after = trials[before.number]
+        # What was written down is found again with its seconds: nobody trained it twice. Of the last epoch of one that
+        # was running, the checkpoint may not have been written yet.
+        kept = before.evaluation.curve if before.status in (COMPLETE, STOPPED) else before.evaluation.curve[:-1]
+        assert after.evaluation.curve[: len(kept)] == tuple(kept)
+        assert after.folder == before.folder
+    for trial in trials.values():
+        assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, trial.evaluation.epochs + 1))
+        assert trial.evaluation.epochs in (0, 1, 3, 9)
+    went_on = [
+        one for one in seen if one.status == STOPPED and trials[one.number].evaluation.epochs > one.evaluation.epochs
+    ]
+    assert any(one.evaluation.epochs for one in went_on), "nobody went on from a rung after a kill"

@@ -1,0 +1,126 @@
+"""The counts that a terminal shows are right at every moment, and the count of trials never falls.
+
+Who goes on from a rung has ended before, and is running again.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+from filled_studies import add, new_study
+from optuna.storages import InMemoryStorage
+from rich.console import Console
+from test_stopping import RUNGS, Trainings, trial
+
+from explore.cost.record import Cost
+from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING, STOPPED, Epoch, Evaluation
+from explore.search.proposals import Proposer
+from explore.search.schedule import Rungs
+from explore.search.space import parse_space
+from explore.search.study import Study, Trial, create_study, finished
+from explore.search.worker import Worker
+from explore.view import JsonView, LiveView, PlainView
+
+TARGET = 18
+
+
+class Moments:
+    """An observer that keeps what the study held whenever something happened."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.found: list[list[Trial]] = []
+
+    def begin(self, trial: Trial) -> None:
+        self.found.append(self.study.trials())
+
+    def report(self, item: Cost | Epoch) -> None:
+        pass
+
+    def end(self, trial: Trial, evaluation: Evaluation) -> None:
+        self.found.append(self.study.trials())
+
+
+@cache
+def moments() -> list[list[Trial]]:
+    """A search with rungs, in which candidates are stopped and go on."""
+    space = {"width": "range(1, 19)"}
+    study = create_study(InMemoryStorage(), "rungs", space)
+    observer, proposer = Moments(study), Proposer(space=parse_space(space), sampler="random", seed=1)
+    scheduler, trainings = Rungs(proposer, RUNGS, eta=3), Trainings()
+    Worker(
+        study=study, scheduler=scheduler, evaluate=trainings, target=TARGET, output=Path("out"), observer=observer
+    ).run()
+    return observer.found
+
+
+class Screen:
+    """What a terminal shows after each update."""
+
+    def __init__(self) -> None:
+        self.file = io.StringIO()
+        console = Console(file=self.file, force_terminal=True, color_system=None, width=200, height=60)
+        self.view = LiveView("rungs", TARGET, console)
+
+    def after(self, trials: Sequence[Trial]) -> str:
+        before = len(self.file.getvalue())
+        self.view.update(trials)
+        return self.file.getvalue()[before:]
+
+
+def test_the_live_counts_are_right_and_never_fall() -> None:
+    screen, ended, shown = Screen(), set[int](), []
+    found = moments()
+    with screen.view:
+        for trials in found:
+            text = screen.after(trials)
+            ended |= {one.number for one in finished(trials)}
+            shown.append(int(re.search(rf"(\d+)/{TARGET}\b", text)[1]))  # type: ignore[index]
+            assert shown[-1] == len(ended)
+            for status in (RUNNING, STOPPED):
+                count = sum(one.status == status for one in trials)
+                assert re.findall(rf"(\d+) {status}", text) == ([str(count)] if count else [])
+    assert shown == sorted(shown)
+    assert shown[-1] == TARGET
+    # Otherwise the test would prove nothing: somebody who had ended was running again.
+    numbers = [len(finished(trials)) for trials in found]
+    assert numbers != sorted(numbers)
+
+
+def test_the_plain_count_never_falls(capsys: pytest.CaptureFixture[str]) -> None:
+    view = PlainView("rungs", TARGET)
+    for trials in moments():
+        view.update(trials)
+    shown = [int(count) for count in re.findall(rf"\[(\d+)/{TARGET}\]", capsys.readouterr().out)]
+    assert shown == sorted(shown)
+    assert shown[-1] == TARGET
+
+
+def test_who_was_only_measured_is_not_counted_as_stopped() -> None:
+    trials = [
+        trial(0, 100.0, 0.5, 0.6, 0.7, status=COMPLETE),
+        trial(1, 90.0, 0.4),
+        trial(2, 80.0),
+        trial(3, 70.0),
+        trial(4, 60.0, status=RUNNING),
+        trial(5, 50.0, 0.3, status=INTERRUPTED),
+        trial(6, 40.0, status=FAILED),
+    ]
+    screen = Screen()
+    with screen.view:
+        text = screen.after(trials)
+    assert f"3/{TARGET}" in text
+    assert "1 running  1 stopped  2 measured  1 failed" in text
+
+
+def test_the_end_says_why_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    study, why = new_study(), "It ended after 1 candidates: none was expected to add anything."
+    add(study)
+    for view in (PlainView("pareto", 5), JsonView("pareto", 5)):
+        view.conclude(study.trials(), {}, Path("report.html"), ended=why, go_on=None)
+        shown = capsys.readouterr().out
+        assert why in shown
+        assert "Go on:" not in shown
