@@ -19,13 +19,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from explore.search.storage import open_study
 from explore.search.study import Study
 
 PACKAGES = ("postgresql", "slurm-wlm", "munge", "iproute2", "util-linux")
 PASSWORD = "open-sesame"
 PATIENCE = 5
-LEFT_OPEN = "ignore:.*while still open:ResourceWarning"  # a connection, when a study is forgotten
+# A study that is forgotten leaves a connection open, or a command its pipes.
+LEFT_OPEN = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 RAY_PORT = 6399  # not between 10002 and 19999, where workers of Ray listen
 
 

@@ -33,7 +33,7 @@ from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.search.study import Study, finished
 
 Open = Callable[[str], Study]
-pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings(LEFT_OPEN)]
+pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=manual", "storage=postgres"]
 
 

@@ -29,7 +29,7 @@ from explore.search.storage import open_storage, open_study
 from explore.search.study import TakenOver, create_study
 
 pytest.importorskip("grpc")
-pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings(LEFT_OPEN)]
+pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 
 
 @pytest.fixture(scope="module")

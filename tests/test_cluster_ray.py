@@ -31,7 +31,7 @@ from explore.search.study import Study
 
 pytest.importorskip("ray")
 Open = Callable[[str], Study]
-pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings(LEFT_OPEN)]
+pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=ray", "storage=postgres"]
 
 

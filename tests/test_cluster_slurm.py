@@ -33,7 +33,7 @@ from explore.evaluation import COMPLETE, RUNNING
 from explore.search.study import Study
 
 Open = Callable[[str], Study]
-pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings(LEFT_OPEN)]
+pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=slurm", "cluster.time=10m"]
 
 

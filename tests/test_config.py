@@ -262,6 +262,7 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "stopping.rule": "off",
         "format": "json",
         "storage.url": "sqlite:///x",
+        "cluster.grace": "1",
         "tracking.mode": "disabled",
         "throughput": "off",
         "references": "[]",
