@@ -260,6 +260,7 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "sampler": "random",
         "search.seed": "5",
         "stopping.rule": "off",
+        "warm_start.study": "x",
         "format": "json",
         "storage.url": "sqlite:///x",
         "tracking.mode": "disabled",
