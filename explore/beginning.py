@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,11 @@ class Beginning:
     elsewhere: tuple[Trial, ...] = ()
     words: tuple[str, ...] = ()
 
+    @property
+    def teaches(self) -> bool:
+        """Whether a model can learn from it."""
+        return bool(self.earlier or self.elsewhere)
+
 
 def beginning(config: Config, base: Sequence[str], space: Space, dataset: Dataset) -> Beginning:
     """Read what `warm_start` names; raises ValueError for what cannot be found, read or placed in the space."""
@@ -50,8 +54,9 @@ def beginning(config: Config, base: Sequence[str], space: Space, dataset: Datase
     listed = _listed(target, asked.list) if asked.list else []
     members = _front_of(target, study, left_out) if study else []
     published = _published(target, asked.published, left_out)
+    asked_for = [*listed, *members, *published]
     first: dict[str, Proposal] = {}
-    for proposal in chain(listed, members, published):
+    for proposal in asked_for:
         first.setdefault(proposal.key, proposal)
     earlier, elsewhere = _teaching(target, study) if study else ([], [])
     if study and not members and not earlier and not elsewhere:
@@ -64,7 +69,7 @@ def beginning(config: Config, base: Sequence[str], space: Space, dataset: Datase
         first=tuple(first.values()),
         earlier=tuple(earlier),
         elsewhere=tuple(elsewhere),
-        words=tuple(_words(config, list(first.values()), len(earlier) + len(elsewhere), left_out)),
+        words=tuple(_words(config, asked_for, list(first.values()), len(earlier) + len(elsewhere), left_out)),
     )
 
 
@@ -191,12 +196,19 @@ def _earlier_study(config: Config) -> Study:
 
 
 def _front_of(target: _Target, study: Study, left_out: dict[str, list[str]]) -> list[Proposal]:
-    """The front of an earlier study, as far as the space has it; fastest first."""
+    """The front of an earlier study, as far as the space has it; fastest first.
+
+    Larger images get larger patches, so that there are as many.
+    """
+    scale = target.dataset.image_size / study.notes.get("data", {}).get("image_size", target.dataset.image_size)
     found = []
     for trial in front(results(study)):
         settings = _settings_then(study.definition, trial.proposal.values)
+        wanted = dict(trial.proposal.values)
+        if "model.patch_size" in wanted:
+            wanted["model.patch_size"] *= scale
         try:
-            values = target.place(dict(trial.proposal.values), otherwise=settings)
+            values = target.place(wanted, otherwise=settings)
             found.append(target.proposal(values, f"{study.name}, trial {trial.number}"))
         except ValueError as error:
             left_out.setdefault(str(error), []).append(f"{study.name}, trial {trial.number}")
@@ -269,11 +281,17 @@ def _short(value: Any) -> str:
 
 
 def _words(
-    config: Config, first: Sequence[Proposal], teachers: int, left_out: Mapping[str, Sequence[str]]
+    config: Config,
+    asked_for: Sequence[Proposal],
+    first: Sequence[Proposal],
+    teachers: int,
+    left_out: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
     """What people read before the search begins."""
     if first:
-        yield f"{len(first)} candidates come first: {'; '.join(one.origin for one in first)}"
+        yield f"candidates that come first, {len(first)}: {'; '.join(one.origin for one in first)}"
+    if alike := len(asked_for) - len(first):
+        yield f"of {len(asked_for)} candidates {alike} are the same in this space as one before them"
     if (beyond := len(first) - config.trials) > 0:
         yield f"the last {beyond} of them find no room among trials={config.trials}"
     if config.warm_start.study and config.sampler == SPEED_AWARE:

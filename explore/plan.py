@@ -179,13 +179,14 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
     search, start = plan.search, plan.beginning
     then: Scheduler
     if plan.sampler == SPEED_AWARE:
+        startup = max(2, min(search.startup, plan.trials // 3))  # a short search must learn, too
         then = SpeedAware(
             space=space,
             rungs=plan.rungs,
             classes=len(dataset.classes),
             smallest=0.5 / len(dataset.validation),
             seed=search.seed,
-            startup=max(2, min(search.startup, plan.trials // 3)),  # a short search must learn, too
+            startup=startup + (0 if start.teaches else len(start.first)),  # those are no sample of the space
             check=check,
             least_throughput=plan.least_throughput,
             tolerance=search.tolerance,

@@ -61,7 +61,7 @@ def _of_yaml(text: str, file: str) -> Iterator[Entry]:
         raise ValueError(
             f"warm_start.list must be YAML, JSON or CSV, got {file}: {' '.join(str(error).split())}"
         ) from None
-    if not isinstance(data, list):
+    if not isinstance(root, yaml.SequenceNode):
         raise ValueError(f"warm_start.list must be {_FORM}, got {type(data).__name__} in {file}")
     for entry, node in zip(data, root.value, strict=True):
         place = f"line {node.start_mark.line + 1}"
