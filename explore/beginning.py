@@ -21,7 +21,7 @@ from explore.search.study import Proposal, Study, Trial, front
 from explore.search.warm_start import proposed, teaching
 
 ALL = "all"
-_MOST_REFUSALS = 5
+_MOST_REFUSALS, _MOST_SHOWN = 5, 12  # in a message
 # What decides how accurate a candidate becomes, besides its images and the weights it begins with.
 _DECIDES = ("model.", "training.", "data.augmentation.", *CATALOGS)
 _LONGEST = 40  # characters of a value in a message
@@ -130,7 +130,7 @@ def _exact(target: _Target, overrides: Sequence[str]) -> Values:
     """The configuration that overrides ask for; what they leave out is as near as may be to the default."""
     composed = _flat(_described(compose([*target.base, *overrides])))
     shared = _flat(_described(target.config))
-    given = {key: composed.get(key, text) for key, _, text in (one.partition("=") for one in overrides)}
+    given = {key: composed.get(key, text) for key, _, text in (one.lstrip("+").partition("=") for one in overrides)}
     for key, value in given.items():
         if key not in target.space.dimensions and (key not in composed or value != shared.get(key)):
             raise ValueError(
@@ -148,15 +148,19 @@ def _exact(target: _Target, overrides: Sequence[str]) -> Values:
 
 
 def _published(target: _Target, names: Sequence[str], left_out: dict[str, list[str]]) -> list[Proposal]:
-    """Published networks with the numbers nearest to theirs; raises ValueError for one that is named and not there."""
+    """Networks of the space with the mixings of published ones and the numbers nearest to theirs.
+
+    Raises ValueError for one that is named and has no place there.
+    """
     for name in names:
         one_of("warm_start.published", name, (*PUBLISHED, ALL))
-    everyone = ALL in names
+    everyone, shared = ALL in names, _flat(_described(target.config))
     found, reasons = [], dict[str, list[str]]()
     for name in PUBLISHED if everyone else names:
         try:
-            wanted = _settings_of(name, target.dataset.image_size)
-            values = target.place(wanted, otherwise=_flat(_described(target.config)))
+            settings = {**shared, **_settings_of(name, target.dataset.image_size)}
+            kind = {key: settings[key] for key in (*CATALOGS, "model.stages")}
+            values = target.place(kind, otherwise=settings)
             found.append(target.proposal(values, f"published, {name}"))
         except ValueError as error:
             reasons.setdefault(str(error), []).append(name)
@@ -170,11 +174,11 @@ def _published(target: _Target, names: Sequence[str], left_out: dict[str, list[s
 
 def _settings_of(name: str, image_size: int) -> dict[str, Any]:
     """What makes a published network, for images of so many pixels."""
-    row, model = PUBLISHED[name], asdict(adapted_model(name, image_size))
-    del model["compile"]  # no part of the network
-    mixings = {group: Mixing.of(getattr(row, group)) for group in CATALOGS}
-    chosen = [_of_mixing(group, mixing.name, mixing.options) for group, mixing in mixings.items()]
-    return {**chosen[0], **chosen[1], **_flat({"model": model})}
+    settings = _flat({"model": asdict(adapted_model(name, image_size))})
+    for group in CATALOGS:
+        mixing = Mixing.of(getattr(PUBLISHED[name], group))
+        settings |= _of_mixing(group, mixing.name, mixing.options)
+    return settings
 
 
 def _earlier_study(config: Config) -> Study:
@@ -289,7 +293,9 @@ def _words(
 ) -> Iterator[str]:
     """What people read before the search begins."""
     if first:
-        yield f"candidates that come first, {len(first)}: {'; '.join(one.origin for one in first)}"
+        more = ["..."] if len(first) > _MOST_SHOWN else []
+        shown = [*(one.origin for one in first[:_MOST_SHOWN]), *more]
+        yield f"candidates that come first, {len(first)}: {'; '.join(shown)}"
     if alike := len(asked_for) - len(first):
         yield f"of {len(asked_for)} candidates {alike} are the same in this space as one before them"
     if (beyond := len(first) - config.trials) > 0:

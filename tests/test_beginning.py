@@ -133,20 +133,18 @@ def test_published_networks_are_brought_into_the_space() -> None:
     everyone = began("warm_start.published=[all]")
     assert everyone.first[0].origin == "published, mixer_s32"
     assert any("left out: vit_ti16, " in words and "got attention" in words for words in everyone.words)
-    wider = began(
-        "warm_start.published=[s2mlp_deep]", "space.token_mixing=choice(s2)", "model.stem.layers=[projection,norm]"
-    )
-    assert values(wider)[0]["token_mixing"] == "s2"
+    wider = began("warm_start.published=[s2mlp_deep, vit_s16]", "space.token_mixing=choice(s2, attention)")
+    assert [one["token_mixing"] for one in values(wider)] == ["s2", "attention"]
 
 
 def test_published_networks_that_are_not_in_the_space_are_refused() -> None:
     with pytest.raises(ValueError, match=r"warm_start.published must be one of all, asmlp_b, .*, got 'resnet50'"):
         began("warm_start.published=[resnet50]")
     with pytest.raises(ValueError, match="must be networks of the space; leave out or widen the space for") as refusal:
-        began("warm_start.published=[vit_s16, mixer_s16, wavemlp_t]", "space.token_mixing=choice(mlp, attention)")
+        began("warm_start.published=[vit_s16, mixer_s16, poolformer_s12]")
     assert str(refusal.value).splitlines()[1:] == [
-        "  vit_s16: model.pooling is class_token, and mean in the whole space",
-        "  wavemlp_t: token_mixing must be one of mlp, attention, got wave",
+        "  vit_s16: token_mixing must be one of mlp, pooling, got attention",
+        "  poolformer_s12: model.stages is [{'depth': 2, 'width': 64}, {'depth': 2,..., and [] in the whole space",
     ]
 
 

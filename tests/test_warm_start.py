@@ -68,11 +68,12 @@ def test_names_stay_and_what_has_no_place_is_refused() -> None:
     for other, message in (
         ({"mixing": "wave"}, "mixing must be one of mlp, s2, got wave"),
         ({"flag": 1}, "flag must be one of True, False, got 1"),
-        ({"depth": None}, "depth must be a number, got None"),
+        ({"depth": "two"}, "depth must be a number, got two"),
         ({"depth": True}, "depth must be a number, got True"),
     ):
         with pytest.raises(ValueError, match=message):
             ours.nearest({**wanted, **other})
+    assert ours.nearest({**wanted, "depth": None})["depth"] == 2
     with pytest.raises(ValueError, match="depth must be given, got nothing"):
         ours.nearest({"mixing": "s2", "flag": True})
 

@@ -77,4 +77,4 @@ def _override(key: str, value: Any) -> str:
     """Numbers and true and false may come as text: YAML takes 1e-3 for a word."""
     if isinstance(value, str) and (_NUMBER.fullmatch(value) or value.lower() in ("true", "false")):
         return f"{key}={value.lower()}"
-    return to_overrides({key: value})[0]
+    return f"{key}=null" if value is None else to_overrides({key: value})[0]

@@ -62,8 +62,9 @@ class Space:
     def nearest(self, wanted: Mapping[str, Any]) -> Values:
         """The configuration nearest to wanted values: numbers move to the nearest one that is allowed, names stay.
 
-        Among choices of numbers above 0 the nearest is that by ratio. Raises ValueError for a name that is no choice
-        and for a dimension of which nothing is wanted.
+        Among choices of numbers above 0 the nearest is that by ratio. None in place of a number, which leaves it to a
+        rule, gives one in the middle. Raises ValueError for a name that is no choice and for a dimension of which
+        nothing is wanted.
         """
         values: Values = {}
         for key, distribution in self.dimensions.items():
@@ -216,11 +217,15 @@ def _nearest(key: str, distribution: BaseDistribution, value: Any) -> Any:
         for choice in choices:
             if choice == value and isinstance(choice, bool) == isinstance(value, bool):
                 return choice
+        if value is None and all(map(is_number, choices)):
+            return sorted(choices)[len(choices) // 2]
         if not is_number(value) or not all(map(is_number, choices)):
             raise ValueError(f"{key} must be one of {', '.join(map(str, choices))}, got {value}")
         factors = min(*choices, value) > 0
         return min(choices, key=lambda choice: abs(math.log(choice / value)) if factors else abs(choice - value))
     assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if value is None:
+        value = (distribution.low + distribution.high) / 2
     if not is_number(value):
         raise ValueError(f"{key} must be a number, got {value}")
     inside = min(max(value, distribution.low), distribution.high)
