@@ -19,6 +19,7 @@ OPERATION = (
     "sampler",
     "search",
     "stopping",
+    "warm_start",
     "format",
     "storage",
     "references",

@@ -15,7 +15,7 @@ from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.candidate import Candidate, Limits
 from explore.cost.options import Measuring
 from explore.data.options import SOURCES
-from explore.search.options import Search, Stopping
+from explore.search.options import Search, Stopping, WarmStart
 from explore.tracking import Tracking
 from explore.training.options import Training
 
@@ -51,6 +51,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     search: Search = field(default_factory=Search)
     stopping: Stopping = field(default_factory=Stopping)
+    warm_start: WarmStart = field(default_factory=WarmStart)
     storage: Storage = field(default_factory=Storage)
     tracking: Tracking = field(default_factory=Tracking)
     space: dict[str, str] = field(default_factory=dict)

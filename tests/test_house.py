@@ -28,13 +28,14 @@ MAY_IMPORT = {
     "schema": {*LEAVES, "candidate", "search", "tracking"},
     "config": {"architecture", "data", "schema"},
     "definition": {"data", "schema"},
+    "beginning": {"architecture", "candidate", "config", "data", "definition", "schema", "search"},
     "comparison": {"architecture", "cost"},
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
     "view": {"evaluation", "reporting", "search"},
     "command": {"architecture", "config", "schema"},
     "warm": {"evaluator"},
-    "plan": {"architecture", "cluster", "config", "data", "definition", "schema", "search", "tracking"},
+    "plan": {"architecture", "beginning", "cluster", "config", "data", "definition", "schema", "search", "tracking"},
     "driver": {"candidate", "cluster", "config", "data", "evaluation", "evaluator", "plan", "reporting", "search"}
     | {"tracking", "view"},
 }
