@@ -48,6 +48,7 @@ def fitted(names: Sequence[str], rows: Sequence[int] | None = None) -> Prior:
     return replace(prior, weights=weights.reshape(-1, 3))
 
 
+@cache
 def image_size(data: str) -> int:
     """Of the images of a table, in pixels."""
     return load(compose(BASES[data]).data).image_size
@@ -69,7 +70,7 @@ def unseen(data: str) -> Trend:
     """The prior of the other tables, of which each half of the configurations is foretold by the other half."""
     others, size = [name for name in BASES if name != data], image_size(data)
     table = load_table(data)
-    values, epochs = _values(table, None), np.arange(1, table.epochs + 1)
+    values, epochs = _values(table, None), np.arange(1.0, table.epochs + 1)
     said = np.zeros((len(values), table.epochs))
     for half in (0, 1):
         prior = fitted(others, range(1 - half, len(values), 2))

@@ -258,6 +258,12 @@ def _wrong_value(key: str, parent: DictConfig, cause: BaseException) -> str:
         known.remove("name")
         return _unknown_key(key, f"{group}={parent.name}", known)
     rule = str(cause).splitlines()[0]
+    kind = next(item.type for item in fields(OmegaConf.get_type(parent)) if item.name == name)  # type: ignore[arg-type]
+    if is_dataclass(kind) and "is not Optional" not in rule:
+        inner = [item.name for item in fields(kind)]
+        return f"{key} has options of its own, {', '.join(inner)}; write {key}.{inner[0]}=VALUE"
+    if "is not a ListConfig" in rule:
+        return f"{key} must be a list, got one value; write {key}=[VALUE] or {key}=[VALUE,VALUE]"
     return f"{key} must have a value, got null" if "is not Optional" in rule else f"{key}: {rule}"
 
 

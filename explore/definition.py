@@ -20,6 +20,7 @@ OPERATION = (
     "sampler",
     "search",
     "stopping",
+    "warm_start",
     "format",
     "storage",
     "references",

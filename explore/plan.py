@@ -16,6 +16,7 @@ import torch
 from explore.architecture.catalog import one_of
 from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED, adapted
+from explore.beginning import Beginning, beginning
 from explore.cluster.job import Elsewhere
 from explore.cluster.local import cores
 from explore.cluster.options import CLUSTERS, Local, Manual
@@ -33,6 +34,7 @@ from explore.search.space import Space, parse_space, to_overrides
 from explore.search.speed_aware import SpeedAware
 from explore.search.storage import find_study, has_password, hidden, of_one_machine, open_storage
 from explore.search.study import Study, create_study, refuse_other_settings
+from explore.search.warm_start import First
 from explore.tracking import Tracking
 
 _MAX_AUTOMATIC_WORKERS = 4
@@ -56,6 +58,7 @@ class Plan:
     space: dict[str, str]
     sampler: str
     search: Search
+    beginning: Beginning
     least_throughput: float | None
     trials: int
     workers: int
@@ -99,6 +102,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         space=dict(config.space),
         sampler=config.sampler,
         search=config.search,
+        beginning=beginning(config, base, space, dataset),
         least_throughput=config.limits.throughput,
         trials=config.trials,
         workers=workers,
@@ -197,6 +201,7 @@ def study_url(config: Config) -> str:
     Raises ValueError for a password in the configuration: command lines are seen by all on a machine.
     """
     refuse_password("storage.url", getattr(config.storage, "url", None))
+    refuse_password("warm_start.url", config.warm_start.url)
     return str(config.storage.address(output_folder(config)))
 
 
@@ -215,25 +220,31 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
     def check(overrides: Sequence[str]) -> None:
         vary(plan.base, overrides).candidate.check(dataset)
 
-    search = plan.search
+    search, start = plan.search, plan.beginning
     learned = plan.sampler == SPEED_AWARE and search.prior == "learned"
     startup = search.random_trials(learned=learned)
+    then: Scheduler
     if plan.sampler == SPEED_AWARE:
-        return SpeedAware(
+        then = SpeedAware(
             space=space,
             rungs=plan.rungs,
             classes=len(dataset.classes),
             smallest=0.5 / len(dataset.validation),
             seed=search.seed,
-            startup=max(2, min(startup, plan.trials // 3)),  # a short search must learn, too
+            # A short search must learn, too; and those that come first are no sample of the space.
+            startup=max(2, min(startup, plan.trials // 3)) + (0 if start.teaches else len(start.first)),
             check=check,
             least_throughput=plan.least_throughput,
             tolerance=search.tolerance,
             fewest=search.fewest if search.stop == "auto" else None,
             trend=partial(Prior.load(), image_size=dataset.image_size) if learned else unbiased,
+            earlier=start.earlier,
+            elsewhere=start.elsewhere,
         )
-    proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=startup, check=check)
-    return Rungs(proposer, plan.rungs, plan.eta)
+    else:
+        proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=startup, check=check)
+        then = Rungs(proposer, plan.rungs, plan.eta)
+    return First(start.first, then, plan.rungs[0]) if start.first else then
 
 
 def _checked_space(config: Config, base: Sequence[str]) -> Space:

@@ -13,6 +13,8 @@ Often set:
   workers=N                trials evaluated at a time (default: one per GPU, or up to 4 on a processor)
   cluster=slurm            workers=N jobs of an array: cluster.partition, gpus, cpus, memory, time; also cluster=ray
   sampler=NAME             what proposes candidates (default: speed_aware, which knows speed and ends by itself)
+  warm_start.study=NAME    begin with the front of an earlier study, and learn from it where its results are comparable
+  warm_start.list=FILE     begin with your own candidates; warm_start.published=[mixer_s16, ...] with published networks
   stopping.rule=off        train every candidate to its last epoch
   outputs=DIR              where results go (default: outputs)
   storage.url=URL          where the study is kept (default: an SQLite file among the results); for many machines
@@ -46,6 +48,8 @@ def main(config: "Config", overrides: list[str]) -> int:
         jobs = submit(plan, study)
     if skipped := plan.notes["data"]["skipped"]:
         print(f"explore: {skipped} images could not be decoded and are left out", file=sys.stderr)
+    for words in plan.beginning.words:
+        print(f"explore: warm start: {words}", file=sys.stderr)
     return search(plan, study, make_view(plan.study, plan.trials, config.format), jobs)
 
 

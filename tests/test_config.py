@@ -81,7 +81,7 @@ def test_every_key_takes_a_value_of_its_type() -> None:
         expected[f"model.{name}.layers"] = (["projection", "norm"], "[projection,norm]")
     expected["cost.dispatch"] = ("compiled", "compiled")
     expected["format"] = ("json", "json")
-    expected["references"] = (["mixer_b16"], "[mixer_b16]")
+    expected |= dict.fromkeys(("references", "warm_start.published"), (["mixer_b16"], "[mixer_b16]"))
     composed = OmegaConf.structured(compose([f"{key}={text}" for key, (_, text) in expected.items()]))
     assert {key: OmegaConf.select(composed, key) for key in expected} == {
         key: one for key, (one, _) in expected.items()
@@ -155,6 +155,10 @@ def test_stages_make_a_hybrid() -> None:
         (["model.depth=abc"], "model.depth: Value 'abc' of type 'str' could not be converted to Integer"),
         (["model.depth=1.5"], "model.depth: Value '1.5' of type 'float' could not be converted to Integer"),
         (["model.depth=null"], "model.depth must have a value, got null"),
+        (
+            ["references=mixer_b16"],
+            r"references must be a list, got one value; write references=\[VALUE\] or references=\[VALUE,VALUE\]",
+        ),
         (["throughput=maybe"], "throughput: Value 'maybe' is not a valid bool"),
         (["model.depth=1,2"], r"model.depth takes one value, got 1,2; .* write 'space.model.depth=choice\(...\)'"),
         (["model.depth=choice(1,2)"], r"model.depth takes one value, got choice\(1,2\); to search"),
@@ -260,6 +264,7 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "sampler": "random",
         "search.seed": "5",
         "stopping.rule": "off",
+        "warm_start.study": "x",
         "format": "json",
         "storage.url": "sqlite:///x",
         "cluster.grace": "1",

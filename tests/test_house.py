@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "schema": {*LEAVES, "candidate", "cluster", "search", "tracking"},
     "config": {"architecture", "schema"},
     "definition": {"data", "schema"},
+    "beginning": {"architecture", "candidate", "config", "data", "definition", "schema", "search"},
     "comparison": {"architecture", "cost"},
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
@@ -35,7 +36,8 @@ MAY_IMPORT = {
     "command": {"architecture", "config", "schema"},
     "warm": {"evaluator"},
     "joining": {"candidate", "cluster", "evaluation", "search"},
-    "plan": {"architecture", "cluster", "config", "data", "definition", "joining", "schema", "search", "tracking"},
+    "plan": {"architecture", "beginning", "cluster", "config", "data", "definition", "joining", "schema", "search"}
+    | {"tracking"},
     "working": {"candidate", "cluster", "config", "data", "evaluator", "joining", "plan", "search", "tracking"},
     "conclusion": {"candidate", "config", "data", "evaluation", "plan", "reporting", "search", "tracking"},
     "driver": {"cluster", "conclusion", "evaluation", "plan", "reporting", "search", "view", "working"},

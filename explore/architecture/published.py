@@ -46,16 +46,21 @@ def adapted(name: str, *, image_size: int, channels: int, classes: int) -> Archi
     Raises `ValueError` where none does, and for an unknown name.
     """
     row = PUBLISHED[one_of("a published model", name, PUBLISHED)]
-    model = Model.of(row.model)
-    downsamples = sum(stage.get("downsample", True) for stage in model.stages[1:])
-    fitting = [size for size in patch_sizes(image_size, downsamples) if size <= model.patch_size]
-    # Where none fits, the refusal of the published one says what would.
-    patch = max(fitting, default=model.patch_size)
     return architecture(
-        Model.of({**row.model, "patch_size": patch}),
+        adapted_model(name, image_size),
         Mixing.of(row.token_mixing),
         Mixing.of(row.channel_mixing),
         image_size=image_size,
         channels=channels,
         classes=classes,
     )
+
+
+def adapted_model(name: str, image_size: int) -> Model:
+    """The options of a published model, with the largest patch size up to the published one that fits other images."""
+    row = PUBLISHED[name]
+    model = Model.of(row.model)
+    downsamples = sum(stage.get("downsample", True) for stage in model.stages[1:])
+    fitting = [size for size in patch_sizes(image_size, downsamples) if size <= model.patch_size]
+    # Where none fits, the refusal of the published one says what would.
+    return Model.of({**row.model, "patch_size": max(fitting, default=model.patch_size)})

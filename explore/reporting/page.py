@@ -228,6 +228,7 @@ _READABLE: Mapping[str, tuple[str, Write]] = {
     "test_accuracy": ("test accuracy", style.percent),
     "throughput": ("images/s", style.speed),
     "as_fast_as": ("as fast as", str),
+    "origin": ("from", str),
     "latency_ms": ("latency", lambda ms: f"{ms:.3g} ms"),
     "macs": ("MACs", style.short),
     "params": ("parameters", style.short),

@@ -41,8 +41,8 @@ def trial_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFr
     `tests` maps trial numbers to test accuracy. Accuracies are fractions, throughput is in images/s with the
     ends of its 95 % interval, latency in ms for one image, macs are multiply-adds of one image, memory is in bytes,
     seconds are of the whole evaluation, `as_fast_as` are the trials of the table from which a comparison of speeds
-    could not tell it apart, where there are any. After the fixed columns comes one per sampled dimension under its
-    config key, then `reason` and `command`.
+    could not tell it apart, `origin` where those come from that the search did not find itself, both where there are
+    any. After the fixed columns comes one per sampled dimension under its config key, then `reason` and `command`.
     """
     columns: dict[str, list[Any]] = {
         "trial": [trial.number for trial in trials],
@@ -54,6 +54,8 @@ def trial_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFr
     shown = {trial.number for trial in trials}
     equally_fast = [", ".join(str(one) for one in trial.alike if one in shown) or None for trial in trials]
     columns |= {"as_fast_as": equally_fast} if any(equally_fast) else {}
+    origins = [trial.proposal.origin or None for trial in trials]
+    columns |= {"origin": origins} if any(origins) else {}
     columns |= {key: [trial.proposal.values.get(key) for trial in trials] for key in dimensions(trials)}
     columns |= {
         "reason": [trial.evaluation.reason for trial in trials],

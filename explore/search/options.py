@@ -1,7 +1,7 @@
 """What can be set about a search; needs nothing heavy to be read."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 URL_VARIABLE = "EXPLORE_STORAGE_URL"
@@ -59,6 +59,16 @@ class Stopping:
             found.append(rung)
             rung *= self.eta
         return (*found, epochs)
+
+
+@dataclass(kw_only=True)
+class WarmStart:
+    """Schema of the config group `warm_start`: what a search begins with, in this order: list, study, published."""
+
+    published: list[str] = field(default_factory=list)  # published networks; [all] = those that the space has
+    study: str | None = None  # an earlier study: its front comes first, and what is comparable teaches speed_aware
+    url: str | None = None  # storage of that study; null = where this one is kept
+    list: str | None = None  # file of candidates, YAML, JSON or CSV: see docs/warm_start.md
 
 
 @dataclass(kw_only=True)

@@ -59,6 +59,21 @@ class Space:
                 values[key] = keep[key] if keep and key in keep else _drawn(generator, distribution)
         return values
 
+    def nearest(self, wanted: Mapping[str, Any]) -> Values:
+        """The configuration nearest to wanted values: numbers move to the nearest one that is allowed, names stay.
+
+        Among choices of numbers above 0 the nearest is that by ratio. None in place of a number, which leaves it to a
+        rule, gives one in the middle. Raises ValueError for a name that is no choice and for a dimension of which
+        nothing is wanted.
+        """
+        values: Values = {}
+        for key, distribution in self.dimensions.items():
+            if self.applies(key, values):
+                if key not in wanted:
+                    raise ValueError(f"{key} must be given, got nothing; it is a dimension of the space")
+                values[key] = _nearest(key, distribution, wanted[key])
+        return values
+
     def distributions(self, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """The distributions that belong to a configuration."""
         return {key: self.dimensions[key] for key in values}
@@ -194,6 +209,34 @@ def _drawn(generator: np.random.Generator, distribution: BaseDistribution) -> An
     if isinstance(distribution, FloatDistribution):
         return float(generator.uniform(low, high))
     return distribution.low + distribution.step * int(generator.integers(int(_count(distribution))))
+
+
+def _nearest(key: str, distribution: BaseDistribution, value: Any) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        choices: list[Any] = list(distribution.choices)
+        for choice in choices:
+            if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+                return choice
+        if value is None and all(map(is_number, choices)):
+            return sorted(choices)[len(choices) // 2]
+        if not is_number(value) or not all(map(is_number, choices)):
+            raise ValueError(f"{key} must be one of {', '.join(map(str, choices))}, got {value}")
+        factors = min(*choices, value) > 0
+        return min(choices, key=lambda choice: abs(math.log(choice / value)) if factors else abs(choice - value))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if value is None:
+        value = (distribution.low + distribution.high) / 2
+    if not is_number(value):
+        raise ValueError(f"{key} must be a number, got {value}")
+    inside = min(max(value, distribution.low), distribution.high)
+    if isinstance(distribution, FloatDistribution):
+        return float(inside)
+    return distribution.low + distribution.step * round((inside - distribution.low) / distribution.step)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it has a size, unlike names and true and false."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _grid_values(key: str, distribution: BaseDistribution) -> list[Any]:

@@ -23,7 +23,7 @@ from explore.search.proposals import Check
 from explore.search.schedule import Step
 from explore.search.space import Space, Values, to_overrides
 from explore.search.stopping import next_rung
-from explore.search.study import Proposal, Trial, candidates, key_of
+from explore.search.study import Proposal, Trial, as_fast_as, candidates, key_of
 from explore.search.surrogate import Surrogate, clipped_logit
 
 Array = NDArray[np.float64]
@@ -55,6 +55,8 @@ class SpeedAware:
         fewest: candidates before the search may end by itself; None never.
         pool: configurations to choose from, given the best so far.
         trend: what is thought beforehand of the logit of the accuracy of configurations, each after its epochs.
+        earlier: measured trials of another study, as `warm_start.teaching` gives them; they teach and count nowhere.
+        elsewhere: the same, of those whose speed tells nothing of this device.
     """
 
     space: Space
@@ -69,6 +71,8 @@ class SpeedAware:
     fewest: int | None = None
     pool: Pool | None = None
     trend: Trend = unbiased
+    earlier: Sequence[Trial] = ()
+    elsewhere: Sequence[Trial] = ()
     refusal: str = field(default="", init=False)
     ended: str = field(default="", init=False)
     _impossible: set[str] = field(default_factory=set, init=False)
@@ -81,7 +85,7 @@ class SpeedAware:
         if not room:  # who was only measured would be one more
             waiting = [trial for trial in waiting if trial.evaluation.epochs]
         # As long as nothing is learned the choice stays the same: else who was measured would lose to a new draw.
-        learned = [trial for trial in trials if _teaches(trial)]
+        learned = [trial for trial in (*self.earlier, *trials) if _teaches(trial)]
         generator = np.random.default_rng(mixed(self.seed, sum(trial.evaluation.epochs for trial in learned)))
         if not learned or len(learned) + sum(trial.status == RUNNING for trial in trials) < self.startup:
             measured = [trial for trial in waiting if not trial.evaluation.epochs]
@@ -106,11 +110,12 @@ class SpeedAware:
     ) -> Step | None:
         """The best of both; those that wait come first where somebody is `tired` of measuring."""
         encoding, last = Encoding(self.space), self.rungs[-1]
-        known = [trial for trial in trials if trial.throughput]
+        known = [trial for trial in (*self.earlier, *trials) if trial.throughput]
         speeds = _Speeds(encoding, known, self._fits)
+        taught = [*speeds.instead(self.elsewhere), *known]
         worst = 1 / self.classes, self.smallest
-        model = _Accuracy(encoding, known, last, worst, self._fits, self.trend)
-        done = [trial for trial in known if trial.status in (COMPLETE, RUNNING)]
+        model = _Accuracy(encoding, taught, last, worst, self._fits, self.trend)
+        done = [trial for trial in trials if trial.throughput and trial.status in (COMPLETE, RUNNING)]
         begun = _values([trial for trial in trials if trial.status == RUNNING and not trial.throughput])
         reached = np.concatenate([_log_speed(done), speeds(begun)])
         front = expit(model.at_end([*_values(done), *begun], reached)[0]), reached
@@ -142,7 +147,8 @@ class SpeedAware:
 
     def _pool(self, trials: Sequence[Trial], generator: np.random.Generator) -> list[Values]:
         """What could be begun and was not."""
-        learned = [trial for trial in trials if trial.evaluation.epochs and trial.throughput]
+        everyone = (*self.earlier, *trials)
+        learned = [trial for trial in everyone if trial.evaluation.epochs and trial.throughput]
         best = [dict(trial.proposal.values) for trial in _front(learned)]
         drawn = self.pool(generator, best) if self.pool else self._drawn(generator, best)
         tried = {trial.proposal.key for trial in trials} | self._impossible
@@ -195,6 +201,11 @@ class _Speeds:
         if not configurations:
             return np.zeros(0)
         return self._model.predict(self._encoding(configurations), np.zeros(len(configurations)))[0]
+
+    def instead(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The trials with the speed that they would have had here."""
+        speeds = np.exp(self(_values(trials))).tolist()
+        return [as_fast_as(trial, speed) for trial, speed in zip(trials, speeds, strict=True)]
 
 
 class _Accuracy:

@@ -118,11 +118,21 @@ def open_study(url: str, name: str) -> Study:
 
 def find_study(url: str, name: str) -> Study | None:
     """The study where it exists already; makes no SQLite file. Raises ValueError when nobody answers at the URL."""
+    storage = _find_storage(url)
+    return Study(storage, name) if storage and name in study_names(storage) else None
+
+
+def studies_at(url: str) -> list[str]:
+    """The names of the studies; makes no SQLite file. Raises ValueError when nobody answers at the URL."""
+    storage = _find_storage(url)
+    return study_names(storage) if storage else []
+
+
+def _find_storage(url: str) -> BaseStorage | None:
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database and not Path(parsed.database).exists():
         return None
-    storage = open_storage(url)
-    return Study(storage, name) if name in study_names(storage) else None
+    return open_storage(url)
 
 
 def hidden(url: str) -> str:

@@ -52,13 +52,15 @@ class TakenOver(Exception):  # noqa: N818 - somebody else has the trial now, whi
 class Proposal:
     """A configuration to evaluate, as sampled values and as overrides.
 
-    `sampler_state` is what the sampler wants to find again beside the trial (the generation of NSGA-II).
+    `sampler_state` is what the sampler wants to find again beside the trial (the generation of NSGA-II); `origin` says
+    where a configuration comes from that the search did not find itself.
     """
 
     values: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
     overrides: Sequence[str]
     sampler_state: Mapping[str, Any]
+    origin: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -193,6 +195,7 @@ class Study:
         claimed = {
             "overrides": list(proposal.overrides),
             "sampler_state": dict(proposal.sampler_state),
+            "origin": proposal.origin,
             "command": command,
             "owner": owner,
             "heartbeat": time.time(),
@@ -319,6 +322,15 @@ def finished(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in candidates(trials) if trial.status in FINISHED]
 
 
+def as_fast_as(trial: Trial, images_per_second: float) -> Trial:
+    """A measured trial with another speed."""
+    cost = trial.evaluation.cost
+    assert cost
+    assert cost.throughput
+    throughput = replace(cost.throughput, images_per_second=images_per_second)
+    return replace(trial, evaluation=replace(trial.evaluation, cost=replace(cost, throughput=throughput)))
+
+
 def front(trials: Sequence[Trial]) -> list[Trial]:
     """The complete trials that no other beats in accuracy and throughput at once, fastest first."""
     complete = [trial for trial in trials if trial.status == COMPLETE]
@@ -335,6 +347,7 @@ def _read(frozen: FrozenTrial) -> Trial:
         distributions=frozen.distributions,
         overrides=attributes.get("overrides", []),
         sampler_state=attributes.get("sampler_state", {}),
+        origin=attributes.get("origin", ""),
     )
     number = attributes.get("number")
     return Trial(
