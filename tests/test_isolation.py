@@ -161,6 +161,22 @@ def test_an_order_to_stop_ends_the_process_and_goes_on(tmp_path: Path) -> None:
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
+def test_what_ends_all_processes_of_a_job_is_left_to_the_worker(tmp_path: Path) -> None:
+    """Otherwise a preempted trial might be recorded as failed before the worker has heard of it."""
+    told: list[int] = []
+
+    def tick() -> None:
+        if (tmp_path / "pid").exists() and (pid := (tmp_path / "pid").read_text()):
+            os.kill(int(pid), signal.SIGTERM)
+            told.append(int(pid))
+        if len(told) > 1:
+            raise InterruptedError("told to leave")
+
+    with pytest.raises(InterruptedError, match="told to leave"):
+        Isolated(sleeping, tick)("job", tmp_path, lambda item: None)
+    assert not alive(told[0])
+
+
 def test_a_report_that_is_refused_ends_the_process(tmp_path: Path) -> None:
     def refuse(item: Cost | Epoch) -> None:
         raise LookupError("given up")

@@ -96,7 +96,8 @@ def _child(
     environment: Mapping[str, str],
 ) -> None:
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for order in (signal.SIGINT, signal.SIGTERM):  # meant for the worker, who ends its trials; clusters tell everybody
+        signal.signal(order, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, sys.stdout.fileno())
