@@ -19,7 +19,6 @@ compares the speeds of the best, measures their test accuracy, and writes the re
 import os
 import signal
 import socket
-import threading
 from typing import TYPE_CHECKING
 
 from explore.cluster.isolation import start_server
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from explore.schema import Config
     from explore.search.study import Study
 
+_ORDERS: list[int] = []  # the signals to leave that have come
+
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Join, work, and leave."""
@@ -40,32 +41,35 @@ def main(config: "Config", overrides: list[str]) -> int:
             print(f"explore: study {study.name} was stopped; go on with it: {study.notes['command']}")
             return 0
         plan = _join(study, overrides)
-    told, orders = threading.Event(), []
-
-    def hear(order: int, frame: object) -> None:
-        orders.append(order)
-        told.set()
-
-    for order in (signal.SIGTERM, signal.SIGINT, TIME_IS_UP):
-        signal.signal(order, hear)
     place = f"{socket.gethostname()}, process {os.getpid()}"
     print(f"explore: {plan.workers} at a time join study {plan.study} on {place}", flush=True)
-    status = _work(plan, study, told)
+    status = _work(plan, study)
     print(f"explore: {place} leaves study {plan.study}", flush=True)
-    if TIME_IS_UP in orders and "SLURM_JOB_ID" in os.environ:
+    if TIME_IS_UP in _ORDERS and "SLURM_JOB_ID" in os.environ:
         begin_again()
     return status
 
 
-def _work(plan: "Plan", study: "Study", told: threading.Event) -> int:
+def _listen() -> None:
+    """Hear orders from the first moment on: the imports that follow take seconds."""
+
+    def hear(order: int, frame: object) -> None:
+        _ORDERS.append(order)
+
+    for order in (signal.SIGTERM, signal.SIGINT, TIME_IS_UP):
+        signal.signal(order, hear)
+    start_server()
+
+
+def _work(plan: "Plan", study: "Study") -> int:
     from explore.conclusion import chosen_to_conclude, conclude
     from explore.view import OwnView
     from explore.working import keep_working
 
     view = OwnView(plan.study, plan.trials)
-    if not keep_working(plan, study, lambda: view.update(study.trials()), told.is_set):
+    if not keep_working(plan, study, lambda: view.update(study.trials()), lambda: bool(_ORDERS)):
         return 1
-    if not told.is_set() and not study.notes.get("stop") and chosen_to_conclude(study):
+    if not _ORDERS and not study.notes.get("stop") and chosen_to_conclude(study):
         print(f"explore: nothing is left to do, report: {conclude(plan, study)}", flush=True)
     return 0
 
@@ -100,4 +104,4 @@ def _join(study: "Study", overrides: list[str]) -> "Plan":
 
 
 if __name__ == "__main__":
-    run(main, __doc__ or "", meanwhile=start_server)
+    run(main, __doc__ or "", meanwhile=_listen)

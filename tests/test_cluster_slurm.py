@@ -149,9 +149,9 @@ def test_at_the_time_limit_a_worker_leaves_and_begins_again(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
     search = Search("limited", tmp_path, server, slurm, "trials=1", "workers=1", "training.epochs=20000")
-    said_by(search.sweep("cluster.time=1m", "cluster.follow=false"))
+    said_by(search.sweep("cluster.time=3m", "cluster.follow=false"))
     study = opened(search.name)
-    wait_until(lambda: [trial for trial in study.trials() if trial.continues is not None], 240, "beginning again")
+    wait_until(lambda: [trial for trial in study.trials() if trial.continues is not None], 400, "beginning again")
     [trial] = study.trials()
     (log,) = search.logs()
     assert log.count("join study") == 2

@@ -217,7 +217,9 @@ class Study:
         for twin in again:
             self._end(twin, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
         earlier = [trial for trial in everyone if trial.row < mine.row and trial.status != INTERRUPTED]
-        if len(candidates(earlier)) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
+        # By configurations: who is about to withdraw, because somebody else has the same, takes no place.
+        taken = {trial.proposal.key for trial in candidates(earlier)}
+        if len(taken) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
             self._end(mine, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
             return None
         return mine
