@@ -72,7 +72,7 @@ def test_workers_of_a_node_that_dies_begin_again_on_another(tmp_path: Path, serv
     with start_ray(cpus=1) as ray:
         environment = {**ray.environment, "PGPASSWORD": PASSWORD}
         places = ["study=moved", f"storage.url='{server.socket_url}'", f"outputs={tmp_path}"]
-        more = [*places, "workers=1", "cluster.resources={place: 1}", "trials=1", "training.epochs=5000"]
+        more = [*places, "workers=1", "+cluster.resources.place=1", "trials=1", "training.epochs=5000"]
         mortal = ray.add_node(cpus=1, more=['--resources={"place": 1}'])
         follower = start_command("sweep", *SWEEP, *more, environment=environment, prefix=ray.prefix)
         wait_until(lambda: (tmp_path / "moved" / ".study").exists(), 120, "beginning")

@@ -19,7 +19,7 @@ class Ray(Cluster):
     address: str = "auto"  # of the cluster, such as ray://HOST:10001 or HOST:6379; auto = the one of this machine
     gpus: float = 0.0  # 0.5 = two workers share a GPU; one with several works on as many trials at a time
     cpus: float = 1.0
-    resources: dict[str, float] = field(default_factory=dict)  # further ones, as the cluster names them
+    resources: dict[str, float] = field(default_factory=dict)  # further ones: +cluster.resources.NAME=1
     follow: bool = True  # show the search until it ends; false = return when the workers were started
 
     def check(self) -> None:
