@@ -61,7 +61,7 @@ def ranked(accuracy: Sequence[float], throughput: Sequence[float], eta: int) -> 
 
 
 def places(points: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The place of each point of `losses`, 0 is the best: front by front, in a front by what would be lost without it."""
+    """The place of each point of `losses`, 0 is the best: front by front, there by what would be lost without it."""
     layer, left, depth = np.zeros(len(points), int), np.arange(len(points)), 0
     while len(left):
         best = non_dominated(points[left])
