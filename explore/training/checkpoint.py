@@ -1,5 +1,11 @@
-"""A checkpoint with most tensors in one: in a file of many small ones, each takes longer than all their numbers."""
+"""A checkpoint with most tensors in one: in a file of many small ones, each takes longer than all their numbers.
 
+Two are kept in the folder of a training until it has come to its end, the last and the one before. Each appears whole
+or not at all, and is on the disk before it takes the place of another.
+"""
+
+import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +14,54 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
+CHECKPOINT, BEFORE = "last.ckpt", "before.ckpt"
 _NUMBERS = "numbers"
 _WEIGHTS = "state_dict"  # as Lightning writes them, for whoever reads the file
+
+
+def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
+    """The last checkpoint in a folder that is whole; those that are not are removed, and `tell` is told.
+
+    Whole is what has its checksums. Raises OSError for a file that cannot be read at this moment: it may be whole.
+    """
+    damaged, whole = [], None
+    for path in (folder / CHECKPOINT, folder / BEFORE):
+        if whole or not path.exists():
+            continue
+        if wrong := _damage(path):
+            path.unlink()
+            damaged.append(f"{path.name} was damaged ({wrong})")
+        else:
+            whole = path
+    if damaged:
+        tell(f"{' and '.join(damaged)}, so that it " + (f"went on from {whole.name}" if whole else "began again"))
+    return whole
+
+
+def put(partial: Path, folder: Path, *, keep: bool) -> None:
+    """Make a file the last checkpoint of a folder, once it is on the disk; `keep` the one that was the last."""
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    last, before = folder / CHECKPOINT, folder / BEFORE
+    if keep and last.exists():
+        os.replace(last, before)
+    os.replace(partial, last)
+    if not keep:
+        before.unlink(missing_ok=True)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a file; empty where nothing is."""
+    if not path.stat().st_size:
+        return "it is empty"
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged file raises is up to its reader
+        return str(error).lower() or type(error).__name__
+    return f"the checksum of {broken} is wrong" if broken else ""
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -45,7 +97,8 @@ class OneTensor(TorchCheckpointIO):
             return leaf.shape
 
         sizes = {key: value if key == _WEIGHTS else _changed(value, size) for key, value in checkpoint.items()}
-        torch.save({**sizes, _NUMBERS: torch.cat(parts)}, path)
+        with Path(path).open("wb") as file:  # given a path, torch does not say that a disk is full
+            torch.save({**sizes, _NUMBERS: torch.cat(parts)}, file)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         """The checkpoint as it was given to `save_checkpoint`."""
