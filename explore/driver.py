@@ -16,6 +16,7 @@ from explore.config import compose, has_option, vary
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE, STOPPED
 from explore.evaluator import TrainingEvaluator, train
+from explore.faults import Unwritable, unwritable
 from explore.plan import Plan, scheduler
 from explore.reporting.page import write_report
 from explore.reporting.progress import progress
@@ -42,29 +43,35 @@ def search(plan: Plan, study: Study, view: View) -> int:
     return _conclude(plan, study, view, interrupted=interrupted)
 
 
-def _work(plan: Plan, study: Study, stop: Callable[[], bool]) -> None:
-    """What a worker does; all share `study`, because reading a long one takes seconds."""
+def _work(plan: Plan, study: Study, faults: list[Unwritable], stop: Callable[[], bool]) -> None:
+    """What a worker does; all share `study`, because reading a long one takes seconds, and leave for the same faults."""
     config = compose(plan.base)
     tracker = Tracker(plan.tracking, plan.study, plan.output, whole=plan.stops)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
 
     decides = scheduler(plan, space, load(config.data))
+    isolated = Isolated(train, lambda: worker.check_in(), config.training.devices, plan.max_minutes)
     worker = Worker(
         study=study,
         scheduler=decides,
-        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in())),
+        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, isolated),
         target=plan.trials,
         output=plan.output,
         disk=plan.disk,
         command_line=lambda overrides: command_line(plan.base, overrides),
         observer=tracker,
         turn=lambda: in_turn(plan.output / ".turn"),
-        stop=stop,
+        stop=lambda: bool(faults) or stop(),
     )
-    with suppress(Stopped):
-        worker.run()
-    if decides.ended:
-        study.note("ended", decides.ended)
+    try:
+        with suppress(Stopped):
+            worker.run()
+        if decides.ended:
+            study.note("ended", decides.ended)
+    except Exception as error:
+        if not (fault := unwritable(error)):
+            raise
+        faults.append(fault)
 
 
 def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
@@ -75,11 +82,14 @@ def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
 
 
 def _follow(plan: Plan, study: Study, view: View) -> None:
-    """Keep workers at work until nothing is left to do; those that died are replaced a few times."""
+    """Keep workers at work until nothing is left to do; those that died are replaced a few times.
+
+    Raises Unwritable where what they find cannot be kept.
+    """
     study.note("ended", "")
-    replacements = _REPLACEMENTS * plan.workers
+    replacements, faults = _REPLACEMENTS * plan.workers, list[Unwritable]()
     while True:
-        crew = Crew(partial(_work, plan, study), plan.workers)
+        crew = Crew(partial(_work, plan, study, faults), plan.workers)
         try:
             while crew.working():
                 view.update(study.trials())
@@ -87,6 +97,8 @@ def _follow(plan: Plan, study: Study, view: View) -> None:
         finally:
             crew.stop()
             view.update(study.trials())
+        if faults:
+            raise faults[0]
         for report in crew.lost:
             print(report, file=sys.stderr)
         if not crew.lost or (replacements := replacements - len(crew.lost)) < 0:
@@ -179,7 +191,10 @@ def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -
     for trial in members:
         if trial.number not in known:
             candidate = vary(plan.base, trial.proposal.overrides).candidate
-            known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
+            try:
+                known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
+            except ValueError as error:
+                print(f"explore: trial {trial.number} is not tested: {error}: {trial.command}", file=sys.stderr)
     study.note("test_accuracy", {str(number): value for number, value in known.items()})
 
 

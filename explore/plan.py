@@ -1,6 +1,7 @@
 """A search that was checked: everything that can be refused is refused here, before any work."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -60,6 +61,7 @@ class Plan:
     rungs: tuple[int, ...]
     eta: int
     disk: float
+    max_minutes: float
     references: tuple[str, ...]
     tracking: Tracking
     definition: dict[str, Any]
@@ -80,8 +82,9 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     _refuse_unwritable(output)
     dataset = load(config.data)
     _check_references(config, dataset)
-    workers = config.workers or torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)
-    threads = config.training.threads or max(1, cores() // workers)
+    processes = config.training.devices
+    workers = config.workers or max(1, (torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)) // processes)
+    threads = config.training.threads or max(1, cores() // (workers * processes))
     base = [*without_operation(overrides), f"training.threads={threads}"]
     space = _checked_space(config, base)
     shown = _without_password(overrides)
@@ -101,6 +104,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         rungs=config.stopping.rungs(config.training.epochs),
         eta=config.stopping.eta,
         disk=1e9 * config.stopping.disk,
+        max_minutes=math.inf if config.stopping.max_minutes is None else config.stopping.max_minutes,
         references=tuple(config.references),
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
@@ -133,6 +137,13 @@ def _check_options(config: Config) -> None:
     config.stopping.check()
     config.search.check()
     one_of("sampler", config.sampler, (*SAMPLERS, SPEED_AWARE))
+    if config.training.num_nodes > 1:
+        raise ValueError(
+            f"training.num_nodes must be 1 in a search, got {config.training.num_nodes}: the processes of a trial are "
+            "started on one machine; train on several with python -m explore.train"
+        )
+    if fixed := [name for name in ("devices", "num_nodes", "strategy") if f"training.{name}" in config.space]:
+        raise ValueError(f"space.training.{fixed[0]} cannot be a dimension: it says how trials are run; set it for all")
     if "training.epochs" in config.space:
         raise ValueError(
             "space.training.epochs cannot be a dimension: all candidates have the same, and their curves tell what "

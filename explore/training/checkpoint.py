@@ -28,8 +28,8 @@ def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
     for path in (folder / CHECKPOINT, folder / BEFORE):
         if whole or not path.exists():
             continue
-        if wrong := _damage(path):
-            path.unlink()
+        if wrong := damage(path):
+            path.unlink(missing_ok=True)  # each process of a team looks
             damaged.append(f"{path.name} was damaged ({wrong})")
         else:
             whole = path
@@ -50,8 +50,10 @@ def put(partial: Path, folder: Path, *, keep: bool) -> None:
         before.unlink(missing_ok=True)
 
 
-def _damage(path: Path) -> str:
-    """What is wrong with a file; empty where nothing is."""
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint, by its checksums; empty where nothing is."""
+    if not path.exists():
+        return "it does not exist"
     if not path.stat().st_size:
         return "it is empty"
     try:

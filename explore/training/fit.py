@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from explore.training.checkpoint import CHECKPOINT, OneTensor, newest, put
+from explore.training.checkpoint import CHECKPOINT, OneTensor, damage, newest, put
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
@@ -80,8 +80,14 @@ def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path
 
 
 def trained_weights(folder: Path) -> Mapping[str, Tensor]:
-    """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`."""
-    checkpoint: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`.
+
+    Raises ValueError where it is gone or damaged.
+    """
+    path = folder / CHECKPOINT
+    if wrong := damage(path):
+        raise ValueError(f"the checkpoint of a trained network must be whole, got {path}: {wrong}; train it again")
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     weights: Mapping[str, Tensor] = checkpoint["state_dict"]
     return weights
 
