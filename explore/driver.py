@@ -17,7 +17,7 @@ from explore.data.dataset import load
 from explore.evaluation import COMPLETE, STOPPED
 from explore.evaluator import TrainingEvaluator, train
 from explore.faults import Unwritable, unwritable
-from explore.plan import Plan, scheduler
+from explore.plan import SNAPSHOT, Plan, scheduler
 from explore.reporting.page import write_report
 from explore.reporting.progress import progress
 from explore.reporting.tables import trial_rows
@@ -44,7 +44,10 @@ def search(plan: Plan, study: Study, view: View) -> int:
 
 
 def _work(plan: Plan, study: Study, faults: list[Unwritable], stop: Callable[[], bool]) -> None:
-    """What a worker does; all share `study`, because reading a long one takes seconds, and leave for the same faults."""
+    """What a worker does; all share `study`, because reading a long one takes seconds.
+
+    All leave when one finds that nothing can be kept, and says so in `faults`.
+    """
     config = compose(plan.base)
     tracker = Tracker(plan.tracking, plan.study, plan.output, whole=plan.stops)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
@@ -54,7 +57,7 @@ def _work(plan: Plan, study: Study, faults: list[Unwritable], stop: Callable[[],
     worker = Worker(
         study=study,
         scheduler=decides,
-        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, isolated),
+        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, plan.space, isolated),
         target=plan.trials,
         output=plan.output,
         disk=plan.disk,
@@ -76,7 +79,7 @@ def _work(plan: Plan, study: Study, faults: list[Unwritable], stop: Callable[[],
 
 def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
     """The command that trains one candidate of a search again."""
-    chosen = {override.partition("=")[0] for override in overrides}
+    chosen = {SNAPSHOT, *(override.partition("=")[0] for override in overrides)}
     kept = [override for override in base if override.partition("=")[0] not in chosen]
     return shlex.join(["python", "-m", "explore.train", *kept, *overrides])
 
@@ -148,7 +151,7 @@ def _compare_speeds(plan: Plan, study: Study) -> None:
     trials, known, left_out = study.trials(), compared(study), set(study.notes.get("left_out", ()))
     competing = {trial.number: trial for trial in rivals(trials)}
     while not competing.keys() <= known.keys() | left_out:
-        candidates = {number: vary(plan.base, one.proposal.overrides).candidate for number, one in competing.items()}
+        candidates = {number: _candidate(plan, one) for number, one in competing.items()}
         batch_sizes = {number: batch_size(one) for number, one in competing.items()}
         interval = next(iter(candidates.values())).cost.interval
         try:
@@ -167,6 +170,10 @@ def _compare_speeds(plan: Plan, study: Study) -> None:
             return
         originals = {trial.number: trial for trial in trials}
         competing |= {number: originals[number] for number in found}
+
+
+def _candidate(plan: Plan, trial: Trial) -> Candidate:
+    return vary(plan.base, trial.proposal.overrides, plan.space).candidate
 
 
 def _refuse_other_machines(trials: Iterable[Trial], candidate: Candidate) -> None:
@@ -190,9 +197,8 @@ def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -
     known = tests(study)
     for trial in members:
         if trial.number not in known:
-            candidate = vary(plan.base, trial.proposal.overrides).candidate
             try:
-                known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
+                known[trial.number] = test_accuracy(_candidate(plan, trial), plan.output / trial.folder)
             except ValueError as error:
                 print(f"explore: trial {trial.number} is not tested: {error}: {trial.command}", file=sys.stderr)
     study.note("test_accuracy", {str(number): value for number, value in known.items()})

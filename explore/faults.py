@@ -28,7 +28,7 @@ class Unwritable(Exception):  # noqa: N818 - a state of the machine that a perso
 
 
 def unwritable(error: BaseException) -> Unwritable | None:
-    """The error as a fault of the disk, in words for people; None where it, and what it came from, is something else."""
+    """The fault of the disk that an error is or came from, in words for people; None where it is something else."""
     for cause in _causes(error):
         if isinstance(cause, Unwritable):
             return cause

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ from explore.search.warm_start import First
 from explore.tracking import Tracking
 
 _MAX_AUTOMATIC_WORKERS = 4
+SNAPSHOT = "data.snapshot"  # so that all trials see the images that this process sees, whatever becomes of the files
 _ADVICE = "; change a dimension like this: 'space.model.patch_size=choice(4, 8)'"
 
 
@@ -86,6 +88,8 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     workers = config.workers or max(1, (torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)) // processes)
     threads = config.training.threads or max(1, cores() // (workers * processes))
     base = [*without_operation(overrides), f"training.threads={threads}"]
+    if not any(key.startswith("data") and not key.startswith("data.augmentation") for key in config.space):
+        base.append(f"{SNAPSHOT}={dataset.snapshot}")
     space = _checked_space(config, base)
     shown = _without_password(overrides)
     command = shlex.join(["python", "-m", "explore.sweep", *shown])
@@ -173,9 +177,19 @@ def open_study(plan: Plan) -> Study:
 def output_folder(config: Config) -> Path:
     """Where the results of the configured study lie."""
     name = config.study or "sweep"
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(f"study must be a name of letters, digits, dots, dashes and underscores, got {name!r}")
-    return Path(config.outputs) / name
+    if not re.fullmatch(r"\w[\w.-]{,99}", name):
+        raise ValueError(
+            "study must be a name of letters, digits, dots, dashes and underscores, at most 100 in all, "
+            f"got {textwrap.shorten(name, 60)!r}"
+        )
+    if "\0" in config.outputs:
+        raise ValueError(f"outputs must be the path of a folder, got {config.outputs!r}")
+    outputs, output = Path(config.outputs), Path(config.outputs) / name
+    if output.is_symlink() and not output.resolve().is_relative_to(outputs.resolve()):
+        raise ValueError(
+            f"the folder of a study must lie in outputs, got {output}, a link to {output.resolve()}; set outputs=FOLDER"
+        )
+    return output
 
 
 def study_url(config: Config) -> str:
@@ -187,7 +201,7 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
     """What decides what a worker does next; it begins nothing that breaks a rule on these images."""
 
     def check(overrides: Sequence[str]) -> None:
-        vary(plan.base, overrides).candidate.check(dataset)
+        vary(plan.base, overrides, plan.space).candidate.check(dataset)
 
     search, start = plan.search, plan.beginning
     learned = plan.sampler == SPEED_AWARE and search.prior == "learned"
@@ -245,7 +259,10 @@ def _check_references(config: Config, dataset: Dataset) -> None:
 
 
 def _refuse_unwritable(output: Path) -> None:
-    existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    try:
+        existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    except OSError as error:
+        raise ValueError(f"outputs must be a folder that can be written to, got {error}; set outputs=FOLDER") from error
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")
 

@@ -90,7 +90,7 @@ class Isolated(Generic[Job]):
             self.tick()
         return Evaluation(status=FAILED, reason=f"{causes[-1]}, {_LIVES} times in all; see {folder / 'log.txt'}")
 
-    def _listen(self, team: "_Team", report: Report, end: float) -> Evaluation | None:
+    def _listen(self, team: "_Team[Job]", report: Report, end: float) -> Evaluation | None:
         """Pass on what the first reports, until one of the team has a result for all, or has died."""
         while True:
             self.tick()
@@ -121,9 +121,7 @@ class Isolated(Generic[Job]):
 class _Team(Generic[Job]):
     """The processes of one evaluation; who is the first is listened to."""
 
-    def __init__(
-        self, evaluate: Callable[[Job, Path, Report], Evaluation], job: Job, folder: Path, count: int
-    ) -> None:
+    def __init__(self, evaluate: Callable[[Job, Path, Report], Evaluation], job: Job, folder: Path, count: int) -> None:
         self.connections: list[Connection] = []
         self._all: list[Connection] = []
         self._processes: list[ForkServerProcess] = []

@@ -262,7 +262,7 @@ def _ended_badly(trial: Trial) -> bool:
 
 
 def _shown(trial: Trial, last: int) -> list[int]:
-    """Some epochs of a curve, and the last: neighbours tell the same. Of one that diverged or needs more memory, how it would have ended."""
+    """Some epochs of a curve, and the last: neighbours tell the same. Of one that ended badly, how it would go on."""
     if _ended_badly(trial):
         return [last]
     trained, epoch = trial.evaluation.epochs, 1.0

@@ -37,9 +37,7 @@ class Classifier(LightningModule):
     random numbers for it (stochastic depth), which it then does part by part.
     """
 
-    def __init__(
-        self, network: nn.Module, recipe: Training, steps: int, compiling: Compiling, parts: int = 1
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Training, steps: int, compiling: Compiling, parts: int = 1) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = network
