@@ -20,7 +20,7 @@ from explore.cost.measure import timed_cost
 from explore.cost.record import Cost, Throughput
 from explore.cost.turns import exclusive
 from explore.data.dataset import load
-from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, Epoch, Evaluation
+from explore.evaluation import COMPLETE, DIVERGED, REFUSED, Epoch, Evaluation
 from explore.training.fit import CHECKPOINT, trained_weights
 
 TINY = (
@@ -183,13 +183,16 @@ def test_divergence_is_a_status(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.\nTried 2 GiB")])
 @pytest.mark.parametrize("part", ["fit", "build"])
-def test_no_memory_is_a_failure_with_its_reason(
+def test_no_memory_is_infeasible_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, part: str
 ) -> None:
     monkeypatch.setattr(module, part, raising(error))
     evaluation = evaluate(candidate(), tmp_path, silent)
-    assert evaluation.status == FAILED
-    assert evaluation.reason in ("out of memory: no room left", "out of memory: CUDA out of memory.")
+    assert evaluation.status == REFUSED
+    words = "no room left" if isinstance(error, MemoryError) else "CUDA out of memory."
+    tried = "; out of memory with whole batches, went on with each in 8 parts" if part == "fit" else ""
+    assert evaluation.reason == f"out of memory: {words}{tried}"
+    assert evaluation.constraints == {"memory": 1.0}
     assert (evaluation.cost is None) == (part == "build")
 
 
