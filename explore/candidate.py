@@ -4,7 +4,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from explore.data.loader import Batches
 from explore.data.options import Augmentation, Data
 from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, STOPPED, Epoch, Evaluation, Report
 from explore.training.fit import accuracy, fit
+from explore.training.handing import Turn
 from explore.training.memory import give_back_memory, out_of_memory
 from explore.training.module import Diverged
 from explore.training.options import Training
@@ -40,7 +41,6 @@ from explore.training.options import Training
 _TOGETHER = 1 / 3
 # Of a batch, where the whole takes more memory than there is: one attempt, so it has to be a good one.
 _PARTS = 8
-Turn = Callable[[], AbstractContextManager[None]]
 COSTS = "costs"  # the folder of measured costs, in that of a study or of a single run
 
 

@@ -185,7 +185,7 @@ def output_folder(config: Config) -> Path:
     if "\0" in config.outputs:
         raise ValueError(f"outputs must be the path of a folder, got {config.outputs!r}")
     outputs, output = Path(config.outputs), Path(config.outputs) / name
-    if output.is_symlink() and not output.resolve().is_relative_to(outputs.resolve()):
+    if os.path.islink(output) and not output.resolve().is_relative_to(outputs.resolve()):
         raise ValueError(
             f"the folder of a study must lie in outputs, got {output}, a link to {output.resolve()}; set outputs=FOLDER"
         )
@@ -262,7 +262,10 @@ def _refuse_unwritable(output: Path) -> None:
     try:
         existing = next(folder for folder in (output, *output.parents) if folder.exists())
     except OSError as error:
-        raise ValueError(f"outputs must be a folder that can be written to, got {error}; set outputs=FOLDER") from error
+        reason = (error.strerror or "it failed").lower()
+        raise ValueError(
+            f"outputs must be a folder that can be written to, got {reason}; set outputs=FOLDER"
+        ) from error
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")
 

@@ -1,5 +1,6 @@
 """A trial that raises, dies again and again or hangs costs itself and nothing else, one that died goes on, several
-processes of one trial live and die together, and no trial outlives its worker; workers leave when told to, take turns, and say what they died of."""
+processes of one trial live and die together, and no trial outlives its worker; workers leave when told to, take turns,
+and say what they died of."""
 
 import os
 import signal
@@ -71,7 +72,7 @@ def filling_the_disk(job: str, folder: Path, report: Report) -> Evaluation:
 
 
 def one_of_two(job: str, folder: Path, report: Report) -> Evaluation:
-    """What `job` says in the second process of a team; the first waits for it, as for a message, or has done its part."""
+    """What `job` says in the second process of a team, for which the first waits, as for a message, or not."""
     place = int(os.environ["LOCAL_RANK"])
     (folder / f"seen{place}").write_text(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
     report(EPOCH)
@@ -194,7 +195,9 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_no_fault_of_the_candidate(tmp_path: Path) -> None:
-    with pytest.raises(faults.Unwritable, match="results must be kept, but no space is left on the disk; .* make room"):
+    with pytest.raises(
+        faults.Unwritable, match=r"results must be kept, but no space is left on the disk; .* make room"
+    ):
         evaluate(filling_the_disk, tmp_path)
 
 
