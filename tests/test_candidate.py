@@ -196,6 +196,27 @@ def test_no_memory_is_infeasible_with_its_reason(
     assert (evaluation.cost is None) == (part == "build")
 
 
+@pytest.mark.gpu
+def test_a_gpu_without_room_for_a_batch_takes_it_in_parts(tmp_path: Path) -> None:
+    large = candidate("training.batch_size=1024", "model.width=512", "model.depth=8", "throughput=off")
+    torch.cuda.reset_peak_memory_stats()
+    whole = evaluate(large, tmp_path / "whole", silent)
+    peak, room = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
+    try:
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(0.6 * peak / room)
+        parts = evaluate(large, tmp_path / "parts", silent)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert (whole.status, whole.reason) == (COMPLETE, "")
+    assert (parts.status, parts.reason) == (
+        COMPLETE,
+        "out of memory with whole batches, went on with each in 8 parts",
+    )
+    for one, other in zip(whole.curve, parts.curve, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=1e-3)
+
+
 def test_other_exceptions_are_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "fit", raising(KeyError("x")))
     with pytest.raises(KeyError):
