@@ -46,7 +46,7 @@ def meanwhile(act: Callable[[], bool]) -> threading.Thread:
     """Call `act` again and again until it has done what it waits for."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not act() and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -91,7 +91,7 @@ def test_a_full_disk_and_a_read_only_one_end_a_search_in_words_and_it_goes_on(tm
         pytest.skip("this kernel allows no file system of one's own")
     (tmp_path / "out").mkdir()
     script = [sys.executable, "-c", FULL.format(smoke=SMOKE), str(tmp_path / "out")]
-    done = subprocess.run([*own, *script], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*own, *script], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     full, read_only, whole = json.loads(done.stdout)
     status, error, statuses, curves, files = full
@@ -265,7 +265,7 @@ def evaluated(room: int) -> dict[str, object]:
     options += ["training.batch_size=512", "training.epochs=2", "training.threads=1", "cost.batch_size=1"]
     script = [sys.executable, "-c", LITTLE, str(room), *options, "training.precision=32-true"]
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
-    done = subprocess.run(script, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(script, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found

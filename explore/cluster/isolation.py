@@ -182,6 +182,8 @@ def _child(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
     os.environ.update(environment)
+    if environment:
+        os.environ.pop("SLURM_NTASKS", None)  # by which Lightning would think that Slurm has started the team
     result: Evaluation | Unwritable
     try:
         log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,7 +1,7 @@
 """A checkpoint with most tensors in one: in a file of many small ones, each takes longer than all their numbers.
 
 Two are kept in the folder of a training until it has come to its end, the last and the one before. Each appears whole
-or not at all, and is on the disk before it takes the place of another.
+or not at all.
 """
 
 import os
@@ -39,12 +39,18 @@ def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
 
 
 def put(partial: Path, folder: Path, *, keep: bool) -> None:
-    """Make a file the last checkpoint of a folder, once it is on the disk; `keep` the one that was the last."""
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
+    """Make a file the last checkpoint of a folder; `keep` the one that was the last.
+
+    It takes the place of a file, which ext4 and others let happen only when its content is on the disk. That is cheaper
+    than to wait for the disk, and where it is not so and the power fails, there is the one before.
+    """
     last, before = folder / CHECKPOINT, folder / BEFORE
     if keep and last.exists():
-        os.replace(last, before)
+        before.unlink(missing_ok=True)
+        try:
+            os.link(last, before)
+        except OSError:  # not every file system has links
+            os.replace(last, before)
     os.replace(partial, last)
     if not keep:
         before.unlink(missing_ok=True)
