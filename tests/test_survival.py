@@ -230,10 +230,12 @@ def test_a_trial_may_have_several_devices(tmp_path: Path) -> None:
         assert max(seen) == devices
         found.append(trials_of(folder))
     for one, two in zip(*found, strict=True):
-        assert (one.proposal.key, one.status) == (two.proposal.key, two.status)
-        losses = [[epoch.train_loss for epoch in trial.evaluation.curve] for trial in (one, two)]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+        assert one.proposal.key == two.proposal.key
         assert two.throughput
+        # Who goes on beyond the first rung depends on the speeds that were measured.
+        for epoch, same in zip(one.evaluation.curve, two.evaluation.curve, strict=False):
+            assert same.train_loss == pytest.approx(epoch.train_loss, rel=1e-3)
+            assert same.val_accuracy == pytest.approx(epoch.val_accuracy, abs=0.01)
     assert sorted(trial.evaluation.epochs for trial in found[1]) == [1, 1, 3]
     assert sorted(trial.status for trial in found[1]) == [COMPLETE, STOPPED, STOPPED]
     notes = open_study(f"sqlite:///{tmp_path}/2/smoke/study.db", "smoke").notes
