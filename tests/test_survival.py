@@ -57,6 +57,8 @@ def meanwhile(act: Callable[[], bool]) -> threading.Thread:
 
 FULL = """
 import json, os, subprocess, sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from explore.search.storage import open_study
 
@@ -67,12 +69,16 @@ seen = []
 def mount(*options):
     subprocess.run(["mount", *options, out], check=True)
 
-def run():
-    done = subprocess.run(command, capture_output=True, text=True)
+def read():
     trials = open_study(f"sqlite:///{{out}}/smoke/study.db", "smoke").trials()
     curves = [[epoch.train_loss for epoch in one.evaluation.curve] for one in trials]
-    files = sorted(str(path.relative_to(out)) for path in Path(out).rglob("*.partial"))
-    seen.append([done.returncode, done.stderr, [one.status for one in trials], curves, files])
+    return [[one.status for one in trials], curves, [str(path) for path in Path(out).rglob("*.partial")]]
+
+def run():
+    done = subprocess.run(command, capture_output=True, text=True)
+    # In another process: a file system with files that are open does not become read-only.
+    with ProcessPoolExecutor(1, get_context("fork")) as reader:
+        seen.append([done.returncode, done.stderr, *reader.submit(read).result()])
 
 mount("-t", "tmpfs", "-o", "size=300k", "tmpfs")
 run()
