@@ -139,9 +139,11 @@ def half(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """Turn one bit of a weight."""
+    """Turn one bit of the numbers; what is between the files of a zip has no checksum and no meaning."""
+    with zipfile.ZipFile(path) as file:
+        numbers = max((file.read(name) for name in file.namelist()), key=len)
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 16
+    content[content.index(numbers) + len(numbers) // 2] ^= 16
     path.write_bytes(content)
 
 
