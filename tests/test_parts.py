@@ -13,9 +13,9 @@ from explore.data.options import Augmentation
 from explore.training.fit import fit
 
 
-@pytest.mark.parametrize("parts", [2, 7, 1000])
+@pytest.mark.parametrize("parts", [2, 7])
 def test_batches_in_parts_train_the_same_curve(tmp_path: Path, parts: int) -> None:
-    recipe, augmentation = replace(SHORT, epochs=2), Augmentation(mixup=0.3, shift=1)
+    recipe, augmentation = replace(SHORT, epochs=1), Augmentation(mixup=0.3, shift=1)
     whole = train(tmp_path / "whole", recipe, augmentation=augmentation)
     seen: list[int] = []
     net = network()
@@ -23,7 +23,7 @@ def test_batches_in_parts_train_the_same_curve(tmp_path: Path, parts: int) -> No
     loaders = batches(recipe, augmentation)
     curve = fit(net, *loaders, recipe, tmp_path, lambda record: None, parts=parts)
     assert max(seen) == -(-recipe.batch_size // parts)
-    assert sum(seen) == 2 * len(loaders[0]) * recipe.batch_size
+    assert sum(seen) == len(loaders[0]) * recipe.batch_size
     for one, other in zip(curve, whole, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
