@@ -16,7 +16,8 @@ from explore.config import compose, has_option, vary
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE, STOPPED
 from explore.evaluator import TrainingEvaluator, train
-from explore.plan import Plan, scheduler
+from explore.faults import Unwritable, unwritable
+from explore.plan import SNAPSHOT, Plan, scheduler
 from explore.reporting.page import write_report
 from explore.reporting.progress import progress
 from explore.reporting.tables import trial_rows
@@ -42,44 +43,56 @@ def search(plan: Plan, study: Study, view: View) -> int:
     return _conclude(plan, study, view, interrupted=interrupted)
 
 
-def _work(plan: Plan, study: Study, stop: Callable[[], bool]) -> None:
-    """What a worker does; all share `study`, because reading a long one takes seconds."""
+def _work(plan: Plan, study: Study, faults: list[Unwritable], stop: Callable[[], bool]) -> None:
+    """What a worker does; all share `study`, because reading a long one takes seconds.
+
+    All leave when one finds that nothing can be kept, and says so in `faults`.
+    """
     config = compose(plan.base)
     tracker = Tracker(plan.tracking, plan.study, plan.output, whole=plan.stops)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
 
     decides = scheduler(plan, space, load(config.data))
+    isolated = Isolated(train, lambda: worker.check_in(), config.training.devices, plan.max_minutes)
     worker = Worker(
         study=study,
         scheduler=decides,
-        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in())),
+        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, plan.space, isolated),
         target=plan.trials,
         output=plan.output,
         disk=plan.disk,
         command_line=lambda overrides: command_line(plan.base, overrides),
         observer=tracker,
         turn=lambda: in_turn(plan.output / ".turn"),
-        stop=stop,
+        stop=lambda: bool(faults) or stop(),
     )
-    with suppress(Stopped):
-        worker.run()
-    if decides.ended:
-        study.note("ended", decides.ended)
+    try:
+        with suppress(Stopped):
+            worker.run()
+        if decides.ended:
+            study.note("ended", decides.ended)
+    except Exception as error:
+        if not (fault := unwritable(error)):
+            raise
+        faults.append(fault)
 
 
 def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
     """The command that trains one candidate of a search again."""
-    chosen = {override.partition("=")[0] for override in overrides}
+    chosen = {SNAPSHOT, *(override.partition("=")[0] for override in overrides)}
     kept = [override for override in base if override.partition("=")[0] not in chosen]
     return shlex.join(["python", "-m", "explore.train", *kept, *overrides])
 
 
 def _follow(plan: Plan, study: Study, view: View) -> None:
-    """Keep workers at work until nothing is left to do; those that died are replaced a few times."""
+    """Keep workers at work until nothing is left to do; those that died are replaced a few times.
+
+    Raises Unwritable where what they find cannot be kept.
+    """
     study.note("ended", "")
-    replacements = _REPLACEMENTS * plan.workers
+    replacements, faults = _REPLACEMENTS * plan.workers, list[Unwritable]()
     while True:
-        crew = Crew(partial(_work, plan, study), plan.workers)
+        crew = Crew(partial(_work, plan, study, faults), plan.workers)
         try:
             while crew.working():
                 view.update(study.trials())
@@ -87,6 +100,8 @@ def _follow(plan: Plan, study: Study, view: View) -> None:
         finally:
             crew.stop()
             view.update(study.trials())
+        if faults:
+            raise faults[0]
         for report in crew.lost:
             print(report, file=sys.stderr)
         if not crew.lost or (replacements := replacements - len(crew.lost)) < 0:
@@ -136,7 +151,7 @@ def _compare_speeds(plan: Plan, study: Study) -> None:
     trials, known, left_out = study.trials(), compared(study), set(study.notes.get("left_out", ()))
     competing = {trial.number: trial for trial in rivals(trials)}
     while not competing.keys() <= known.keys() | left_out:
-        candidates = {number: vary(plan.base, one.proposal.overrides).candidate for number, one in competing.items()}
+        candidates = {number: _candidate(plan, one) for number, one in competing.items()}
         batch_sizes = {number: batch_size(one) for number, one in competing.items()}
         interval = next(iter(candidates.values())).cost.interval
         try:
@@ -155,6 +170,10 @@ def _compare_speeds(plan: Plan, study: Study) -> None:
             return
         originals = {trial.number: trial for trial in trials}
         competing |= {number: originals[number] for number in found}
+
+
+def _candidate(plan: Plan, trial: Trial) -> Candidate:
+    return vary(plan.base, trial.proposal.overrides, plan.space).candidate
 
 
 def _refuse_other_machines(trials: Iterable[Trial], candidate: Candidate) -> None:
@@ -178,8 +197,10 @@ def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -
     known = tests(study)
     for trial in members:
         if trial.number not in known:
-            candidate = vary(plan.base, trial.proposal.overrides).candidate
-            known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
+            try:
+                known[trial.number] = test_accuracy(_candidate(plan, trial), plan.output / trial.folder)
+            except ValueError as error:
+                print(f"explore: trial {trial.number} is not tested: {error}: {trial.command}", file=sys.stderr)
     study.note("test_accuracy", {str(number): value for number, value in known.items()})
 
 

@@ -20,9 +20,10 @@ LEAVES = ("architecture", "data", "training", "cost")
 MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
     "evaluation": {"cost"},
+    "faults": set(),
     "candidate": {*LEAVES, "evaluation"},
-    "search": {"cost", "evaluation"},
-    "cluster": {"evaluation"},
+    "search": {"cost", "evaluation", "faults"},
+    "cluster": {"evaluation", "faults"},
     "reporting": {"evaluation", "search"},
     "tracking": {"cost", "evaluation", "search"},
     "schema": {*LEAVES, "candidate", "search", "tracking"},
@@ -33,11 +34,11 @@ MAY_IMPORT = {
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
     "view": {"evaluation", "reporting", "search"},
-    "command": {"architecture", "config", "schema"},
+    "command": {"architecture", "config", "faults", "schema"},
     "warm": {"evaluator"},
     "plan": {"architecture", "beginning", "cluster", "config", "data", "definition", "schema", "search", "tracking"},
-    "driver": {"candidate", "cluster", "config", "data", "evaluation", "evaluator", "plan", "reporting", "search"}
-    | {"tracking", "view"},
+    "driver": {"candidate", "cluster", "config", "data", "evaluation", "evaluator", "faults", "plan", "reporting"}
+    | {"search", "tracking", "view"},
 }
 # Libraries that could be exchanged one day: each has few users.
 OWNERS = {
@@ -60,6 +61,7 @@ LIGHT = {
     "cost.features",
     "cost.latency_model",
     "evaluation",
+    "faults",
     "search",
     "cluster",
     "reporting",

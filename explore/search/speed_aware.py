@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from explore.evaluation import COMPLETE, DIVERGED, RUNNING, STOPPED
+from explore.evaluation import COMPLETE, DIVERGED, MEMORY, RUNNING, STOPPED
 from explore.search.encoding import Encoding
 from explore.search.front import non_dominated
 from explore.search.history import mixed
@@ -253,12 +253,17 @@ class _Accuracy:
 
 
 def _teaches(trial: Trial) -> bool:
-    return bool(trial.evaluation.epochs) or (trial.status == DIVERGED and trial.throughput is not None)
+    return bool(trial.evaluation.epochs) or (_ended_badly(trial) and trial.throughput is not None)
+
+
+def _ended_badly(trial: Trial) -> bool:
+    """Whether no training would give it an accuracy."""
+    return trial.status == DIVERGED or MEMORY in trial.evaluation.constraints
 
 
 def _shown(trial: Trial, last: int) -> list[int]:
-    """Some epochs of a curve, and the last: neighbours tell the same. Of one that diverged, how it would have ended."""
-    if trial.status == DIVERGED:
+    """Some epochs of a curve, and the last: neighbours tell the same. Of one that ended badly, how it would go on."""
+    if _ended_badly(trial):
         return [last]
     trained, epoch = trial.evaluation.epochs, 1.0
     found = {trained}
@@ -269,7 +274,7 @@ def _shown(trial: Trial, last: int) -> list[int]:
 
 
 def _accuracy(trial: Trial, epoch: int, chance: float) -> float:
-    return chance if trial.status == DIVERGED else trial.evaluation.curve[epoch - 1].val_accuracy
+    return chance if _ended_badly(trial) else trial.evaluation.curve[epoch - 1].val_accuracy
 
 
 def _fewer(rows: list[tuple[int, int]], trials: Sequence[Trial]) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ was already full, withdraws. So no configuration is trained twice and no study g
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -329,7 +330,7 @@ def _read(frozen: FrozenTrial) -> Trial:
         trial_id=frozen._trial_id,
         proposal=proposal,
         command=attributes.get("command", ""),
-        folder=attributes.get("folder") or str(Path("trials") / f"{frozen.number:04d}"),
+        folder=_folder(attributes.get("folder"), frozen.number),
         evaluation=_evaluation(frozen),
         started=frozen.datetime_start,
         ended=frozen.datetime_complete,
@@ -338,6 +339,11 @@ def _read(frozen: FrozenTrial) -> Trial:
         heartbeat=attributes.get("heartbeat", 0.0),
         expected=attributes.get("expected"),
     )
+
+
+def _folder(recorded: str | None, number: int) -> str:
+    """Where a trial was said to lie, if that is a place for trials: whoever writes to a storage may say anything."""
+    return recorded if recorded and re.fullmatch(r"trials/[0-9]+", recorded) else f"trials/{number:04d}"
 
 
 def _evaluation(frozen: FrozenTrial) -> Evaluation:
