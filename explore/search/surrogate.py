@@ -5,7 +5,7 @@ A configuration has its own level, its own way of learning, and all share one cu
     a₁·k(x, x′) + a₂·k(x, x′)·c(t, t′) + a₃·c(t, t′) + b·m(x, t)·m(x′, t′)·c(t, t′) + noise
 
 with Matérn 5/2 kernels k over the features of a configuration (a length scale each) and c over the logarithm of the
-epoch. The trend m is what was thought beforehand: it is the mean, and by how much it exaggerates at which epoch is learned.
+epoch. The trend m, what was thought beforehand, is the mean, and by how much it exaggerates at which epoch is learned.
 Hyperparameters maximise the posterior (Rasmussen & Williams, 2006, section 5.4.1), by L-BFGS with the gradient written
 out: with a few hundred observations that takes some tenths of a second.
 """
