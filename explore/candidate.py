@@ -2,9 +2,11 @@
 
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,17 @@ from explore.cost.turns import Turns
 from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Data
-from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, STOPPED, Epoch, Evaluation, Report
+from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, STOPPED, Epoch, Evaluation, Report
 from explore.training.fit import accuracy, fit
+from explore.training.handing import Turn
+from explore.training.memory import give_back_memory, out_of_memory
 from explore.training.module import Diverged
 from explore.training.options import Training
 
 # Share of the time for one network that each gets where several are timed together: neighbours need no more.
 _TOGETHER = 1 / 3
+# Of a batch, where the whole takes more memory than there is: one attempt, so it has to be a good one.
+_PARTS = 8
 COSTS = "costs"  # the folder of measured costs, in that of a study or of a single run
 
 
@@ -121,8 +127,10 @@ def evaluate(
     The cost is that of the deployed form of the network. It is kept in the folder `costs`, which candidates may share,
     or in `folder`.
 
-    Ends as complete, stopped after epoch `until` where that is not the last (0 trains nothing), refused, diverged, or
-    failed where memory ran out; other exceptions are the caller's.
+    Ends as complete, stopped after epoch `until` where that is not the last (0 trains nothing), diverged, or refused:
+    beyond a limit, or without the memory it needs, even with its batches in parts. Other exceptions are the caller's.
+
+    Of the processes of a run on several devices the first alone measures.
     """
     clock = _Clock()
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,14 +138,19 @@ def evaluate(
     torch.set_num_threads(candidate.training.threads or os.cpu_count() or 1)
     cost: Cost | None = None
     curve: list[Epoch] = []
+    notes: list[str] = []
     last = candidate.training.epochs if until is None else until
 
     def report_epoch(record: Mapping[str, float]) -> None:
-        curve.append(Epoch(**record))  # type: ignore[arg-type]
-        report(curve[-1])
+        epoch = Epoch(**record)  # type: ignore[arg-type]
+        if not curve or epoch.epoch > curve[-1].epoch:  # one that went on in parts begins with what is known
+            curve.append(epoch)
+            report(epoch)
 
-    def ended(status: str, reason: str = "") -> Evaluation:
+    def ended(status: str, reason: str = "", beyond: str = "") -> Evaluation:
         excess = candidate.limits.excess(cost) if cost else {}
+        excess |= {beyond: 1.0} if beyond else {}  # nobody knows how far
+        reason = "; ".join(filter(None, (reason, *notes)))
         return Evaluation(
             status=status, reason=reason, cost=cost, curve=tuple(curve), seconds=clock.seconds, constraints=excess
         )
@@ -148,28 +161,60 @@ def evaluate(
             with clock.part("build"):
                 dataset = load(candidate.data)
                 network = build(candidate, dataset)
-            with clock.part("cost"):
-                cost = _cost(candidate, network.deployed(), dataset, costs or folder / COSTS)
-                report(cost)
-            if beyond := {name: by for name, by in candidate.limits.excess(cost).items() if by > 0}:
-                return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
+            if not local_rank():
+                with clock.part("cost"):
+                    cost = _cost(candidate, network.deployed(), dataset, costs or folder / COSTS)
+                    report(cost)
+                if beyond := {name: by for name, by in candidate.limits.excess(cost).items() if by > 0}:
+                    return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
             if last:
                 with clock.part("train"):
-                    batches = _training_batches(candidate, dataset)
-                    recipe, compiled = _resolved(candidate.training), candidate.model.compile
-                    fit(network, *batches, recipe, folder, report_epoch, compiled=compiled, turn=turn, until=last)
+                    _train(candidate, network, dataset, folder, report_epoch, turn, last, notes.append)
     except Diverged as error:
         return ended(DIVERGED, str(error))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return ended(FAILED, f"out of memory: {str(error).splitlines()[0] if str(error) else 'no room left'}")
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        return ended(REFUSED, f"out of memory: {str(error).splitlines()[0] if str(error) else 'no room left'}", MEMORY)
     return ended(COMPLETE if last == candidate.training.epochs else STOPPED)
 
 
+def _train(
+    candidate: Candidate,
+    network: Network,
+    dataset: Dataset,
+    folder: Path,
+    report: Callable[[Mapping[str, float]], None],
+    turn: Turn,
+    until: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Train, and once more with batches in parts where memory runs out; several processes cannot agree on that."""
+    recipe, compiled = _resolved(candidate.training), candidate.model.compile
+    batches = _training_batches(candidate, dataset)
+    train = partial(fit, recipe=recipe, folder=folder, report=report, compiled=compiled, turn=turn, until=until)
+    try:
+        train(network, *batches, tell=tell)
+        return
+    except Exception as error:
+        if not out_of_memory(error) or recipe.devices * recipe.num_nodes > 1:
+            raise
+        traceback.print_exc()
+    del network
+    give_back_memory()
+    tell(f"out of memory with whole batches, went on with each in {_PARTS} parts")
+    train(build(candidate, dataset), *batches, parts=_PARTS, tell=tell)
+
+
 def test_accuracy(candidate: Candidate, folder: Path) -> float:
-    """Accuracy of a trained candidate on the test images, as a fraction; for members of the final front only."""
+    """Accuracy of a trained candidate on the test images, as a fraction, on one device; for the final front only.
+
+    Raises ValueError where its checkpoint is gone or damaged.
+    """
     dataset = load(candidate.data)
     network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
-    recipe, batches = _resolved(candidate.training), _batches(candidate, dataset, dataset.test)
+    recipe = replace(_resolved(candidate.training), devices=1, num_nodes=1, strategy="auto")
+    batches = _batches(candidate, dataset, dataset.test)
     with _turns(recipe) as turn:
         return accuracy(network, batches, recipe, folder, turn=turn)
 
@@ -259,7 +304,7 @@ def _training_device(recipe: Training) -> torch.device:
 
 
 @contextmanager
-def _turns(recipe: Training) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+def _turns(recipe: Training) -> Iterator[Turn]:
     """What every step of a training waits for: that nobody measures on the device.
 
     A run of several processes does not wait: they wait for one another within a step, some of them with a turn that the

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from explore.faults import unwritable
+
 if TYPE_CHECKING:
     from explore.schema import Config
 
@@ -84,16 +86,25 @@ def _run(main: "Callable[[Config, list[str]], int]", arguments: list[str], words
             return _show(flags, arguments)
         return main(_composed([one for one in arguments if one not in words]), arguments)
     except Refused as refusal:
-        print(f"explore: {refusal}", file=sys.stderr)
-        if "format=json" in arguments:
-            print(json.dumps({"error": str(refusal)}))
-        return _BAD_INPUT
+        return _refuse(refusal, arguments)
     except BrokenPipeError:
         # Whoever read the output, `head` for instance, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except Exception as error:
+        if not (fault := unwritable(error)):
+            raise
+        return _refuse(fault, arguments)
+
+
+def _refuse(reason: Exception, arguments: list[str]) -> int:
+    """Say what a person has to mend."""
+    print(f"explore: {reason}", file=sys.stderr)
+    if "format=json" in arguments:
+        print(json.dumps({"error": str(reason)}))
+    return _BAD_INPUT
 
 
 def _composed(overrides: list[str]) -> "Config":

@@ -82,7 +82,7 @@ def compare_speeds(plan: Plan, study: Study) -> None:
     trials, known, left_out = study.trials(), compared(study), set(study.notes.get("left_out", ()))
     competing = {trial.number: trial for trial in rivals(trials)}
     while not competing.keys() <= known.keys() | left_out:
-        candidates = {number: vary(plan.base, one.proposal.overrides).candidate for number, one in competing.items()}
+        candidates = {number: _candidate(plan, one) for number, one in competing.items()}
         batch_sizes = {number: batch_size(one) for number, one in competing.items()}
         interval = next(iter(candidates.values())).cost.interval
         try:
@@ -101,6 +101,10 @@ def compare_speeds(plan: Plan, study: Study) -> None:
             return
         originals = {trial.number: trial for trial in trials}
         competing |= {number: originals[number] for number in found}
+
+
+def _candidate(plan: Plan, trial: Trial) -> Candidate:
+    return vary(plan.base, trial.proposal.overrides, plan.space).candidate
 
 
 def _refuse_other_machines(trials: Iterable[Trial], candidate: Candidate) -> None:
@@ -124,8 +128,10 @@ def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -
     known = tests(study)
     for trial in members:
         if trial.number not in known:
-            candidate = vary(plan.base, trial.proposal.overrides).candidate
-            known[trial.number] = test_accuracy(candidate, plan.output / trial.folder)
+            try:
+                known[trial.number] = test_accuracy(_candidate(plan, trial), plan.output / trial.folder)
+            except ValueError as error:
+                print(f"explore: trial {trial.number} is not tested: {error}: {trial.command}", file=sys.stderr)
     study.note("test_accuracy", {str(number): value for number, value in known.items()})
 
 

@@ -8,7 +8,7 @@ import difflib
 import importlib
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache, reduce
@@ -77,13 +77,16 @@ def _check_stages(model: Model, overrides: Sequence[str]) -> None:
                 )
 
 
-def vary(base: Sequence[str], overrides: Sequence[str]) -> Config:
+def vary(base: Sequence[str], overrides: Sequence[str], keys: Collection[str] | None = None) -> Config:
     """The same as `compose([*base, *overrides])`, many times faster where the overrides are those of a search.
 
     Values and variants of mixings are set in a copy of what `base` composes to, which is kept; their types are those
-    of the space, which was checked. Anything else is composed.
+    of the space, which was checked. Anything else is composed. Raises ValueError for an override of what is not among
+    `keys`: those of a study may come from a storage that others write to.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
+    if foreign := [one for one in parsed if keys is not None and one.key_or_group not in keys]:
+        raise ValueError(f"a trial must be of the space {', '.join(keys or ())}, got {foreign[0].input_line}")
     if any("." not in one.key_or_group and one.key_or_group not in CATALOGS for one in parsed):
         return compose([*base, *overrides])
     config = copy.deepcopy(_base(tuple(base)))

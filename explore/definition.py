@@ -32,7 +32,7 @@ OPERATION = (
 def described(config: Config) -> dict[str, Any]:
     """The candidate of a configuration as JSON types, without what leaves its result the same."""
     kept = {name: value for name, value in asdict(config).items() if name not in (*OPERATION, "space")}
-    del kept["training"]["threads"], kept["data"]["cache"], kept["model"]["compile"]
+    del kept["training"]["threads"], kept["data"]["cache"], kept["data"]["snapshot"], kept["model"]["compile"]
     if config.pretrained:
         kept["pretrained"] = {"file": Path(config.pretrained).name, "sha256": _digest(config.pretrained)}
     source = next((name for name, source in SOURCES.items() if type(config.data) is source), type(config.data).__name__)

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 from explore.cost.record import Cost
 
 COMPLETE = "complete"  # trained to its last epoch
-REFUSED = "refused"  # a limit was exceeded; never trained
+REFUSED = "refused"  # a limit was exceeded, that of memory among them
 DIVERGED = "diverged"  # the loss became infinite or not a number
-FAILED = "failed"  # an exception, out of memory or a killed process; `reason` says which
+FAILED = "failed"  # an exception, a process that was killed repeatedly or took too long; `reason` says which
 RUNNING = "running"
 STOPPED = "stopped"  # waits at a rung with its checkpoint kept, and may go on
 INTERRUPTED = "interrupted"  # stopped from outside; its successor goes on from its last rung
+MEMORY = "memory"  # the constraint of those that were refused because memory ran out
 
 
 @dataclass(frozen=True, kw_only=True)

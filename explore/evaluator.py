@@ -1,6 +1,6 @@
 """The evaluator of real searches: overrides → configuration → candidate → training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,16 +40,17 @@ class TrainingEvaluator:
     """Evaluates overrides on top of `base`.
 
     They are composed here, in the process that asks; `run` does the rest, in this process or in another. All share the
-    measured costs in the folder `costs`, if there is one.
+    measured costs in the folder `costs`, if there is one. Overrides of what is not among `keys` are refused.
     """
 
     base: tuple[str, ...]
     costs: Path | None = None
+    keys: Collection[str] | None = None
     run: Callable[[Job, Path, Report], Evaluation] = train
 
     def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int | None = None) -> Evaluation:
         """Keep the configuration in `folder`, and have the candidate trained there."""
-        config = vary(self.base, overrides)
+        config = vary(self.base, overrides, self.keys)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.dump(described(config), Dumper=_DUMPER, sort_keys=False))
         imports = tuple(override for override in self.base if override.startswith("imports="))

@@ -1,10 +1,12 @@
 """A search that was checked: everything that can be refused is refused here, before any work."""
 
 import json
+import math
 import os
 import re
 import shlex
 import subprocess
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +41,7 @@ from explore.tracking import Tracking
 
 _MAX_AUTOMATIC_WORKERS = 4
 _OWN_AFFAIRS = ("study", "outputs", "storage", "cluster", "workers", "format")
+SNAPSHOT = "data.snapshot"  # so that all trials see the images that this process sees, whatever becomes of the files
 _ADVICE = "; change a dimension like this: 'space.model.patch_size=choice(4, 8)'"
 
 
@@ -66,6 +69,7 @@ class Plan:
     rungs: tuple[int, ...]
     eta: int
     disk: float
+    max_minutes: float
     references: tuple[str, ...]
     tracking: Tracking
     definition: dict[str, Any]
@@ -88,10 +92,12 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     _refuse_unwritable(output)
     dataset = load(config.data)
     _check_references(config, dataset)
-    automatic = torch.cuda.device_count() // config.training.devices or min(cores(), _MAX_AUTOMATIC_WORKERS)
-    workers = config.workers or automatic
-    threads = config.training.threads or max(1, cores() // workers)
+    processes = config.training.devices
+    workers = config.workers or max(1, (torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)) // processes)
+    threads = config.training.threads or max(1, cores() // (workers * processes))
     base = [*without_operation(overrides), f"training.threads={threads}"]
+    if not any(key.startswith("data") and not key.startswith("data.augmentation") for key in config.space):
+        base.append(f"{SNAPSHOT}={dataset.snapshot}")
     space = _checked_space(config, base)
     command = shlex.join(["python", "-m", "explore.sweep", *overrides])
     plan = Plan(
@@ -110,6 +116,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         rungs=config.stopping.rungs(config.training.epochs),
         eta=config.stopping.eta,
         disk=1e9 * config.stopping.disk,
+        max_minutes=math.inf if config.stopping.max_minutes is None else config.stopping.max_minutes,
         references=tuple(config.references),
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
@@ -144,6 +151,13 @@ def _check_options(config: Config) -> None:
     config.stopping.check()
     config.search.check()
     one_of("sampler", config.sampler, (*SAMPLERS, SPEED_AWARE))
+    if config.training.num_nodes > 1:
+        raise ValueError(
+            f"training.num_nodes must be 1 in a search, got {config.training.num_nodes}: the processes of a trial are "
+            "started on one machine; train on several with python -m explore.train"
+        )
+    if fixed := [name for name in ("devices", "num_nodes", "strategy") if f"training.{name}" in config.space]:
+        raise ValueError(f"space.training.{fixed[0]} cannot be a dimension: it says how trials are run; set it for all")
     if "training.epochs" in config.space:
         raise ValueError(
             "space.training.epochs cannot be a dimension: all candidates have the same, and their curves tell what "
@@ -190,9 +204,19 @@ def open_study(plan: Plan) -> Study:
 def output_folder(config: Config) -> Path:
     """Where the results of the configured study lie."""
     name = config.study or "sweep"
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(f"study must be a name of letters, digits, dots, dashes and underscores, got {name!r}")
-    return Path(config.outputs) / name
+    if not re.fullmatch(r"\w[\w.-]{,99}", name):
+        raise ValueError(
+            "study must be a name of letters, digits, dots, dashes and underscores, at most 100 in all, "
+            f"got {textwrap.shorten(name, 60)!r}"
+        )
+    if "\0" in config.outputs:
+        raise ValueError(f"outputs must be the path of a folder, got {config.outputs!r}")
+    outputs, output = Path(config.outputs), Path(config.outputs) / name
+    if os.path.islink(output) and not output.resolve().is_relative_to(outputs.resolve()):
+        raise ValueError(
+            f"the folder of a study must lie in outputs, got {output}, a link to {output.resolve()}; set outputs=FOLDER"
+        )
+    return output
 
 
 def study_url(config: Config) -> str:
@@ -218,7 +242,7 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
     """What decides what a worker does next; it begins nothing that breaks a rule on these images."""
 
     def check(overrides: Sequence[str]) -> None:
-        vary(plan.base, overrides).candidate.check(dataset)
+        vary(plan.base, overrides, plan.space).candidate.check(dataset)
 
     search, start = plan.search, plan.beginning
     learned = plan.sampler == SPEED_AWARE and search.prior == "learned"
@@ -276,14 +300,24 @@ def _check_references(config: Config, dataset: Dataset) -> None:
 
 
 def _refuse_unwritable(output: Path) -> None:
-    existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    try:
+        existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    except OSError as error:
+        reason = (error.strerror or "it failed").lower()
+        raise ValueError(
+            f"outputs must be a folder that can be written to, got {reason}; set outputs=FOLDER"
+        ) from error
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")
 
 
 def _for_workers(overrides: Sequence[str]) -> list[str]:
-    """What workers elsewhere find in the study; where and how many they are is known or their own affair."""
-    return [one for one in overrides if re.split(r"[.=]", one.lstrip("+"))[0] not in _OWN_AFFAIRS]
+    """What workers elsewhere find in the study; where and how many they are is known or their own affair.
+
+    So is the snapshot, which lies in a cache of their own; that the images are the same is told by their fingerprint.
+    """
+    keys = [(one, one.lstrip("+").partition("=")[0]) for one in overrides]
+    return [one for one, key in keys if key.partition(".")[0] not in _OWN_AFFAIRS and key != SNAPSHOT]
 
 
 def _places(overrides: Sequence[str]) -> list[str]:

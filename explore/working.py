@@ -16,8 +16,9 @@ from explore.cluster.local import Crew, in_turn
 from explore.config import compose, has_option
 from explore.data.dataset import load
 from explore.evaluator import TrainingEvaluator, train
+from explore.faults import Unwritable, unwritable
 from explore.joining import check_folder
-from explore.plan import Plan, scheduler
+from explore.plan import SNAPSHOT, Plan, scheduler
 from explore.search.owner import HEARTBEAT_SECONDS
 from explore.search.space import parse_space
 from explore.search.storage import of_one_machine
@@ -31,17 +32,20 @@ _POLL_SECONDS = 0.5
 _REPLACEMENTS = 3
 
 
-def work(plan: Plan, study: Study, place: int, stop: Callable[[], bool]) -> None:
+def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: Callable[[], bool]) -> None:
     """Work on a study until nothing is left to do, or `stop()`.
 
-    The workers of a process have places 0, 1, ..., and share `study`, because reading a long one takes seconds.
+    The workers of a process have places 0, 1, ..., and share `study`, because reading a long one takes seconds. All
+    leave when one finds that nothing can be kept, and says so in `faults`.
     """
     config = compose(plan.base)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
     decides = scheduler(plan, space, load(config.data))
     orders = _Orders(study)
     pause = _POLL_SECONDS if of_one_machine(plan.url) else 4 * _POLL_SECONDS
-    gpus = _gpus(place, config.training.devices, torch.cuda.device_count())
+    processes = config.training.devices
+    gpus = _gpus(place, processes, torch.cuda.device_count())
+    isolated = Isolated(train, lambda: worker.check_in(), processes, plan.max_minutes, gpus)
 
     def proposing() -> AbstractContextManager[None]:
         check_folder(study, plan.output)
@@ -50,31 +54,38 @@ def work(plan: Plan, study: Study, place: int, stop: Callable[[], bool]) -> None
     worker = Worker(
         study=study,
         scheduler=decides,
-        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, Isolated(train, lambda: worker.check_in(), gpus)),
+        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, plan.space, isolated),
         target=plan.trials,
         output=plan.output,
         disk=plan.disk,
         command_line=lambda overrides: command_line(plan.base, overrides),
         observer=Tracker(plan.tracking, plan.study, plan.output, whole=plan.stops),
         turn=proposing,
-        stop=lambda: stop() or orders.at_once(),
+        stop=lambda: bool(faults) or stop() or orders.at_once(),
         leave=orders.after_the_rung,
         wait=lambda: time.sleep(pause),
     )
-    with suppress(Stopped):
-        worker.run()
-    if decides.ended:
-        study.note("ended", decides.ended)
+    try:
+        with suppress(Stopped):
+            worker.run()
+        if decides.ended:
+            study.note("ended", decides.ended)
+    except Exception as error:
+        if not (fault := unwritable(error)):
+            raise
+        faults.append(fault)
 
 
 def keep_working(plan: Plan, study: Study, watch: Callable[[], None], stop: Callable[[], bool]) -> bool:
     """Keep the workers of this machine at work until nothing is left to do, or `stop()`.
 
     Those that died are replaced a few times; False when even that did not help. `watch` is called now and then.
+
+    Raises Unwritable where what they find cannot be kept.
     """
-    replacements = _REPLACEMENTS * plan.workers
+    replacements, faults = _REPLACEMENTS * plan.workers, list[Unwritable]()
     while True:
-        crew = Crew(partial(work, plan, study), plan.workers)
+        crew = Crew(partial(work, plan, study, faults), plan.workers)
         try:
             while crew.working() and not stop():
                 watch()
@@ -82,6 +93,8 @@ def keep_working(plan: Plan, study: Study, watch: Callable[[], None], stop: Call
         finally:
             crew.stop()
             watch()
+        if faults:
+            raise faults[0]
         for report in crew.lost:
             print(report, file=sys.stderr)
         if not crew.lost or stop():
@@ -92,7 +105,7 @@ def keep_working(plan: Plan, study: Study, watch: Callable[[], None], stop: Call
 
 def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
     """The command that trains one candidate of a search again."""
-    chosen = {override.partition("=")[0] for override in overrides}
+    chosen = {SNAPSHOT, *(override.partition("=")[0] for override in overrides)}
     kept = [override for override in base if override.partition("=")[0] not in chosen]
     return shlex.join(["python", "-m", "explore.train", *kept, *overrides])
 

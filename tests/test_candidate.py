@@ -20,7 +20,7 @@ from explore.cost.measure import timed_cost
 from explore.cost.record import Cost, Throughput
 from explore.cost.turns import exclusive
 from explore.data.dataset import load
-from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, Epoch, Evaluation
+from explore.evaluation import COMPLETE, DIVERGED, REFUSED, Epoch, Evaluation
 from explore.training.fit import CHECKPOINT, trained_weights
 
 TINY = (
@@ -183,14 +183,38 @@ def test_divergence_is_a_status(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.\nTried 2 GiB")])
 @pytest.mark.parametrize("part", ["fit", "build"])
-def test_no_memory_is_a_failure_with_its_reason(
+def test_no_memory_is_infeasible_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, part: str
 ) -> None:
     monkeypatch.setattr(module, part, raising(error))
     evaluation = evaluate(candidate(), tmp_path, silent)
-    assert evaluation.status == FAILED
-    assert evaluation.reason in ("out of memory: no room left", "out of memory: CUDA out of memory.")
+    assert evaluation.status == REFUSED
+    words = "no room left" if isinstance(error, MemoryError) else "CUDA out of memory."
+    tried = "; out of memory with whole batches, went on with each in 8 parts" if part == "fit" else ""
+    assert evaluation.reason == f"out of memory: {words}{tried}"
+    assert evaluation.constraints == {"memory": 1.0}
     assert (evaluation.cost is None) == (part == "build")
+
+
+@pytest.mark.gpu
+def test_a_gpu_without_room_for_a_batch_takes_it_in_parts(tmp_path: Path) -> None:
+    large = candidate("training.batch_size=1024", "model.width=512", "model.depth=8", "throughput=off")
+    torch.cuda.reset_peak_memory_stats()
+    whole = evaluate(large, tmp_path / "whole", silent)
+    peak, room = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
+    try:
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(0.6 * peak / room)
+        parts = evaluate(large, tmp_path / "parts", silent)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert (whole.status, whole.reason) == (COMPLETE, "")
+    assert (parts.status, parts.reason) == (
+        COMPLETE,
+        "out of memory with whole batches, went on with each in 8 parts",
+    )
+    for one, other in zip(whole.curve, parts.curve, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=1e-3)
 
 
 def test_other_exceptions_are_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,10 @@ LEAVES = ("architecture", "data", "training", "cost")
 MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
     "evaluation": {"cost"},
+    "faults": set(),
     "candidate": {*LEAVES, "evaluation"},
-    "search": {"cost", "evaluation"},
-    "cluster": {"evaluation"},
+    "search": {"cost", "evaluation", "faults"},
+    "cluster": {"evaluation", "faults"},
     "reporting": {"evaluation", "search"},
     "tracking": {"cost", "evaluation", "search"},
     "schema": {*LEAVES, "candidate", "cluster", "search", "tracking"},
@@ -33,12 +34,13 @@ MAY_IMPORT = {
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
     "view": {"evaluation", "reporting", "search"},
-    "command": {"architecture", "config", "schema"},
+    "command": {"architecture", "config", "faults", "schema"},
     "warm": {"evaluator"},
     "joining": {"candidate", "cluster", "evaluation", "search"},
     "plan": {"architecture", "beginning", "cluster", "config", "data", "definition", "joining", "schema", "search"}
     | {"tracking"},
-    "working": {"candidate", "cluster", "config", "data", "evaluator", "joining", "plan", "search", "tracking"},
+    "working": {"candidate", "cluster", "config", "data", "evaluator", "faults", "joining", "plan", "search"}
+    | {"tracking"},
     "conclusion": {"candidate", "config", "data", "evaluation", "plan", "reporting", "search", "tracking"},
     "driver": {"cluster", "conclusion", "evaluation", "plan", "reporting", "search", "view", "working"},
 }
@@ -65,6 +67,7 @@ LIGHT = {
     "cost.features",
     "cost.latency_model",
     "evaluation",
+    "faults",
     "search",
     "cluster",
     "reporting",

@@ -5,6 +5,7 @@ python -m pytest tests/test_image_files.py
 
 import io
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,26 @@ def test_a_change_of_the_files_is_seen(shoes: Path, cache: Path) -> None:
     assert load_folder(shoes, cache).fingerprint != first.fingerprint
     (shoes / "boots" / "0.png").unlink()
     assert load_folder(shoes, cache).train.labels.bincount().tolist() == [2, 3]
+
+
+def test_a_snapshot_stays_what_it_was_whatever_becomes_of_the_files(shoes: Path, cache: Path) -> None:
+    first = load_folder(shoes, cache)
+    (shoes / "boots" / "0.png").write_text("no image")
+    (shoes / "boots" / "1.png").unlink()
+    again = load_folder(shoes, cache, snapshot=first.snapshot)
+    assert again.fingerprint == first.fingerprint
+    assert torch.equal(again.train.images, first.train.images)
+    with pytest.raises(ValueError, match=r"got '\.\./x'; leave it out"):
+        load_folder(shoes, cache, snapshot="../x")
+    shutil.rmtree(cache)
+    with pytest.raises(ValueError, match=r"files that changed since it began, and folder-[0-9a-f]+ is no longer in"):
+        load_folder(shoes, cache, snapshot=first.snapshot)
+
+
+def test_a_snapshot_that_is_gone_is_made_again_from_the_same_files(shoes: Path, cache: Path) -> None:
+    first = load_folder(shoes, cache)
+    shutil.rmtree(cache)
+    assert load_folder(shoes, cache, snapshot=first.snapshot).fingerprint == first.fingerprint
 
 
 def test_home_is_expanded(shoes: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
-"""A trial that raises, exits, is killed or hangs costs itself and nothing else, and no trial outlives its worker;
-workers leave when told to, take turns, and say what they died of."""
+"""A trial that raises, dies again and again or hangs costs itself and nothing else, one that died goes on, several
+processes of one trial live and die together, and no trial outlives its worker; workers leave when told to, take turns,
+and say what they died of."""
 
 import os
 import signal
@@ -9,15 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from explore import faults
 from explore.cluster import isolation
 from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, Stop, cores, in_turn
 from explore.cost.record import Cost
-from explore.evaluation import COMPLETE, FAILED, Epoch, Evaluation, Report
+from explore.evaluation import COMPLETE, FAILED, STOPPED, Epoch, Evaluation, Report
 
 COST = Cost(params=1, macs=2, memory_bytes=3, throughput=None)
 EPOCH = Epoch(epoch=0, train_loss=1.0, val_loss=1.0, val_accuracy=0.5, lr=0.1, seconds=1.0)
@@ -49,6 +52,41 @@ def exiting(job: str, folder: Path, report: Report) -> Evaluation:
 def killed(job: str, folder: Path, report: Report) -> Evaluation:
     os.kill(os.getpid(), getattr(signal, job))
     return DONE
+
+
+def dying_once(job: str, folder: Path, report: Report) -> Evaluation:
+    """Die in the middle, and find what was left behind the next time."""
+    report(COST)
+    if not (folder / "left").exists():
+        (folder / "left").write_text("half")
+        os.kill(os.getpid(), getattr(signal, job))
+    report(EPOCH)
+    return DONE
+
+
+def filling_the_disk(job: str, folder: Path, report: Report) -> Evaluation:
+    report(EPOCH)
+    with Path("/dev/full").open("w") as file:
+        file.write("x" * 100_000)
+    return DONE
+
+
+def one_of_two(job: str, folder: Path, report: Report) -> Evaluation:
+    """What `job` says in the second process of a team, for which the first waits, as for a message, or not."""
+    place = int(os.environ["LOCAL_RANK"])
+    report(EPOCH)
+    (folder / f"seen{place}").write_text(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
+    while not (folder / f"seen{1 - place}").exists():
+        time.sleep(0.01)
+    if place == 0:
+        time.sleep(0 if job == "COMPLETE" else 60)
+        return DONE
+    if job == "raise":
+        raise RuntimeError("the second falls")
+    if job == "die" and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Evaluation(status=STOPPED if job == "COMPLETE" else "diverged", reason=job)
 
 
 def breaking_off(job: str, folder: Path, report: Report) -> Evaluation:
@@ -123,21 +161,67 @@ def test_an_exception_is_a_failure_with_its_reason_and_its_traceback_is_logged(t
 def test_an_exit_is_a_failure(tmp_path: Path) -> None:
     result = evaluate(exiting, tmp_path)
     assert result == Evaluation(
-        status=FAILED, reason=f"its process ended with exit status 3; see {tmp_path / 'log.txt'}"
+        status=FAILED, reason=f"its process ended with exit status 3, 3 times in all; see {tmp_path / 'log.txt'}"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("SIGKILL", "its process was killed by SIGKILL, as the system does when memory runs out; see "),
-        ("SIGSEGV", "its process was killed by SIGSEGV; see "),
+        ("SIGKILL", "its process was killed by SIGKILL, as the system does when memory runs out"),
+        ("SIGSEGV", "its process was killed by SIGSEGV"),
+        ("SIGBUS", "its process was killed by SIGBUS, as when a file that it reads was cut short"),
     ],
 )
-def test_a_killed_process_is_a_failure(name: str, reason: str, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_again_and_again_is_a_failure(name: str, reason: str, tmp_path: Path) -> None:
     result = evaluate(killed, tmp_path, name)
+    assert result == Evaluation(status=FAILED, reason=f"{reason}, 3 times in all; see {tmp_path / 'log.txt'}")
+
+
+def test_a_process_that_was_killed_is_started_again_and_says_so(tmp_path: Path) -> None:
+    seen: list[Cost | Epoch] = []
+    result = Isolated(dying_once, idle)("SIGKILL", tmp_path, seen.append)
+    reason = "its process was killed by SIGKILL, as the system does when memory runs out, and was started again"
+    assert result == replace(DONE, reason=reason)
+    assert seen == [COST, COST, EPOCH]
+
+
+def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    result = Isolated(sleeping, idle, minutes=0.5 / 60)("job", tmp_path, lambda item: None)
     assert result.status == FAILED
+    assert result.reason == "it took longer than stopping.max_minutes=0.00833333 and was ended"
+    assert not (tmp_path / "pid").exists() or not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_a_full_disk_is_no_fault_of_the_candidate(tmp_path: Path) -> None:
+    with pytest.raises(
+        faults.Unwritable, match=r"results must be kept, but no space is left on the disk; .* make room"
+    ):
+        evaluate(filling_the_disk, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("job", "status", "reason"),
+    [
+        ("COMPLETE", COMPLETE, ""),
+        ("diverged", "diverged", "diverged"),
+        ("raise", FAILED, "RuntimeError: the second falls"),
+        ("die", "diverged", "die; its process was killed by SIGKILL, as the system does when memory runs out, and was"),
+    ],
+)
+def test_a_team_has_one_result_and_one_that_reports(
+    job: str, status: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "_END_SECONDS", 0.2)
+    seen: list[Cost | Epoch] = []
+    result = Isolated(one_of_two, idle, processes=2)(job, tmp_path, seen.append)
+    assert result.status == status
     assert result.reason.startswith(reason)
+    assert EPOCH in seen
+    assert (tmp_path / "seen0").read_text().startswith("127.0.0.1:")
+    if job != "die":
+        assert len(seen) == 1
+        assert (tmp_path / "seen0").read_text() == (tmp_path / "seen1").read_text()
 
 
 def test_a_process_that_dies_in_the_middle_of_a_message_is_a_failure(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from filled_studies import cost
 from optuna.storages import InMemoryStorage
 from test_stopping import curve
 
-from explore.evaluation import COMPLETE, DIVERGED, RUNNING, STOPPED, Evaluation, Report
+from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, RUNNING, STOPPED, Evaluation, Report
 from explore.search.encoding import Encoding
 from explore.search.front import hypervolume as area
 from explore.search.front import losses
@@ -106,16 +106,17 @@ def test_the_impossible_is_never_proposed() -> None:
 
 
 @pytest.mark.slow
-def test_a_region_that_diverges_is_left() -> None:
-    class Diverging(Trainings):
+@pytest.mark.parametrize(("status", "constraints"), [(DIVERGED, {}), (REFUSED, {MEMORY: 1.0})])
+def test_a_region_that_diverges_or_lacks_memory_is_left(status: str, constraints: dict[str, float]) -> None:
+    class Losing(Trainings):
         def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
             found = super().__call__(overrides, folder, report, until)
             lost = until > 0 and float(dict(one.split("=") for one in overrides)["lr"]) > 0.01
-            return replace(found, status=DIVERGED, curve=()) if lost else found
+            return replace(found, status=status, curve=(), constraints=constraints) if lost else found
 
-    study, _ = searched(16, Diverging())
-    diverged = [one.status == DIVERGED for one in study.trials() if one.status == DIVERGED or one.evaluation.epochs]
-    assert sum(diverged[8:]) < sum(diverged[:8])
+    study, _ = searched(16, Losing())
+    lost = [one.status == status for one in study.trials() if one.status == status or one.evaluation.epochs]
+    assert sum(lost[8:]) < sum(lost[:8])
 
 
 def test_the_search_ends_by_itself_when_nothing_is_worth_its_training() -> None:

@@ -14,11 +14,12 @@ from optuna.storages import InMemoryStorage
 
 from explore.evaluation import COMPLETE, RUNNING, STOPPED, Epoch, Evaluation, Report
 from explore.search.checkpoints import make_room
+from explore.search.front import losses
 from explore.search.options import Stopping
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
-from explore.search.stopping import next_rung, promotable, ranked
+from explore.search.stopping import next_rung, places, promotable, ranked
 from explore.search.study import Study, Trial, create_study
 from explore.search.worker import Worker
 
@@ -62,6 +63,19 @@ def test_the_order_of_arrival_does_not_matter(found: list[tuple[int, int]], rand
     before, after = rank_of(unique), rank_of(mixed)
     # Equal accuracies at neighbouring speeds may change places among themselves, never with another.
     assert sorted(before.values()) == sorted(after.values())
+
+
+@settings(max_examples=30)
+@given(points)
+def test_who_is_beaten_in_both_comes_behind(found: list[tuple[int, int]]) -> None:
+    order = places(losses([one[0] / 50 for one in found], [float(one[1]) for one in found]))
+    assert sorted(order) == list(range(len(found)))
+    for place, one in zip(order, found, strict=True):
+        assert all(place > other for other, better in zip(order, found, strict=True) if dominates(better, one))
+
+
+def dominates(better: tuple[int, int], one: tuple[int, int]) -> bool:
+    return better != one and better[0] >= one[0] and better[1] >= one[1]
 
 
 def test_who_is_beaten_at_its_own_speed_waits() -> None:

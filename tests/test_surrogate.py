@@ -9,6 +9,7 @@ from explore.search.surrogate import Surrogate, clipped_logit
 
 GENERATOR = np.random.default_rng(0)
 FEATURES, TIMES = GENERATOR.random((60, 3)), GENERATOR.random(60)
+TREND = 0.3 * FEATURES[:, 1]
 
 
 def truth(features: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -17,7 +18,7 @@ def truth(features: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 def model(noise: float = 0.05) -> Surrogate:
     targets = truth(FEATURES, TIMES) + noise * np.random.default_rng(1).normal(size=60)
-    return Surrogate(FEATURES, TIMES, targets)
+    return Surrogate(FEATURES, TIMES, targets, TREND)
 
 
 def test_the_gradient_is_that_of_the_loss() -> None:
@@ -29,7 +30,7 @@ def test_the_gradient_is_that_of_the_loss() -> None:
 
 def test_what_was_learned_is_predicted() -> None:
     features, times = GENERATOR.random((200, 3)), GENERATOR.random(200)
-    mean, deviation = model().predict(features, times)
+    mean, deviation = model().predict(features, times, 0.3 * features[:, 1])
     off = (mean - truth(features, times)) / deviation
     assert np.sqrt(np.mean((mean - truth(features, times)) ** 2)) < 0.1
     assert np.mean(np.abs(off) < 2) > 0.8
@@ -37,19 +38,29 @@ def test_what_was_learned_is_predicted() -> None:
 
 
 def test_far_away_it_is_unsure() -> None:
-    _, near = model().predict(FEATURES[:1], TIMES[:1])
-    _, far = model().predict(np.full((1, 3), 9.0), TIMES[:1])
+    _, near = model().predict(FEATURES[:1], TIMES[:1], TREND[:1])
+    _, far = model().predict(np.full((1, 3), 9.0), TIMES[:1], TREND[:1])
     assert far[0] > 3 * near[0]
 
 
 def test_an_earlier_fit_leads_to_the_same() -> None:
     first = model()
-    again = Surrogate(FEATURES, TIMES, truth(FEATURES, TIMES), start=first.logs)
-    np.testing.assert_allclose(again.predict(FEATURES, TIMES)[0], truth(FEATURES, TIMES), atol=0.05)
+    again = Surrogate(FEATURES, TIMES, truth(FEATURES, TIMES), TREND, start=first.logs)
+    np.testing.assert_allclose(again.predict(FEATURES, TIMES, TREND)[0], truth(FEATURES, TIMES), atol=0.05)
+
+
+def test_how_far_a_trend_exaggerates_is_learned() -> None:
+    """Far from all that was seen, where it is all there is."""
+    trend = 4 * (FEATURES[:, 0] - 0.5)
+    far, beyond = np.full((2, 3), 9.0), np.array([-2.0, 2.0])
+    for factor in (0.5, 1.0, 1.5):
+        mean, _ = Surrogate(FEATURES, TIMES, factor * trend, trend).predict(far, TIMES[:2], beyond)
+        assert (mean[1] - mean[0]) / 4 == pytest.approx(factor, abs=0.15)
 
 
 def test_equal_targets_are_no_fault() -> None:
-    mean, _ = Surrogate(FEATURES, TIMES, np.full(60, 0.3)).predict(FEATURES, TIMES)
+    nothing = np.zeros(60)
+    mean, _ = Surrogate(FEATURES, TIMES, np.full(60, 0.3), nothing).predict(FEATURES, TIMES, nothing)
     np.testing.assert_allclose(mean, 0.3, atol=1e-6)
 
 

@@ -113,6 +113,9 @@ def test_the_report_is_made_again_from_the_study_alone(searched: Path, capsys: p
         (["workers=0"], "workers must be at least 1, got 0"),
         (["sampler=nsga4"], "sampler must be one of gp, grid, nsga2"),
         (["throughput=off"], "a search needs throughput=on"),
+        (["training.num_nodes=2", "training.batch_size=64"], "training.num_nodes must be 1 in a search, got 2"),
+        (["space.training.devices=choice(1, 2)"], "space.training.devices cannot be a dimension"),
+        (["stopping.max_minutes=0"], "stopping.max_minutes must be above 0, or null for no limit, got 0.0"),
         (["study=a/b"], "study must be a name of letters, digits"),
         (["model.patch_size=2", "study=smoke"], "model.patch_size: the study has 4, you ask for 2"),
         (

@@ -21,7 +21,7 @@ from small_sweeps import (
     wait_for_work_of,
 )
 
-from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, STOPPED
+from explore.evaluation import COMPLETE, INTERRUPTED, STOPPED
 from explore.search.study import Trial, candidates, finished
 
 pytestmark = pytest.mark.slow
@@ -71,20 +71,6 @@ def test_ctrl_c_finishes_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     done = run_command([*WHOLE, "trials=3", "workers=2", "training.epochs=30"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert [trial.status for trial in finished(trials_of(tmp_path))] == [COMPLETE] * 3
-
-
-def test_a_killed_trial_costs_one_trial(tmp_path: Path) -> None:
-    process = start_command([*WHOLE, "trials=3", "workers=1", "training.epochs=30"], tmp_path)
-    wait_for_epochs(tmp_path, 2)
-    (victim,) = children_of(tmp_path)
-    os.kill(int(victim), signal.SIGKILL)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    statuses = [trial.status for trial in trials_of(tmp_path)]
-    assert sorted(statuses) == [COMPLETE, COMPLETE, FAILED]
-    (failed,) = [trial for trial in trials_of(tmp_path) if trial.status == FAILED]
-    assert "killed by SIGKILL" in failed.evaluation.reason
-    assert failed.evaluation.curve, "what was known of it is kept"
 
 
 def test_two_commands_share_a_study(tmp_path: Path) -> None:

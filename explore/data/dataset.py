@@ -18,7 +18,7 @@ from explore.data.splits import SPLITS, complete
 
 # Raise it when the same options and files would give other pixels or splits than before.
 CACHE_VERSION = 1
-NOT_PIXELS = ("augmentation", "cache")  # options that change no stored pixel
+NOT_PIXELS = ("augmentation", "cache", "snapshot")  # options that change no stored pixel
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Dataset:
 
     `mean`, `std`: per channel over the train split, with pixels from 0 to 1. `skipped`: corrupt images left out.
     `fingerprint`: changes with any pixel, label or split, so that a result can name the data it was made with.
+    `snapshot`: where in the cache it lies, see `Data.snapshot`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Dataset:
     std: tuple[float, ...]
     skipped: int
     fingerprint: str
+    snapshot: str
 
     @property
     def image_size(self) -> int:
@@ -65,16 +67,27 @@ class Dataset:
 def load(data: Data) -> Dataset:
     """Read the images of a source: decoded the first time, from the cache on disk (as memory maps) after that.
 
-    Raises ValueError if an option is out of range, the source cannot be read, or its images do not make a data set.
+    With a snapshot the files are looked at only if it is no longer in the cache.
+
+    Raises ValueError if an option is out of range, the source cannot be read, its images do not make a data set, or
+    they are no longer those of the snapshot.
     """
     data.check()
-    folder = cache_folder(data.cache) / _key(data)
-    cached = fetch(folder)
+    place = cache_folder(data.cache)
+    if data.snapshot and (known := fetch(place / data.snapshot)):
+        return _dataset(*known, data.snapshot)
+    name = _key(data)
+    if data.snapshot and name != data.snapshot:
+        raise ValueError(
+            f"the images of a search must stay the same, got files that changed since it began, and {data.snapshot} is "
+            f"no longer in {place}; begin another search"
+        )
+    cached = fetch(place / name)
     if cached is None:
         arrays, facts = _prepare(data)
-        store(folder, arrays, facts)
-        cached = fetch(folder) or (arrays, facts)
-    return _dataset(*cached)
+        store(place / name, arrays, facts)
+        cached = fetch(place / name) or (arrays, facts)
+    return _dataset(*cached, name)
 
 
 def _key(data: Data) -> str:
@@ -128,7 +141,7 @@ def _fingerprint(arrays: Arrays, classes: tuple[str, ...]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _dataset(arrays: Arrays, facts: dict[str, Any]) -> Dataset:
+def _dataset(arrays: Arrays, facts: dict[str, Any], snapshot: str) -> Dataset:
     splits = [Split(*(torch.from_numpy(arrays[f"{name}_{part}"]) for part in ("images", "labels"))) for name in SPLITS]
     return Dataset(
         name=facts["name"],
@@ -140,4 +153,5 @@ def _dataset(arrays: Arrays, facts: dict[str, Any]) -> Dataset:
         std=tuple(facts["std"]),
         skipped=facts["skipped"],
         fingerprint=facts["fingerprint"],
+        snapshot=snapshot,
     )

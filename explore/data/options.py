@@ -4,6 +4,7 @@ A source is a dataclass of options with a method `read`. To add one, write the c
 module is the schema of the command line as well, so it imports nothing heavy: what decodes images is imported on use.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,8 @@ class Data:
     resized to it (bicubic) and the centre is cut out. `validation`, `test`: the share of the source's training images
     that is split off, stratified by class, where the source has no such split of its own; `split_seed` decides which.
     `cache`: folder for the decoded images; None is `explore` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache).
+    `snapshot`: the name in there of the images as they were decoded when a search began, whatever became of the files
+    since; None looks at the files.
     """
 
     image_size: int | None = None
@@ -64,6 +67,7 @@ class Data:
     split_seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     cache: str | None = None
+    snapshot: str | None = None
 
     def read(self) -> "Decoded":
         """Decode all images of the source; slow, and therefore done once (see `explore.data.dataset.load`)."""
@@ -85,6 +89,8 @@ class Data:
             raise ValueError(
                 f"data.validation and data.test must leave images to train on, got {shares}; try 0.2 and 0.2"
             )
+        if self.snapshot is not None and not re.fullmatch(r"\w+-[0-9a-f]{16}", self.snapshot):
+            raise ValueError(f"data.snapshot must be a name in the cache, got {self.snapshot!r}; leave it out")
         if self.split_seed < 0:
             raise ValueError(f"data.split_seed must be at least 0, got {self.split_seed}")
         self.augmentation.check()

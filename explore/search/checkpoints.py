@@ -6,7 +6,8 @@ from itertools import groupby
 from pathlib import Path
 
 from explore.evaluation import STOPPED
-from explore.search.stopping import ranked
+from explore.search.front import losses
+from explore.search.stopping import places
 from explore.search.study import Study, Trial
 
 _CHECKPOINTS = "*.ckpt"
@@ -16,7 +17,7 @@ def make_room(study: Study, output: Path, limit: float) -> list[Trial]:
     """Remove checkpoints of stopped trials until all of them together take at most `limit` bytes; who was given up.
 
     Those with the fewest epochs go first, because they are the cheapest to do without, and of these the ones that
-    others of their speed beat.
+    others beat.
     """
     sizes = {trial.row: _size(output / trial.folder) for trial in study.trials() if trial.status == STOPPED}
     excess = sum(sizes.values()) - limit
@@ -54,6 +55,6 @@ def _least_promising_first(trials: list[Trial]) -> list[Trial]:
     by_epochs = sorted(trials, key=lambda trial: trial.evaluation.epochs)
     for _, group in groupby(by_epochs, key=lambda trial: trial.evaluation.epochs):
         alike = list(group)
-        ranks = ranked([one.accuracy or 0.0 for one in alike], [one.throughput or 1.0 for one in alike], 1)
-        found += [alike[place] for place in (-ranks).argsort(kind="stable")]
+        order = places(losses([one.accuracy or 0.0 for one in alike], [one.throughput or 1.0 for one in alike]))
+        found += [alike[index] for index in (-order).argsort(kind="stable")]
     return found

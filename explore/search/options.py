@@ -44,6 +44,8 @@ class Stopping:
     min_epochs: int = 1  # the first rung
     disk: float = 10.0  # GB of checkpoints of stopped candidates; the least promising go first, and are given up
 
+    max_minutes: float | None = None  # of a trial from one rung to the next, its measuring included; null = no limit
+
     def check(self) -> None:
         """Raise ValueError for a rule that breaks a rule."""
         if self.rule not in RULES:
@@ -51,6 +53,8 @@ class Stopping:
         for name, least in (("eta", 2), ("min_epochs", 1), ("disk", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"stopping.{name} must be at least {least}, got {getattr(self, name)}")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ValueError(f"stopping.max_minutes must be above 0, or null for no limit, got {self.max_minutes}")
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
         """The epochs after which a candidate waits for its turn; the last is the end of its training."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from explore.evaluation import COMPLETE, DIVERGED, RUNNING, STOPPED
+from explore.evaluation import COMPLETE, DIVERGED, MEMORY, RUNNING, STOPPED
 from explore.search.encoding import Encoding
 from explore.search.front import non_dominated
 from explore.search.history import mixed
@@ -193,14 +193,15 @@ class _Speeds:
     def __init__(self, encoding: Encoding, measured: Sequence[Trial], fits: dict[str, Array]) -> None:
         self._encoding = encoding
         shown = measured[-_MOST_OBSERVATIONS:]
-        features, times = encoding(_values(shown)), np.zeros(len(shown))
-        self._model = Surrogate(features, times, _log_speed(shown), start=fits.get("speed"))
+        features, nothing = encoding(_values(shown)), np.zeros(len(shown))
+        self._model = Surrogate(features, nothing, _log_speed(shown), nothing, start=fits.get("speed"))
         fits["speed"] = self._model.logs
 
     def __call__(self, configurations: Sequence[Values]) -> Array:
         if not configurations:
             return np.zeros(0)
-        return self._model.predict(self._encoding(configurations), np.zeros(len(configurations)))[0]
+        nothing = np.zeros(len(configurations))
+        return self._model.predict(self._encoding(configurations), nothing, nothing)[0]
 
     def instead(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials with the speed that they would have had here."""
@@ -232,16 +233,17 @@ class _Accuracy:
         values = _values(learned)
         features = self._features(values, speed)
         accuracy = [_accuracy(learned[place], epoch, chance) for place, epoch in rows]
-        targets = clipped_logit(accuracy, smallest) - trend([values[place] for place in places], epochs)
-        self._model = Surrogate(features[places], self._times(epochs), targets, start=fits.get("accuracy"))
+        targets, before = clipped_logit(accuracy, smallest), trend([values[place] for place in places], epochs)
+        self._model = Surrogate(features[places], self._times(epochs), targets, before, start=fits.get("accuracy"))
         fits["accuracy"] = self._model.logs
 
     def at_end(self, configurations: Sequence[Values], speed: Array) -> tuple[Array, Array]:
         """Mean and standard deviation."""
         if not len(configurations):
             return np.zeros(0), np.zeros(0)
-        mean, deviation = self._model.predict(self._features(configurations, speed), np.ones(len(configurations)))
-        return mean + self._trend(configurations, np.full(len(configurations), self._last)), deviation
+        count = len(configurations)
+        trend = self._trend(configurations, np.full(count, float(self._last)))
+        return self._model.predict(self._features(configurations, speed), np.ones(count), trend)
 
     def _features(self, configurations: Sequence[Values], speed: Array) -> Array:
         """Speed says much about size, and so about accuracy."""
@@ -253,12 +255,17 @@ class _Accuracy:
 
 
 def _teaches(trial: Trial) -> bool:
-    return bool(trial.evaluation.epochs) or (trial.status == DIVERGED and trial.throughput is not None)
+    return bool(trial.evaluation.epochs) or (_ended_badly(trial) and trial.throughput is not None)
+
+
+def _ended_badly(trial: Trial) -> bool:
+    """Whether no training would give it an accuracy."""
+    return trial.status == DIVERGED or MEMORY in trial.evaluation.constraints
 
 
 def _shown(trial: Trial, last: int) -> list[int]:
-    """Some epochs of a curve, and the last: neighbours tell the same. Of one that diverged, how it would have ended."""
-    if trial.status == DIVERGED:
+    """Some epochs of a curve, and the last: neighbours tell the same. Of one that ended badly, how it would go on."""
+    if _ended_badly(trial):
         return [last]
     trained, epoch = trial.evaluation.epochs, 1.0
     found = {trained}
@@ -269,7 +276,7 @@ def _shown(trial: Trial, last: int) -> list[int]:
 
 
 def _accuracy(trial: Trial, epoch: int, chance: float) -> float:
-    return chance if trial.status == DIVERGED else trial.evaluation.curve[epoch - 1].val_accuracy
+    return chance if _ended_badly(trial) else trial.evaluation.curve[epoch - 1].val_accuracy
 
 
 def _fewer(rows: list[tuple[int, int]], trials: Sequence[Trial]) -> list[tuple[int, int]]:

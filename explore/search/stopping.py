@@ -56,12 +56,12 @@ def ranked(accuracy: Sequence[float], throughput: Sequence[float], eta: int) -> 
     for place, index in enumerate(order):
         start = min(max(0, place - width // 2), len(points) - width)
         near = order[start : start + width]
-        ranks[index] = _order(points[near])[place - start] / width
+        ranks[index] = places(points[near])[place - start] / width
     return ranks
 
 
-def _order(points: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The place of each point, front by front; in a front by the hypervolume that would be lost without it."""
+def places(points: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The place of each point of `losses`, 0 is the best: front by front, there by what would be lost without it."""
     layer, left, depth = np.zeros(len(points), int), np.arange(len(points)), 0
     while len(left):
         best = non_dominated(points[left])

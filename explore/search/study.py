@@ -6,6 +6,7 @@ was already full, withdraws. So no configuration is trained twice and no study g
 """
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -358,7 +358,7 @@ def _read(frozen: FrozenTrial) -> Trial:
         trial_id=frozen._trial_id,
         proposal=proposal,
         command=attributes.get("command", ""),
-        folder=attributes.get("folder") or str(Path("trials") / f"{frozen.number:04d}"),
+        folder=_folder(attributes.get("folder"), frozen.number),
         evaluation=_evaluation(frozen),
         started=frozen.datetime_start,
         ended=frozen.datetime_complete,
@@ -367,6 +367,11 @@ def _read(frozen: FrozenTrial) -> Trial:
         heartbeat=attributes.get("heartbeat", 0.0),
         expected=attributes.get("expected"),
     )
+
+
+def _folder(recorded: str | None, number: int) -> str:
+    """Where a trial was said to lie, if that is a place for trials: whoever writes to a storage may say anything."""
+    return recorded if recorded and re.fullmatch(r"trials/[0-9]+", recorded) else f"trials/{number:04d}"
 
 
 def _evaluation(frozen: FrozenTrial) -> Evaluation:

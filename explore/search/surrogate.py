@@ -2,11 +2,12 @@
 
 A configuration has its own level, its own way of learning, and all share one curve: the kernel is
 
-    a₁·k(x, x′) + a₂·k(x, x′)·c(t, t′) + a₃·c(t, t′) + noise
+    a₁·k(x, x′) + a₂·k(x, x′)·c(t, t′) + a₃·c(t, t′) + b·m(x, t)·m(x′, t′)·c(t, t′) + noise
 
 with Matérn 5/2 kernels k over the features of a configuration (a length scale each) and c over the logarithm of the
-epoch. Hyperparameters maximise the posterior (Rasmussen & Williams, 2006, section 5.4.1), by L-BFGS with the gradient
-written out: with a few hundred observations that takes some tenths of a second.
+epoch. The trend m, what was thought beforehand, is the mean, and by how much it exaggerates at which epoch is learned.
+Hyperparameters maximise the posterior (Rasmussen & Williams, 2006, section 5.4.1), by L-BFGS with the gradient written
+out: with a few hundred observations that takes some tenths of a second.
 """
 
 from collections.abc import Sequence
@@ -22,20 +23,28 @@ _STEPS, _MORE_STEPS = 30, 4  # of the optimizer: from the beginning, and from an
 # Means and deviations of the logarithms of the hyperparameters before anything is seen; targets are standardised.
 _LEVEL, _LEARNING, _SHARED, _TIME, _NOISE = (0.0, 1.0), (-1.0, 1.0), (0.0, 1.5), (-0.5, 0.7), (-4.0, 1.5)
 _LENGTH_DEVIATION = 0.8
+_EXAGGERATION = 0.5  # deviation of the factor by which a trend is off
 
 
 class Surrogate:
     """`logs` are its hyperparameters, logarithms of amplitudes, of scales and of the variance of the noise.
 
-    A posterior given observations: `features` (observations × features in [0, 1]), `times` (in [0, 1]), `targets`.
+    A posterior given observations: `features` (observations × features in [0, 1]), `times` (in [0, 1]), `targets`, and
+    `trend`, what was thought of each beforehand.
 
     `start` are the hyperparameters, `logs`, of an earlier fit to nearly the same: fewer steps lead on from there.
     """
 
-    def __init__(self, features: Array, times: Array, targets: Array, *, start: Array | None = None) -> None:
+    def __init__(
+        self, features: Array, times: Array, targets: Array, trend: Array, *, start: Array | None = None
+    ) -> None:
         self._features, self._times = features, times
-        self._shift, self._scale = float(targets.mean()), float(max(targets.std(), 1e-3))
-        self._targets = (targets - self._shift) / self._scale
+        left = targets - trend
+        self._shift, self._scale = float(left.mean()), float(max(left.std(), 1e-3))
+        self._targets = (left - self._shift) / self._scale
+        self._middle = float(trend.mean())
+        self._slants = self._slant(trend)
+        self._slant_products = np.outer(self._slants, self._slants)
         self._means, self._deviations = _prior(features.shape[1])
         distances = (features[:, None, :] - features[None, :, :]) ** 2
         self._distances = np.ascontiguousarray(distances.transpose(2, 0, 1))
@@ -47,7 +56,7 @@ class Surrogate:
         self._factor = cholesky(covariance, lower=True)
         self._weights = cho_solve((self._factor, True), self._targets)
 
-    def predict(self, features: Array, times: Array) -> tuple[Array, Array]:
+    def predict(self, features: Array, times: Array, trend: Array) -> tuple[Array, Array]:
         """Mean and standard deviation, without noise, at each row."""
         lengths = np.exp(self.logs[5:])
         level, learning, shared = np.exp(self.logs[:3])
@@ -55,16 +64,21 @@ class Surrogate:
         squares = (scaled**2).sum(1)[:, None] + (seen**2).sum(1)[None] - 2 * scaled @ seen.T
         near = _matern(np.maximum(squares, 0))
         curve = _matern(((times[:, None] - self._times[None, :]) / np.exp(self.logs[3])) ** 2)
-        cross = near * (level + learning * curve) + shared * curve
+        slants = self._slant(trend)
+        cross = near * (level + learning * curve) + (shared + np.outer(slants, self._slants)) * curve
         mean = cross @ self._weights
         inner = solve_triangular(self._factor, cross.T, lower=True)
-        variance = np.maximum(level + learning + shared - (inner**2).sum(0), 1e-9)
-        return self._shift + self._scale * mean, self._scale * np.sqrt(variance)
+        variance = np.maximum(level + learning + shared + slants**2 - (inner**2).sum(0), 1e-9)
+        return trend + self._shift + self._scale * mean, self._scale * np.sqrt(variance)
 
     @property
     def noise(self) -> float:
         """Standard deviation of the noise of a target."""
         return self._scale * float(np.exp(0.5 * self.logs[4]))
+
+    def _slant(self, trend: Array) -> Array:
+        """What one deviation of its exaggeration makes of a trend, in standardised targets."""
+        return _EXAGGERATION * (trend - self._middle) / self._scale
 
     def _parts(self, logs: Array) -> tuple[Array, Array, Array, Array, Array]:
         """The covariance of the targets, and what its gradient needs."""
@@ -73,7 +87,7 @@ class Surrogate:
         squares = np.tensordot(inverse, self._distances, 1)
         near, curve_squares = _matern(squares), (self._gaps / np.exp(logs[3])) ** 2
         curve = _matern(curve_squares)
-        covariance = near * (level + learning * curve) + shared * curve
+        covariance = near * (level + learning * curve) + (shared + self._slant_products) * curve
         covariance[np.diag_indices_from(covariance)] += np.exp(logs[4]) + _JITTER
         return covariance, near, curve, squares, curve_squares
 
@@ -92,7 +106,8 @@ class Surrogate:
         gradient[0] = level * (outer * near).sum()
         gradient[1] = learning * (outer * near * curve).sum()
         gradient[2] = shared * (outer * curve).sum()
-        gradient[3] = (outer * (learning * near + shared) * _matern_slope(curve_squares) * curve_squares).sum()
+        of_time = learning * near + shared + self._slant_products
+        gradient[3] = (outer * of_time * _matern_slope(curve_squares) * curve_squares).sum()
         gradient[4] = np.exp(logs[4]) * np.trace(outer)
         gradient[5:] = np.exp(-2 * logs[5:]) * np.tensordot(self._distances, slope, 2)
         return float(loss), gradient + off / self._deviations

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from explore.cost.record import Cost
 from explore.evaluation import FAILED, INTERRUPTED, RUNNING, STOPPED, Epoch, Evaluation, Evaluator, Report
+from explore.faults import Unwritable, unwritable
 from explore.search.checkpoints import bring, make_room
 from explore.search.owner import HEARTBEAT_SECONDS
 from explore.search.schedule import Scheduler, Step
@@ -126,6 +127,8 @@ class Worker:
         seen: list[Cost | Epoch] = []
 
         def report(item: Cost | Epoch) -> None:
+            if any(_alike(item, one) for one in seen):
+                return  # its process had died, and went on from what was reported already
             seen.append(item)
             # Short epochs must not wait for the storage each time; what is left out is there when the trial ends.
             if isinstance(item, Cost) or time.monotonic() - self._last_record >= _RECORD_SECONDS:
@@ -145,8 +148,7 @@ class Worker:
             return
         except BaseException as order:
             # Told to leave, or a fault that is not the candidate's: the trial stays to be gone on with.
-            reason = "stopped from outside" if isinstance(order, Stopped | KeyboardInterrupt) else repr(order)
-            self._end(trial, _so_far(INTERRUPTED, reason, seen))
+            self._end(trial, _so_far(INTERRUPTED, _in_words(order), seen))
             raise
         if result.cost is None and not result.curve:
             known = _so_far(result.status, result.reason, seen)
@@ -163,6 +165,8 @@ class Worker:
         except (Stopped, TakenOver):
             raise
         except Exception as error:
+            if fault := unwritable(error):
+                raise fault from error
             return Evaluation(status=FAILED, reason=f"{type(error).__name__}: {error}")
 
     def _leave_to_others(self, trial: Trial, seen: list[Cost | Epoch]) -> None:
@@ -175,6 +179,18 @@ class Worker:
         self.study.finish(trial, result)
         if self.observer:
             self.observer.end(trial, result)
+
+
+def _in_words(order: BaseException) -> str:
+    if isinstance(order, Stopped | KeyboardInterrupt):
+        return "stopped from outside"
+    return str(order) if isinstance(order, Unwritable) else repr(order)
+
+
+def _alike(one: Cost | Epoch, other: Cost | Epoch) -> bool:
+    if isinstance(one, Epoch):
+        return isinstance(other, Epoch) and one.epoch == other.epoch
+    return isinstance(other, Cost)
 
 
 def _added(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Training of any network by a recipe, from rung to rung, with Lightning's Trainer."""
 
 import logging
-import os
 import signal
 import threading
 import warnings
@@ -17,14 +16,13 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from explore.training.checkpoint import OneTensor
+from explore.training.checkpoint import CHECKPOINT, OneTensor, damage, newest, put
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
 from explore.training.optimizer import averaging
 from explore.training.options import Training
 
-CHECKPOINT = "last.ckpt"
 ReportEpoch = Callable[[Mapping[str, float]], None]
 
 
@@ -39,21 +37,23 @@ def fit(
     compiled: str = "off",
     turn: Turn = nullcontext,
     until: int | None = None,
+    parts: int = 1,
+    tell: Callable[[str], None] = print,
 ) -> list[dict[str, float]]:
     """Train and return the learning curve, a record per epoch; `recipe.precision` must be resolved.
 
     Stops after epoch `until`, for now: a later call goes on from there, to the last epoch of the recipe by default.
 
-    Goes on from the checkpoint in `folder` where there is one, and reports the epochs before it first. The weights
-    end in `network`. `compiled` is on, off or auto (see `Compiling`). Every batch, of training and of validation, is
-    worked on inside `turn()`: what waits there waits between two steps. On a GPU a step is launched in its turn, and
-    may end a little later.
+    Goes on from the last checkpoint in `folder` that is whole, and reports the epochs before it first; `tell` is told
+    of one that is not. The weights end in `network`. `compiled` is on, off or auto (see `Compiling`). A batch is worked
+    on in `parts` one after the other, to take less memory (see `Classifier`). Every batch, of training and of
+    validation, is worked on inside `turn()`: what waits there waits between two steps. On a GPU a step is launched in
+    its turn, and may end a little later.
 
     Raises Diverged when the loss is no longer a number.
     """
-    module = Classifier(network, recipe, recipe.epochs * len(train), Compiling(network, compiled))
-    checkpoint = folder / CHECKPOINT
-    rungs = _Rungs(train, recipe.rung, checkpoint, report)
+    module = Classifier(network, recipe, recipe.epochs * len(train), Compiling(network, compiled), parts)
+    rungs = _Rungs(train, recipe, folder, report)
     callbacks: list[Callback] = [rungs]
     if recipe.ema:
         callbacks.append(_Average(recipe))
@@ -62,9 +62,9 @@ def fit(
         trainer = _trainer(replace(recipe, epochs=until or recipe.epochs), callbacks, folder)
         if alone:  # other strategies read checkpoints by themselves
             trainer.strategy.checkpoint_io = OneTensor()
-        start = str(checkpoint) if checkpoint.exists() else None
+        start = newest(folder, tell)
         loaders = Handing(train, turn, whole=alone), Handing(validation, turn, whole=True)
-        trainer.fit(module, *loaders, ckpt_path=start, weights_only=True)
+        trainer.fit(module, *loaders, ckpt_path=str(start) if start else None, weights_only=True)
         rungs.report_new(trainer, module)  # where the checkpoint was the last one, no epoch has begun
     return module.curve
 
@@ -80,8 +80,14 @@ def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path
 
 
 def trained_weights(folder: Path) -> Mapping[str, Tensor]:
-    """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`."""
-    checkpoint: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`.
+
+    Raises ValueError where it is gone or damaged.
+    """
+    path = folder / CHECKPOINT
+    if wrong := damage(path):
+        raise ValueError(f"the checkpoint of a trained network must be whole, got {path}: {wrong}; train it again")
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     weights: Mapping[str, Tensor] = checkpoint["state_dict"]
     return weights
 
@@ -89,10 +95,10 @@ def trained_weights(folder: Path) -> Mapping[str, Tensor]:
 class _Rungs(Callback):
     """Sets the epoch of the data, reports each epoch, and writes a checkpoint at each rung."""
 
-    def __init__(self, train: Loader, rung: int, checkpoint: Path, report: ReportEpoch) -> None:
+    def __init__(self, train: Loader, recipe: Training, folder: Path, report: ReportEpoch) -> None:
         self.train = train
-        self.rung = rung
-        self.checkpoint = checkpoint
+        self.recipe = recipe
+        self.folder = folder
         self.report = report
         self.reported = 0
 
@@ -102,12 +108,19 @@ class _Rungs(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self.rung == 0 or epoch == trainer.max_epochs:
-            partial = self.checkpoint.with_suffix(".partial")
+        if epoch % self.recipe.rung == 0 or epoch == trainer.max_epochs:
+            self._save(trainer, keep=epoch < self.recipe.epochs)
+        self.report_new(trainer, pl_module)
+
+    def _save(self, trainer: Trainer, *, keep: bool) -> None:
+        partial = self.folder / "last.partial"
+        try:
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
-                os.replace(partial, self.checkpoint)
-        self.report_new(trainer, pl_module)
+                put(partial, self.folder, keep=keep)
+        except BaseException:
+            partial.unlink(missing_ok=True)  # a disk that is full has better use for the room
+            raise
 
     def report_new(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the epochs of the curve that were not reported yet."""

@@ -31,15 +31,20 @@ class Classifier(LightningModule):
     Optimizes by itself ("manually", as Lightning calls it): what Lightning calls a step is a whole epoch here, see
     `Handed`. Sums are kept on the device and read once an epoch. `curve` holds a record per epoch; it travels with the
     checkpoint, so that a run that was resumed has it whole.
+
+    With `parts` above 1 the gradient of a batch is added up over so many parts of it. It is the same but for rounding,
+    unless a network looks at its batch as a whole (batch norms, the loss of balance of a mixture of experts) or draws
+    random numbers for it (stochastic depth), which it then does part by part.
     """
 
-    def __init__(self, network: nn.Module, recipe: Training, steps: int, compiling: Compiling) -> None:
+    def __init__(self, network: nn.Module, recipe: Training, steps: int, compiling: Compiling, parts: int = 1) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = network
         self.recipe = recipe
         self.steps = steps
         self.compiling = compiling
+        self.parts = parts
         self.curve: list[dict[str, float]] = []
         self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self._began = 0.0
@@ -73,20 +78,35 @@ class Classifier(LightningModule):
             with self.compiling.timing(self.device):
                 self._set_rate()
                 optimizer.zero_grad()
-                with self.trainer.precision_plugin.forward_context():
-                    loss = self.loss(batch)
-                self.manual_backward(loss)
+                loss = self._backward(batch, parameters)
                 self._clip(optimizer, parameters)
                 optimizer.step()
-            self._look(loss.detach())
+            self._look(loss)
 
         # Lightning sets the precision for all of this, and it is meant for the network and its loss alone.
         with torch.autocast(self.device.type, enabled=False):
             handed.each(take)
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The training loss of a batch."""
+    def _backward(self, batch: Batch, parameters: list[nn.Parameter]) -> Tensor:
+        """Find the gradient of this device's share of a batch, part by part, and return its loss."""
         images, targets = self._share(batch)
+        count, losses = min(self.parts, len(targets)), []
+        for part in zip(images.tensor_split(count), targets.tensor_split(count), strict=True):
+            with self.trainer.precision_plugin.forward_context():
+                loss = self.loss(part)
+                if count > 1:  # parts may differ by one image
+                    loss = loss * (len(part[1]) * count / len(targets))
+            self.manual_backward(loss)
+            losses.append(loss.detach())
+        if count == 1:
+            return losses[0]
+        # Not a factor of the loss: a network may add to the gradient by itself, as a mixture of experts does.
+        torch._foreach_div_([one.grad for one in parameters if one.grad is not None], count)
+        return torch.stack(losses).mean()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The training loss of images and their targets."""
+        images, targets = batch
         loss: Tensor = self._loss(self.compiling.forward(images), targets)
         return loss
 
@@ -136,11 +156,13 @@ class Classifier(LightningModule):
         """Keep the curve with the weights, and the form in which the network was run."""
         checkpoint["curve"] = self.curve
         checkpoint["compiled"] = self.compiling.decision
+        checkpoint["parts"] = self.parts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the curve where it was left, and the form of the network."""
         self.curve = list(checkpoint["curve"])
         self.compiling.resume(checkpoint.get("compiled"))
+        self.parts = max(self.parts, checkpoint.get("parts", 1))
 
     @property
     def step(self) -> int:
@@ -169,6 +191,7 @@ class Classifier(LightningModule):
         index = len(self._training)
         self._training.append(loss)
         if index % _STEPS_BETWEEN_LOOKS == 0:
+            loss = self.trainer.strategy.reduce(loss, reduce_op="mean")  # so that all devices end, or none
             if not torch.isfinite(loss):
                 raise Diverged(f"loss {loss.item()} in epoch {self.current_epoch + 1}, step {index + 1}")
             self.compiling.look(self.step, self.steps, self.device, self.trainer.strategy.broadcast)

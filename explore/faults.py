@@ -1,0 +1,52 @@
+"""Faults of the machine that are no candidate's: a disk that is full or cannot be written to.
+
+Nothing heavy and no library is imported here: every process must be able to tell them from the rest.
+"""
+
+import errno
+from collections.abc import Iterator
+
+_ERRORS = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "the file would be larger than this process or disk allows",
+    errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk reports an error",
+}
+_OF_SQLITE = {
+    "SQLITE_FULL": _ERRORS[errno.ENOSPC],
+    "SQLITE_READONLY": _ERRORS[errno.EROFS],
+    "SQLITE_IOERR": _ERRORS[errno.EIO],
+    "SQLITE_CANTOPEN": "the database cannot be opened",
+}
+
+_ADVICE = "what was found so far is kept: make room, and the same command goes on"
+
+
+class Unwritable(Exception):  # noqa: N818 - a state of the machine that a person can mend
+    """What was found out cannot be kept. Trials wait where they are, and the same command goes on."""
+
+
+def unwritable(error: BaseException) -> Unwritable | None:
+    """The fault of the disk that an error is or came from, in words for people; None where it is something else."""
+    for cause in _causes(error):
+        if isinstance(cause, Unwritable):
+            return cause
+        if isinstance(cause, OSError) and cause.errno in _ERRORS:
+            place = f" ({cause.filename})" if cause.filename else ""
+            return Unwritable(f"results must be kept, but {_ERRORS[cause.errno]}{place}; {_ADVICE}")
+        name = getattr(cause, "sqlite_errorname", "")
+        for kind, words in _OF_SQLITE.items():
+            if name.startswith(kind):
+                return Unwritable(f"the study must be kept, but {words}; {_ADVICE}")
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        if isinstance(original := getattr(error, "orig", None), BaseException):  # as SQLAlchemy wraps them
+            yield original
+        error = error.__cause__ or error.__context__
