@@ -13,7 +13,7 @@ import pytest
 from explore.cluster.job import Job
 from explore.cluster.slurm import Slurm
 from explore.config import compose
-from explore.plan import study_url
+from explore.plan import _for_workers, study_url
 from explore.search import patience
 from explore.search.options import URL_VARIABLE, Grpc, Postgres, Sqlite
 from explore.search.patience import patient
@@ -111,6 +111,12 @@ def test_a_password_in_the_configuration_is_refused_without_it() -> None:
     ) as no:
         study_url(config)
     assert "secret" not in str(no.value)
+
+
+def test_what_is_another_machines_own_affair_is_not_kept_for_it() -> None:
+    known = ["+sweep=smoke", "data=folder", "data.path=shoes"]
+    own = ["workers=3", "storage.url=sqlite:///x", "cluster=local", "data.snapshot=folder-0123456789abcdef"]
+    assert _for_workers([*known, *own]) == known
 
 
 def test_a_proxy_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

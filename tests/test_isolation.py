@@ -75,7 +75,8 @@ def one_of_two(job: str, folder: Path, report: Report) -> Evaluation:
     """What `job` says in the second process of a team, for which the first waits, as for a message, or not."""
     place = int(os.environ["LOCAL_RANK"])
     report(EPOCH)
-    (folder / f"seen{place}").write_text(f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}")
+    shared = [os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES")]
+    (folder / f"seen{place}").write_text(":".join(shared))
     while not (folder / f"seen{1 - place}").exists():
         time.sleep(0.01)
     if place == 0:
@@ -214,11 +215,13 @@ def test_a_team_has_one_result_and_one_that_reports(
 ) -> None:
     monkeypatch.setattr(isolation, "_END_SECONDS", 0.2)
     seen: list[Cost | Epoch] = []
-    result = Isolated(one_of_two, idle, processes=2)(job, tmp_path, seen.append)
+    gpus = {"CUDA_VISIBLE_DEVICES": "2,3"}
+    result = Isolated(one_of_two, idle, processes=2, environment=gpus)(job, tmp_path, seen.append)
     assert result.status == status
     assert result.reason.startswith(reason)
     assert EPOCH in seen
     assert (tmp_path / "seen0").read_text().startswith("127.0.0.1:")
+    assert (tmp_path / "seen0").read_text().endswith(":2,3")
     if job != "die":
         assert len(seen) == 1
         assert (tmp_path / "seen0").read_text() == (tmp_path / "seen1").read_text()

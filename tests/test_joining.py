@@ -8,13 +8,15 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filled_studies import add, curve, new_study
 
-from explore import conclusion, joining
+from explore import conclusion, joining, working
 from explore.candidate import Candidate
 from explore.evaluation import INTERRUPTED, Evaluation
+from explore.faults import Unwritable
 from explore.search import study as study_module
 from explore.search.owner import this_process
 from explore.search.study import Study
@@ -124,3 +126,19 @@ def test_workers_of_a_machine_see_gpus_of_their_own(monkeypatch: pytest.MonkeyPa
     assert _gpus(0, 1, 1) == _gpus(0, 1, 0) == {}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-6")
     assert [_gpus(place, 1, 2)["CUDA_VISIBLE_DEVICES"] for place in range(2)] == ["4", "GPU-6"]
+
+
+def test_all_workers_leave_when_one_finds_that_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+
+    def work(plan: object, study: Study, faults: list[Unwritable], place: int, stop: object) -> None:
+        begun.append(place)
+        if place == 1:
+            faults.append(Unwritable("no space is left"))
+        while not faults:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(working, "work", work)
+    with pytest.raises(Unwritable, match="no space is left"):
+        working.keep_working(SimpleNamespace(workers=3), new_study(), lambda: None, lambda: False)  # type: ignore[arg-type]
+    assert sorted(begun) == [0, 1, 2], "none was replaced"

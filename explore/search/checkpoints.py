@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def bring(before: Path, now: Path) -> None:
     now.mkdir(parents=True, exist_ok=True)
     for file in before.glob(_CHECKPOINTS):
         partial = now / f"{file.name}.partial"
-        shutil.copyfile(file, partial)
-        os.replace(partial, now / file.name)
+        with suppress(FileNotFoundError):  # one who was given up may be alive, and removes the one before its last
+            shutil.copyfile(file, partial)
+            os.replace(partial, now / file.name)
 
 
 def _size(folder: Path) -> int:
