@@ -91,9 +91,9 @@ def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path
 
     Without a tolerance it ends when nobody waits any more.
     """
-    moments, command = random.Random(0), ["trials=5", "workers=2", "training.epochs=9", "search.tolerance=0"]
+    moments, command = random.Random(0), ["trials=4", "workers=2", "training.epochs=27", "search.tolerance=0"]
     seen: list[Trial] = []
-    for _ in range(3):
+    for _ in range(2):
         with killed_after(command, tmp_path) as process:
             wait_for_work_of(process.pid, tmp_path)
             wait_until(lambda trials: any(one.evaluation.epochs for one in trials), tmp_path)
@@ -102,7 +102,7 @@ def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path
     done = run_command(command, tmp_path)
     assert done.returncode == 0, done.stderr
     trials = {trial.number: trial for trial in trials_of(tmp_path)}
-    assert len(finished(list(trials.values()))) == 5
+    assert len(finished(list(trials.values()))) == 4
     assert {trial.status for trial in candidates(list(trials.values()))} == {COMPLETE}
     assert len({trial.proposal.key for trial in trials.values()}) == len(trials)
     for before in seen:
@@ -114,5 +114,5 @@ def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path
         assert after.folder == before.folder
     for trial in trials.values():
         assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, trial.evaluation.epochs + 1))
-        assert trial.evaluation.epochs in (0, 1, 3, 9)
-    assert any(0 < one.evaluation.epochs < 9 for one in seen), "nobody was killed between rungs"
+        assert trial.evaluation.epochs in (0, 27)
+    assert any(0 < one.evaluation.epochs < 27 for one in seen), "nobody was killed between rungs"
