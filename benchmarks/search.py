@@ -27,7 +27,6 @@ from benchmarks.search_replay import SpeedUnknown, replay, sampled, speed_aware
 from benchmarks.search_rows import Rows
 from benchmarks.search_statistics import corrected, paired, regrets, spread
 from benchmarks.search_table import BASES, record
-from explore.search.options import Search
 from explore.search.prior import unbiased
 from explore.search.schedule import Scheduler
 from explore.search.speed_aware import SpeedAware
@@ -65,7 +64,7 @@ def _of_optuna(sampler: str, startup: int, rungs: tuple[int, ...] = _WHOLE) -> M
 def _ours(rungs: tuple[int, ...] = _RUNGS, kind: type[SpeedAware] = SpeedAware, *, prior: bool = True) -> Method:
     def scheduler(rows: Rows, seed: int) -> Scheduler:
         trend = unseen(rows.table.data) if prior else unbiased
-        return speed_aware(rows, seed, rungs, kind, trend=trend, startup=Search().random_trials(learned=prior))
+        return speed_aware(rows, seed, rungs, kind, trend=trend)
 
     return partial(_loop, scheduler)
 

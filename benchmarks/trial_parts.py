@@ -199,7 +199,7 @@ def _proposer(sampler: str, config: Config, space: Space) -> Proposer:
     def check(overrides: Sequence[str]) -> None:
         vary(_BASE, overrides).candidate.check(dataset)
 
-    return Proposer(space, sampler, startup=config.search.random_trials(learned=False), check=check)
+    return Proposer(space, sampler, startup=config.search.startup, check=check)
 
 
 def _fit(config: Config, dataset: Dataset, folder: Path, epochs: int, rung: int) -> None:

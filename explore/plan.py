@@ -245,8 +245,6 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
         vary(plan.base, overrides, plan.space).candidate.check(dataset)
 
     search, start = plan.search, plan.beginning
-    learned = plan.sampler == SPEED_AWARE and search.prior == "learned"
-    startup = search.random_trials(learned=learned)
     then: Scheduler
     if plan.sampler == SPEED_AWARE:
         then = SpeedAware(
@@ -256,17 +254,17 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
             smallest=0.5 / len(dataset.validation),
             seed=search.seed,
             # A short search must learn, too; and those that come first are no sample of the space.
-            startup=max(2, min(startup, plan.trials // 3)) + (0 if start.teaches else len(start.first)),
+            startup=max(2, min(search.startup, plan.trials // 3)) + (0 if start.teaches else len(start.first)),
             check=check,
             least_throughput=plan.least_throughput,
             tolerance=search.tolerance,
             fewest=search.fewest if search.stop == "auto" else None,
-            trend=partial(Prior.load(), image_size=dataset.image_size) if learned else unbiased,
+            trend=partial(Prior.load(), image_size=dataset.image_size) if search.prior == "learned" else unbiased,
             earlier=start.earlier,
             elsewhere=start.elsewhere,
         )
     else:
-        proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=startup, check=check)
+        proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=search.startup, check=check)
         then = Rungs(proposer, plan.rungs, plan.eta)
     return First(start.first, then, plan.rungs[0]) if start.first else then
 

@@ -26,12 +26,12 @@ def sweep(folder: Path, *overrides: str) -> int:
     return _run(main, [*SMOKE, f"outputs={folder}", *overrides])
 
 
-def study_of(folder: Path) -> Study:
-    return open_study(f"sqlite:///{folder}/smoke/study.db", "smoke")
+def study_of(folder: Path, name: str = "smoke") -> Study:
+    return open_study(f"sqlite:///{folder}/{name}/study.db", name)
 
 
-def trials_of(folder: Path) -> list[Trial]:
-    return study_of(folder).trials()
+def trials_of(folder: Path, name: str = "smoke") -> list[Trial]:
+    return study_of(folder, name).trials()
 
 
 def run_command(overrides: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:

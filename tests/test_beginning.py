@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filled_studies import cost
+from small_sweeps import trials_of
 from test_stopping import curve
-from test_sweep import trials_of
 
 from explore.beginning import Beginning, beginning
 from explore.candidate import this_machine

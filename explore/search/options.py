@@ -14,7 +14,7 @@ class Search:
     """Schema of the config group `search`."""
 
     seed: int = 0  # of the sampler
-    startup: int | None = None  # trials at random before there is a model; population of nsga2, nsga3; None: by rule
+    startup: int = 8  # trials drawn at random before the sampler has a model; population size of nsga2 and nsga3
     prior: str = "learned"  # learned | off: what sampler=speed_aware knows before its first trial
     stop: str = "auto"  # auto | off: with sampler=speed_aware, end before `trials` when the front no longer moves
     fewest: int = 20  # trials before that
@@ -26,13 +26,8 @@ class Search:
             if getattr(self, name) not in words:
                 raise ValueError(f"search.{name} must be one of {', '.join(words)}, got {getattr(self, name)!r}")
         for name, least in (("startup", 2), ("fewest", 1), ("tolerance", 0)):
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise ValueError(f"search.{name} must be at least {least}, got {value}")
-
-    def random_trials(self, *, learned: bool) -> int:
-        """`startup`, by default 8, and 4 for a model that has a learned prior."""
-        return self.startup or (4 if learned else 8)
+            if not getattr(self, name) >= least:
+                raise ValueError(f"search.{name} must be at least {least}, got {getattr(self, name)}")
 
 
 @dataclass(kw_only=True)
