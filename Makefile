@@ -23,7 +23,7 @@ test: lint ## lint, types and the tests of every day
 	@$(TESTS) -n 2 --dist loadfile -m "not slow and not gpu and not cluster" $(ARGS)
 
 test-slow: $(READY) ## the tests that take longer
-	@$(TESTS) -m "slow and not gpu and not cluster" $(ARGS)
+	@$(TESTS) -n 2 --dist loadfile -m "slow and not gpu and not cluster" $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	@$(TESTS) -m gpu $(ARGS)

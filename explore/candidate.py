@@ -176,7 +176,8 @@ def evaluate(
         if not out_of_memory(error):
             raise
         return ended(REFUSED, f"out of memory: {str(error).splitlines()[0] if str(error) else 'no room left'}", MEMORY)
-    return ended(COMPLETE if last == candidate.training.epochs else STOPPED)
+    # One that was killed may have come further than it was asked for now.
+    return ended(COMPLETE if candidate.training.epochs in (last, len(curve)) else STOPPED)
 
 
 def _train(

@@ -298,7 +298,7 @@ def test_interrupted_training_in_a_shell_says_how_to_go_on(tmp_path: Path) -> No
         if line.startswith("epoch   2"):
             process.send_signal(signal.SIGINT)
             break
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err.startswith(
         "explore: stopped; the same command goes on from the last checkpoint: python -m explore.train "

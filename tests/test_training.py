@@ -127,8 +127,8 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, ema: float, stop: 
 def test_training_in_parts_is_the_training_at_once(tmp_path: Path, ema: float) -> None:
     recipe = replace(SHORT, ema=ema)
     whole = train(tmp_path / "whole", recipe)
-    for until in (1, 2, 2):
-        assert len(train(tmp_path / "parts", recipe, until=until)) == until
+    for until, trained in ((1, 1), (2, 2), (2, 2), (1, 2)):
+        assert len(train(tmp_path / "parts", recipe, until=until)) == trained
     assert comparable(train(tmp_path / "parts", recipe)) == comparable(whole)
     expected = trained_weights(tmp_path / "whole")
     assert all(torch.equal(weight, expected[name]) for name, weight in trained_weights(tmp_path / "parts").items())

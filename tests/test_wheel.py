@@ -49,7 +49,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    needed = {path.relative_to(ROOT) for path in (ROOT / "explore").rglob("*") if path.suffix in {".py", ".j2"}}
+    kinds = {".py", ".j2", ".json"}
+    needed = {path.relative_to(ROOT) for path in (ROOT / "explore").rglob("*") if path.suffix in kinds}
     needed |= {Path("explore") / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")}
     assert {str(path) for path in needed} <= names
     extra = {name for name in names - {str(path) for path in needed} if ".dist-info/" not in name}

@@ -38,6 +38,12 @@ def newest(folder: Path, tell: Callable[[str], None]) -> Path | None:
     return whole
 
 
+def epochs_of(checkpoint: Path) -> int:
+    """How many epochs a checkpoint has behind it."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+
+
 def put(partial: Path, folder: Path, *, keep: bool) -> None:
     """Make a file the last checkpoint of a folder; `keep` the one that was the last.
 

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from explore.training.checkpoint import CHECKPOINT, OneTensor, damage, newest, put
+from explore.training.checkpoint import CHECKPOINT, OneTensor, damage, epochs_of, newest, put
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
@@ -59,10 +59,12 @@ def fit(
         callbacks.append(_Average(recipe))
     alone = recipe.devices * recipe.num_nodes == 1 and recipe.strategy == "auto"
     with _quiet_lightning(), _interruptible():
-        trainer = _trainer(replace(recipe, epochs=until or recipe.epochs), callbacks, folder)
+        start = newest(folder, tell)
+        # A process that was killed may have come further than anybody heard of.
+        last = max(until or recipe.epochs, epochs_of(start) if start else 0)
+        trainer = _trainer(replace(recipe, epochs=last), callbacks, folder)
         if alone:  # other strategies read checkpoints by themselves
             trainer.strategy.checkpoint_io = OneTensor()
-        start = newest(folder, tell)
         loaders = Handing(train, turn, whole=alone), Handing(validation, turn, whole=True)
         trainer.fit(module, *loaders, ckpt_path=str(start) if start else None, weights_only=True)
         rungs.report_new(trainer, module)  # where the checkpoint was the last one, no epoch has begun
