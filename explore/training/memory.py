@@ -4,8 +4,15 @@ import gc
 
 import torch
 
-# What comes as a plain RuntimeError: PyTorch's allocator for processors, C++ and the libraries of CUDA.
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED")
+# What comes as a plain RuntimeError: PyTorch's allocator for processors, C++, the libraries of CUDA, and oneDNN.
+_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "ALLOC_FAILED",
+    "could not create a primitive",
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
