@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from explore.reporting.printed import INK, plain
 from explore.reporting.style import COLOURS, GREY
 
-_INK, _FAINT = "#1F2630", "#E3E7EC"
 _LABELS = {"mixer": "Mixer, D_S fixed", "mixer_grown": "Mixer, D_S grows with S", "vit": "ViT"}
 _COLOUR = dict(zip(_LABELS, COLOURS, strict=False))
 
@@ -41,7 +41,7 @@ def _draw_ratio(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
     for key, word, style in (("eager", "eager", "-o"), ("compiled", "compiled", "--s"), ("macs", "by MACs", ":")):
         colour = GREY if key == "macs" else _COLOUR["mixer"]
         axes.plot(tokens, [row[f"mixer_{key}"] for row in rows], style, color=colour, markersize=4.5, label=word)
-    axes.axhline(1.0, color=_INK, linewidth=0.8)
+    axes.axhline(1.0, color=INK, linewidth=0.8)
     axes.set_ylim(bottom=0)
     axes.set_title("Mixer (D_S fixed): times as fast as ViT", **_TITLE)
     axes.set_xscale("log")
@@ -72,21 +72,16 @@ def _draw_seconds(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
     _ticks(axes, sorted({one["tokens"] for one in points}))
 
 
-_TITLE: dict[str, Any] = {"loc": "left", "color": _INK, "fontsize": 10.5, "fontweight": "bold"}
+_TITLE: dict[str, Any] = {"loc": "left", "color": INK, "fontsize": 10.5, "fontweight": "bold"}
 
 
 def _ticks(axes: Axes, tokens: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(list(tokens)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:.0f}"))
-    axes.set_xlabel("patches S", color=_INK, fontsize=9.5)
+    axes.set_xlabel("patches S", color=INK, fontsize=9.5)
 
 
 def _dress(axes: Axes) -> None:
-    axes.grid(color=_FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=8.5, length=0, which="both")
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(GREY)
-    axes.legend(frameon=False, fontsize=7.5, labelcolor=_INK)
+    plain(axes, text_size=8.5)
+    axes.legend(frameon=False, fontsize=7.5, labelcolor=INK)

@@ -11,10 +11,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.search_judge import SCALES, Finish, Table
 from benchmarks.search_statistics import shares_at
+from explore.reporting.printed import INK, plain
 from explore.reporting.style import COLOURS, GREY, log_ticks, tick
 
-_INK, _FAINT = "#1F2630", "#E3E7EC"
-_COLOURS = (*COLOURS, _INK)
+_COLOURS = (*COLOURS, INK)
 _DASHES: Sequence[Any] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.2, 1, 1.2)))
 _SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 _TOP = 0.996  # of the axis; replays end a little behind 99 %
@@ -44,7 +44,7 @@ def draw(tables: Mapping[str, Table], runs: Mapping[str, Runs], workers: int, pa
         "A dot: half of them had ended, with 99 % on both scales, nothing left to try or no epochs left."
     )
     figure.text(0.012, 0.1 / height, note, color=GREY, fontsize=8)
-    figure.legend(handles, labels, loc="upper left", ncols=4, frameon=False, fontsize=9, labelcolor=_INK)
+    figure.legend(handles, labels, loc="upper left", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
     legend = 0.15 + 0.2 * -(-len(methods) // 4)
     figure.tight_layout(rect=(0, 0.42 / height, 1, 1 - legend / height), h_pad=0.9)
     figure.savefig(path, format="png")
@@ -76,7 +76,7 @@ def _draw(axes: Axes, table: Table, runs: Runs, scale: str, spent: str) -> None:
 
 
 def _dress(axes: Axes, title: str, spent: str, *, last: bool) -> None:
-    axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold")
+    axes.set_title(title, loc="left", color=INK, fontsize=10, fontweight="bold")
     axes.set_xscale("log")
     ticks = log_ticks(*axes.get_xlim())
     axes.xaxis.set_major_locator(FixedLocator(ticks))
@@ -89,13 +89,8 @@ def _dress(axes: Axes, title: str, spent: str, *, last: bool) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda missing, _: f"{1 - missing:.0%}"))
     axes.yaxis.set_minor_locator(NullLocator())
     if last:
-        axes.set_xlabel(_UNITS[spent], color=_INK, fontsize=9.5)
-    axes.grid(color=_FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=8.5, length=0, which="both")
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(GREY)
+        axes.set_xlabel(_UNITS[spent], color=INK, fontsize=9.5)
+    plain(axes, text_size=8.5)
 
 
 def _scale(scale: str) -> str:

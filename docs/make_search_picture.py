@@ -18,12 +18,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from explore.evaluation import COMPLETE, STOPPED
 from explore.reporting import style
+from explore.reporting.printed import INK, plain
 from explore.search.rivals import results
 from explore.search.storage import open_study
 from explore.search.study import Trial, front
 
 PICTURE = Path(__file__).with_name("search.png")
-_INK, _FAINT = "#1F2630", "#E3E7EC"
 _BLUE, _ORANGE, _GREEN, _VERMILION, _PINK, _SKY = style.COLOURS[:6]
 # From the first rung up.
 _STOPPED = ((_PINK, "^"), (_ORANGE, "s"), (_GREEN, "D"), (_VERMILION, "v"))
@@ -78,9 +78,9 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
     _scale(curves, plane, trials)
     _dress(curves, "Trained rung by rung", "epochs")
     _dress(plane, "Placed by accuracy and speed", "throughput / images/s")
-    curves.set_ylabel("validation accuracy / %", color=_INK, fontsize=10)
+    curves.set_ylabel("validation accuracy / %", color=INK, fontsize=10)
     handles, labels = plane.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper left", ncols=3, frameon=False, fontsize=9.5, labelcolor=_INK)
+    figure.legend(handles, labels, loc="upper left", ncols=3, frameon=False, fontsize=9.5, labelcolor=INK)
     figure.text(0.012, 0.015, "; ".join(style.protocols(members)), color=style.GREY, fontsize=8)
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.165, top=0.81, wspace=0.12)
     figure.savefig(path, format="png")
@@ -131,16 +131,12 @@ def _scale(curves: Axes, plane: Axes, trials: Sequence[Trial]) -> None:
 
 
 def _dress(axes: Axes, title: str, name: str) -> None:
-    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold")
-    axes.set_xlabel(name, color=_INK, fontsize=10)
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    axes.set_xlabel(name, color=INK, fontsize=10)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.grid(color=_FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=9, length=0, which="both", labelleft=True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(style.GREY)
+    plain(axes, text_size=9)
+    axes.tick_params(labelleft=True)
 
 
 def _missing(accuracy: float) -> float:

@@ -24,6 +24,8 @@ import pytest
 from explore.search.storage import open_study
 from explore.search.study import Study
 
+Open = Callable[[str], Study]
+
 PACKAGES = ("postgresql", "slurm-wlm", "munge", "iproute2", "util-linux")
 PASSWORD = "open-sesame"
 PATIENCE = 5
@@ -87,7 +89,7 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
 
 
 @contextmanager
-def studies_of(url: str) -> Iterator[Callable[[str], Study]]:
+def studies_of(url: str) -> Iterator[Open]:
     """Opens studies by their names; their connections are closed afterwards."""
     opened: list[Study] = []
 

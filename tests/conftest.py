@@ -4,10 +4,15 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from cluster_services import Open, Postgres
 
 settings.register_profile("explore", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("explore")
@@ -40,3 +45,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator["Postgres"]:
+    """A PostgreSQL server that asks for a password."""
+    from cluster_services import start_postgres
+
+    with start_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def opened(server: "Postgres") -> Iterator["Open"]:
+    """Opens the studies of that server by their names."""
+    from cluster_services import studies_of
+
+    with studies_of(server.secret) as opened:
+        yield opened

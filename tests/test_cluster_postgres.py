@@ -12,7 +12,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,33 +20,19 @@ from cluster_services import (
     LEFT_OPEN,
     PASSWORD,
     PATIENCE,
+    Open,
     Postgres,
     said_by,
     signal_machine,
     start_command,
-    start_postgres,
-    studies_of,
     wait_until,
 )
 
 from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.search.study import Study, finished
 
-Open = Callable[[str], Study]
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=manual", "storage=postgres"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with start_postgres() as server:
-        yield server
-
-
-@pytest.fixture
-def opened(server: Postgres) -> Iterator[Open]:
-    with studies_of(server.secret) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from cluster_services import (
     free_port,
     said_by,
     start_command,
-    start_postgres,
     wait_until,
 )
 from filled_studies import TEMPLATE
@@ -30,12 +29,6 @@ from explore.search.study import TakenOver, create_study
 
 pytest.importorskip("grpc")
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with start_postgres() as server:
-        yield server
 
 
 @contextmanager

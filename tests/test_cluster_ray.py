@@ -8,7 +8,6 @@ make test-cluster ARGS=tests/test_cluster_ray.py
 
 import json
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,35 +15,20 @@ from cluster_services import (
     LEFT_OPEN,
     PASSWORD,
     PATIENCE,
+    Open,
     Postgres,
     end_processes_below,
     said_by,
     start_command,
-    start_postgres,
     start_ray,
-    studies_of,
     wait_until,
 )
 
 from explore.evaluation import INTERRUPTED, RUNNING
-from explore.search.study import Study
 
 pytest.importorskip("ray")
-Open = Callable[[str], Study]
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=ray", "storage=postgres"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with start_postgres() as server:
-        yield server
-
-
-@pytest.fixture
-def opened(server: Postgres) -> Iterator[Open]:
-    with studies_of(server.secret) as opened:
-        yield opened
 
 
 def test_workers_that_share_a_gpu_fill_a_study(tmp_path: Path, server: Postgres) -> None:

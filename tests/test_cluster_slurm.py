@@ -11,7 +11,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,40 +19,26 @@ from cluster_services import (
     LEFT_OPEN,
     PASSWORD,
     PATIENCE,
+    Open,
     Postgres,
     Slurm,
     said_by,
     start_command,
-    start_postgres,
     start_slurm,
-    studies_of,
     wait_until,
 )
 
 from explore.evaluation import COMPLETE, RUNNING
 from explore.search.study import Study
 
-Open = Callable[[str], Study]
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=slurm", "cluster.time=10m"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with start_postgres() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Slurm]:
     with start_slurm(3) as slurm:
         yield slurm
-
-
-@pytest.fixture
-def opened(server: Postgres) -> Iterator[Open]:
-    with studies_of(server.secret) as opened:
-        yield opened
 
 
 class Search:

@@ -16,30 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_sweeps import WHOLE, study_of, sweep, trials_of
 
-from explore.cluster.isolation import start_server
-from explore.command import _run
 from explore.evaluation import COMPLETE, FAILED, REFUSED, STOPPED
-from explore.search.storage import open_study
-from explore.search.study import Trial
-from explore.sweep import main
 
 pytestmark = pytest.mark.slow
 
-SMOKE = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "tracking.mode=disabled", "workers=1"]
-
-
+OPTIONS = [*WHOLE, "references=[]", "tracking.mode=disabled", "workers=1"]
 ROOM = 280  # MiB: too little for a whole batch of the candidate below, enough for an eighth
-
-
-def sweep(folder: Path, *overrides: str) -> int:
-    """Run the command in this process."""
-    start_server()
-    return _run(main, [*SMOKE, f"outputs={folder}", *overrides])
-
-
-def trials_of(folder: Path) -> list[Trial]:
-    return open_study(f"sqlite:///{folder}/smoke/study.db", "smoke").trials()
 
 
 def meanwhile(act: Callable[[], bool]) -> threading.Thread:
@@ -96,7 +80,7 @@ def test_a_full_disk_and_a_read_only_one_end_a_search_in_words_and_it_goes_on(tm
     if subprocess.run([*own, "true"], capture_output=True).returncode:
         pytest.skip("this kernel allows no file system of one's own")
     (tmp_path / "out").mkdir()
-    script = [sys.executable, "-c", FULL.format(smoke=SMOKE), str(tmp_path / "out")]
+    script = [sys.executable, "-c", FULL.format(smoke=["+sweep=smoke", *OPTIONS]), str(tmp_path / "out")]
     done = subprocess.run([*own, *script], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     full, read_only, whole = json.loads(done.stdout)
@@ -143,7 +127,7 @@ def test_a_trial_that_is_killed_goes_on_and_one_that_dies_again_and_again_has_fa
         return len(killed) == 4
 
     thread = meanwhile(kill)
-    assert sweep(tmp_path, "trials=2", "training.epochs=120") == 0
+    assert sweep(tmp_path, *OPTIONS, "trials=2", "training.epochs=120") == 0
     thread.join(1)
     failed, complete = trials_of(tmp_path)
     assert (failed.status, complete.status) == (FAILED, COMPLETE)
@@ -179,7 +163,7 @@ def test_a_trial_that_hangs_is_ended_and_the_search_goes_on(tmp_path: Path, monk
     fixed = [f"space.model.{name}=choice({value})" for name, value in (("patch_size", 4), ("depth", 1), ("width", 8))]
     limit = ["space.training.lr=choice(0.01)", "stopping.max_minutes=0.3", "trials=2", "workers=2"]
     try:
-        assert sweep(tmp_path, *options, *fixed, *limit) == 0
+        assert sweep(tmp_path, *OPTIONS, *options, *fixed, *limit) == 0
     finally:
         from hydra.core.config_store import ConfigStore
 
@@ -213,14 +197,14 @@ def test_images_that_break_while_a_search_runs_change_nothing(tmp_path: Path) ->
 
     thread = meanwhile(damage)
     options = ["data=folder", f"data.path={images}", "training.batch_size=16", f"data.cache={tmp_path / 'cache'}"]
-    assert sweep(tmp_path, *options, "trials=3") == 0
+    assert sweep(tmp_path, *OPTIONS, *options, "trials=3") == 0
     thread.join(1)
     assert (images / "boots" / "0.png").read_text() == "no image any more"
     trials = trials_of(tmp_path)
     assert [trial.status for trial in trials] == [COMPLETE] * 3
     assert len(list((tmp_path / "cache").iterdir())) == 1, "the files were not looked at again"
     assert not [trial.command for trial in trials if "snapshot" in trial.command]
-    assert sweep(tmp_path, *options, "trials=4") == 2, "but before the next search begins"
+    assert sweep(tmp_path, *OPTIONS, *options, "trials=4") == 2, "but before the next search begins"
 
 
 def test_a_trial_may_have_several_devices(tmp_path: Path) -> None:
@@ -231,7 +215,7 @@ def test_a_trial_may_have_several_devices(tmp_path: Path) -> None:
         folder, several = tmp_path / str(devices), ["training.strategy=ddp"] if devices == 2 else []
         seen = [0]
         thread = meanwhile(lambda: bool(seen.append(len(members(folder, 0)))) or seen[-1] < max(seen))  # noqa: B023
-        assert sweep(folder, *options, f"training.devices={devices}", *several) == 0
+        assert sweep(folder, *OPTIONS, *options, f"training.devices={devices}", *several) == 0
         thread.join(1)
         assert max(seen) == devices
         found.append(trials_of(folder))
@@ -244,7 +228,7 @@ def test_a_trial_may_have_several_devices(tmp_path: Path) -> None:
             assert same.val_accuracy == pytest.approx(epoch.val_accuracy, abs=0.01)
     assert sorted(trial.evaluation.epochs for trial in found[1]) == [1, 1, 3]
     assert sorted(trial.status for trial in found[1]) == [COMPLETE, STOPPED, STOPPED]
-    notes = open_study(f"sqlite:///{tmp_path}/2/smoke/study.db", "smoke").notes
+    notes = study_of(tmp_path / "2").notes
     assert notes["test_accuracy"], "the front was tested, on one device"
 
 

@@ -16,7 +16,7 @@ from explore.reporting import style
 from explore.search.study import Trial, front
 
 _MARKERS = ("o", "D", "s", "^", "P", "X", "*", "p")
-_INK, _FAINT = "#1F2630", "#E3E7EC"
+INK, _FAINT = "#1F2630", "#E3E7EC"  # of text, and of lines that guide the eye
 _OTHERS = 0.35  # opacity of trials off the front
 
 
@@ -28,7 +28,7 @@ def write_front_png(trials: Sequence[Trial], tests: Mapping[int, float], path: P
     complete = [trial for trial in trials if trial.status == COMPLETE]
     figure = Figure(figsize=(8, 5), dpi=200, facecolor="white")
     axes = figure.add_axes((0.085, 0.165, 0.695, 0.755))
-    axes.set_title(title, loc="left", color=_INK, fontsize=12, fontweight="bold", parse_math=False)
+    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold", parse_math=False)
     if complete:
         _draw(axes, complete, tests, style.colours(_variant(trial, "token_mixing") for trial in trials))
         figure.text(0.085, 0.02, _protocol(complete), color=style.GREY, fontsize=7.5, va="bottom", parse_math=False)
@@ -66,7 +66,7 @@ def _draw(axes: Axes, complete: Sequence[Trial], tests: Mapping[int, float], col
         )
     tested = [trial for trial in members if trial.number in tests]
     reached = [100 * tests[trial.number] for trial in tested]
-    axes.plot(_places(tested)[0], reached, "_", color=_INK, markersize=8, markeredgewidth=1.4, zorder=5)
+    axes.plot(_places(tested)[0], reached, "_", color=INK, markersize=8, markeredgewidth=1.4, zorder=5)
     _label(axes, members)
     _add_legend(axes, complete, colours, markers, bool(tested))
 
@@ -80,14 +80,9 @@ def _frame(axes: Axes, complete: Sequence[Trial], tests: Mapping[int, float]) ->
     axes.xaxis.set_major_locator(FixedLocator(style.log_ticks(left, right)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: style.tick(tick)))
-    axes.set_xlabel("throughput / images/s", color=_INK, fontsize=10)
-    axes.set_ylabel("validation accuracy / %", color=_INK, fontsize=10)
-    axes.grid(color=_FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=9, length=0)
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(side == "bottom")
-        axes.spines[side].set_color(style.GREY)
+    axes.set_xlabel("throughput / images/s", color=INK, fontsize=10)
+    axes.set_ylabel("validation accuracy / %", color=INK, fontsize=10)
+    plain(axes, text_size=9)
     outside = sum(_percent(trial) < low for trial in complete)
     if outside:
         note = f"{outside} below {low:.0f} % not shown"
@@ -107,9 +102,19 @@ def _label(axes: Axes, members: Sequence[Trial]) -> None:
             (trial.throughput or 0.0, _percent(trial)),
             xytext=(4, 4),
             textcoords="offset points",
-            color=_INK,
+            color=INK,
             fontsize=7.5,
         )
+
+
+def plain(axes: Axes, text_size: float) -> None:
+    """Faint lines behind what is drawn, and no frame but the axis below; `text_size` of the ticks, in points."""
+    axes.grid(color=_FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=text_size, length=0, which="both")
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(style.GREY)
 
 
 def _add_legend(
@@ -122,9 +127,9 @@ def _add_legend(
         entries += [_entry(f"channel {name}", marker, style.GREY) for name, marker in markers.items()]
     entries.append(Line2D([], [], color=style.GREY, linewidth=1.2, label="front"))
     if tested:
-        entries.append(_entry("test accuracy", "_", _INK))
+        entries.append(_entry("test accuracy", "_", INK))
     legend = axes.legend(
-        handles=entries, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5, labelcolor=_INK
+        handles=entries, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5, labelcolor=INK
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
