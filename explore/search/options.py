@@ -38,7 +38,6 @@ class Stopping:
     eta: int = 3  # one in so many goes on, and each rung is so many times the epochs of the one before
     min_epochs: int = 1  # the first rung
     disk: float = 10.0  # GB of checkpoints of stopped candidates; the least promising go first, and are given up
-
     max_minutes: float | None = None  # of a trial from one rung to the next, its measuring included; null = no limit
 
     def check(self) -> None:
