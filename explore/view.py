@@ -18,13 +18,13 @@ from rich.text import Text
 
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, RUNNING, STOPPED
 from explore.reporting.progress import front_hypervolume
+from explore.reporting.style import MEASURED, state
 from explore.search.owner import is_here
 from explore.search.savings import in_words, savings
 from explore.search.study import Trial, finished, front
 
 _ROWS = 12
-_MEASURED = "measured"  # waits for its training, and does not count yet
-_COLOURS = {COMPLETE: "green", RUNNING: "cyan", STOPPED: "blue", _MEASURED: "dim"}
+_COLOURS = {COMPLETE: "green", RUNNING: "cyan", STOPPED: "blue", MEASURED: "dim"}
 _COLOURS |= {REFUSED: "yellow", DIVERGED: "red", FAILED: "red"}
 
 
@@ -69,7 +69,7 @@ class PlainView:
 
     def update(self, trials: Sequence[Trial]) -> None:
         """Print the trials that have ended since the last time."""
-        ended = [trial for trial in trials if trial.status != RUNNING and not _measured_only(trial)]
+        ended = [trial for trial in trials if trial.status != RUNNING and state(trial) != MEASURED]
         self._ended |= {trial.number for trial in finished(trials)}
         done = len(self._ended)
         if self._shown is None:
@@ -197,11 +197,6 @@ class LiveView:
         return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left"
 
 
-def _measured_only(trial: Trial) -> bool:
-    """Whether a trial only waits for its training: nothing to tell yet."""
-    return trial.status == STOPPED and not trial.evaluation.epochs
-
-
 def _line(trial: Trial) -> str:
     parts = [f"trial {trial.number:<3} {trial.status:9}"]
     if trial.evaluation.epochs:
@@ -229,7 +224,7 @@ def _values(trial: Trial) -> str:
 
 
 def _counts(trials: Sequence[Trial]) -> str:
-    statuses = [_MEASURED if _measured_only(trial) else trial.status for trial in trials]
+    statuses = [state(trial) for trial in trials]
     words = [(status, statuses.count(status)) for status in _COLOURS if status != COMPLETE]
     return "  ".join(f"[{_COLOURS[status]}]{count} {status}[/]" for status, count in words if count)
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import IntDistribution
 from PIL import Image
+from test_stopping import trial
 
 from explore.reporting import pictures, style
 from explore.reporting.importance import LEAST_TRIALS, importances
@@ -180,3 +181,8 @@ def test_front_picture_has_its_size(count: int, tmp_path: Path) -> None:
     write_front_png(searched(count).trials(), {0: 0.5}, tmp_path / "front.png", "broken $math_{ and 画像")
     with Image.open(tmp_path / "front.png") as picture:
         assert picture.size == (1600, 1000)
+
+
+def test_who_was_only_measured_is_not_said_to_be_stopped() -> None:
+    measured, stopped = trial(0, 100.0), trial(1, 100.0, 0.5)
+    assert (style.state(measured), style.state(stopped)) == ("measured", "stopped")

@@ -109,7 +109,7 @@ def _page(
         notes=notes,
         data=_data(notes.get("data", {})),
         when=_when(trials),
-        statuses=Counter(trial.status for trial in trials),
+        statuses=Counter(map(style.state, trials)),
         protocols=style.protocols(complete),
         predictable=speed_errors(trials),
         saved=in_words(saved) if (saved := savings(trials)) else None,

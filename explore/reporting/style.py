@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from explore.evaluation import STOPPED
 from explore.search.study import Trial, front
 
 Item = TypeVar("Item")
@@ -11,6 +12,7 @@ Item = TypeVar("Item")
 # then two of Tol's muted scheme. Told apart with every common colour blindness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933", "#882255")
 GREY = "#8A929C"
+MEASURED = "measured"  # waits for its training, and does not count yet
 _LABEL_WIDTH, _LABEL_HEIGHT = 0.06, 0.04  # of `#123`, as a fraction of the picture
 _TICKS_PER_DECADE: Sequence[Sequence[float]] = (
     (1,),
@@ -19,6 +21,11 @@ _TICKS_PER_DECADE: Sequence[Sequence[float]] = (
     (1, 1.5, 2, 3, 4, 5, 6, 8),
     *(tuple(n / parts for n in range(parts, 10 * parts)) for parts in (2, 5, 10)),
 )
+
+
+def state(trial: Trial) -> str:
+    """What has become of a trial, in a word."""
+    return MEASURED if trial.status == STOPPED and not trial.evaluation.epochs else trial.status
 
 
 def colours(names: Iterable[str]) -> Mapping[str, str]:
