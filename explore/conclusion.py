@@ -104,7 +104,7 @@ def compare_speeds(plan: Plan, study: Study) -> None:
 
 
 def _candidate(plan: Plan, trial: Trial) -> Candidate:
-    return vary(plan.base, trial.proposal.overrides, plan.space).candidate
+    return vary(plan.base, trial.proposal.overrides, plan.keys).candidate
 
 
 def _refuse_other_machines(trials: Iterable[Trial], candidate: Candidate) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from explore.ablation.options import PAIRED
 from explore.data.options import SOURCES
 from explore.schema import Config
 
@@ -19,6 +20,7 @@ OPERATION = (
     "cluster",
     "sampler",
     "search",
+    "ablation",
     "stopping",
     "warm_start",
     "format",
@@ -41,7 +43,8 @@ def described(config: Config) -> dict[str, Any]:
 
 def definition(config: Config) -> dict[str, Any]:
     """What makes the trials of a study comparable, as JSON types: what the candidates share, and the space."""
-    return {**described(config), "space": dict(config.space)}
+    asked = {"ablation": asdict(config.ablation)} if config.sampler == PAIRED else {}
+    return {**described(config), "space": dict(config.space), **asked}
 
 
 def without_operation(overrides: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,11 @@ from typing import Any
 
 import torch
 
+from explore.ablation.design import NOTE, SEED, Design
+from explore.ablation.options import PAIRED
+from explore.ablation.records import Scores
+from explore.ablation.schedule import Paired
+from explore.ablation.statistics import analyse
 from explore.architecture.catalog import one_of
 from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED, adapted
@@ -26,6 +31,7 @@ from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation
 from explore.joining import check_machine, mark_folder
+from explore.matching import designed
 from explore.schema import Config
 from explore.search.options import URL_VARIABLE, Search
 from explore.search.prior import Prior, unbiased
@@ -49,7 +55,7 @@ _ADVICE = "; change a dimension like this: 'space.model.patch_size=choice(4, 8)'
 class Plan:
     """A search that was checked and can be sent to its workers.
 
-    `base` are the overrides that every candidate shares, `command` is the line that goes on with the search, `places`
+    `base` are the overrides that every candidate shares, `design` is that of an ablation, None for a search. `command` is the line that goes on with the search, `places`
     are those of its overrides that say where the study lies, `notes` are kept with the study: for its report, and
     `overrides` for workers elsewhere.
     """
@@ -60,6 +66,7 @@ class Plan:
     base: tuple[str, ...]
     space: dict[str, str]
     sampler: str
+    design: Design | None
     search: Search
     beginning: Beginning
     least_throughput: float | None
@@ -82,10 +89,15 @@ class Plan:
         """Whether a trial may be stopped and go on later; with speed_aware each is, after it was measured."""
         return len(self.rungs) > 1 or self.sampler == SPEED_AWARE
 
+    @property
+    def keys(self) -> Collection[str]:
+        """What trials may set."""
+        return {*self.space, self.design.by, SEED} if self.design else self.space
+
 
 def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     """Check all that can be checked before any work; raises ValueError and leaves the disk as it was."""
-    _check_options(config)
+    _check_options(config, overrides)
     output = output_folder(config)
     url = study_url(config)
     _check_cluster(config, url)
@@ -99,6 +111,10 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     if not any(key.startswith("data") and not key.startswith("data.augmentation") for key in config.space):
         base.append(f"{SNAPSHOT}={dataset.snapshot}")
     space = _checked_space(config, base)
+    settings = json.loads(json.dumps({**definition(config), "images": dataset.fingerprint}))
+    if study := find_study(url, config.study or "sweep"):
+        refuse_other_settings(study, settings)
+    design = designed(config, base, space, dataset, study) if config.sampler == PAIRED else None
     command = shlex.join(["python", "-m", "explore.sweep", *overrides])
     plan = Plan(
         study=config.study or "sweep",
@@ -107,19 +123,20 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         base=tuple(base),
         space=dict(config.space),
         sampler=config.sampler,
+        design=design,
         search=config.search,
         beginning=beginning(config, base, space, dataset),
         least_throughput=config.limits.throughput,
-        trials=config.trials,
+        trials=len(design.arms) * design.looks[-1] if design else config.trials,
         workers=workers,
         cluster=config.cluster,
-        rungs=config.stopping.rungs(config.training.epochs),
+        rungs=(config.training.epochs,) if design else config.stopping.rungs(config.training.epochs),
         eta=config.stopping.eta,
         disk=1e9 * config.stopping.disk,
         max_minutes=math.inf if config.stopping.max_minutes is None else config.stopping.max_minutes,
         references=tuple(config.references),
         tracking=config.tracking,
-        definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
+        definition=settings,
         command=command,
         places=tuple(_places(overrides)),
         notes={
@@ -128,17 +145,16 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
             "overrides": [*_for_workers(overrides), f"outputs={output.parent.resolve()}"],
             "commit": _commit(),
             "data": _facts(dataset),
+            **({NOTE: design.to_dict()} if design else {}),
         },
     )
     first = scheduler(plan, space, dataset)
     if first.next([], room=True) is None:
         raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}{_ADVICE}")
-    if study := find_study(plan.url, plan.study):
-        refuse_other_settings(study, plan.definition)
     return plan
 
 
-def _check_options(config: Config) -> None:
+def _check_options(config: Config, overrides: Sequence[str]) -> None:
     """Refuse what no search could be run with, whatever the images and the space."""
     if not config.space:
         raise ValueError("a search needs a space, got none; add +sweep=pareto, or one of your own in conf/sweep")
@@ -150,7 +166,10 @@ def _check_options(config: Config) -> None:
     config.tracking.check()
     config.stopping.check()
     config.search.check()
-    one_of("sampler", config.sampler, (*SAMPLERS, SPEED_AWARE))
+    one_of("sampler", config.sampler, (*SAMPLERS, SPEED_AWARE, PAIRED))
+    if config.sampler == PAIRED:
+        config.ablation.check()
+        _refuse_what_searches_have(overrides)
     if config.training.num_nodes > 1:
         raise ValueError(
             f"training.num_nodes must be 1 in a search, got {config.training.num_nodes}: the processes of a trial are "
@@ -165,6 +184,16 @@ def _check_options(config: Config) -> None:
         )
     for name in config.references:
         one_of("references", name, PUBLISHED)
+
+
+def _refuse_what_searches_have(overrides: Sequence[str]) -> None:
+    """Refuse what would have no effect on an ablation."""
+    for override in overrides:
+        if re.split(r"[.=]", override.lstrip("+"))[0] in ("trials", "search", "stopping", "warm_start"):
+            raise ValueError(
+                f"an ablation trains every arm to the end with the same seeds, got {override}; leave it out, and set "
+                "ablation.seeds and ablation.max_seeds"
+            )
 
 
 def _check_cluster(config: Config, url: str) -> None:
@@ -242,8 +271,10 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
     """What decides what a worker does next; it begins nothing that breaks a rule on these images."""
 
     def check(overrides: Sequence[str]) -> None:
-        vary(plan.base, overrides, plan.space).candidate.check(dataset)
+        vary(plan.base, overrides, plan.keys).candidate.check(dataset)
 
+    if plan.design:
+        return Paired(plan.design, space.dimensions, plan.rungs[-1], partial(_settled, plan.design))
     search, start = plan.search, plan.beginning
     then: Scheduler
     if plan.sampler == SPEED_AWARE:
@@ -267,6 +298,11 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
         proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=search.startup, check=check)
         then = Rungs(proposer, plan.rungs, plan.eta)
     return First(start.first, then, plan.rungs[0]) if start.first else then
+
+
+def _settled(design: Design, scores: Scores) -> bool:
+    """Whether the seeds so far tell of every difference, or that it is negligible."""
+    return analyse(scores, looks=design.looks, error=design.error, margin=design.margin).settled
 
 
 def _checked_space(config: Config, base: Sequence[str]) -> Space:

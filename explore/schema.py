@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from explore.ablation.options import Ablation
 from explore.architecture.catalog import Mixing, schema
 from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
 from explore.architecture.published import PUBLISHED
@@ -33,7 +34,7 @@ class Config:
     outputs: str = "outputs"  # folder of all results
     trials: int = 24  # finished trials of the whole study, however often it is restarted
     workers: int | None = None  # trials evaluated at a time; null = one per GPU, or per core without one; see cluster
-    sampler: str = "speed_aware"  # speed_aware | tpe | gp | nsga2 | nsga3 | random | grid
+    sampler: str = "speed_aware"  # speed_aware | tpe | gp | nsga2 | nsga3 | random | grid | paired, for an ablation
     format: str = "text"  # text for people, json for machines
     throughput: bool = True  # measure speed; off = count only
     references: list[str] = field(default_factory=lambda: ["vit_ti16", "mixer_s16"])  # published, timed for the report
@@ -48,6 +49,7 @@ class Config:
     search: Search = field(default_factory=Search)
     stopping: Stopping = field(default_factory=Stopping)
     warm_start: WarmStart = field(default_factory=WarmStart)
+    ablation: Ablation = field(default_factory=Ablation)
     storage: Any = None
     cluster: Any = None
     tracking: Tracking = field(default_factory=Tracking)

@@ -54,7 +54,7 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
     worker = Worker(
         study=study,
         scheduler=decides,
-        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, plan.space, isolated),
+        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, plan.keys, isolated),
         target=plan.trials,
         output=plan.output,
         disk=plan.disk,

@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass
 
+PAIRED = "paired"  # the sampler that makes a sweep an ablation
 MATCHES = ("macs", "params", "throughput", "none")
 
 
 @dataclass(kw_only=True)
 class Ablation:
-    """Schema of the config group `ablation`: the dimensions of `space` are its factors, and every combination an arm.
+    """Schema of the config group `ablation`, for sampler=paired: the dimensions of `space` are its factors.
+
+    Every combination of them is an arm.
 
     Nothing of it can be changed once the study has begun: whoever adds seeds after having looked finds what is not
     there.
     """
 
     match: str = "macs"  # macs | params | throughput | none: what is the same for all arms
-    by: str = "model.width"  # what is set for each arm to make it so
+    by: str = "channel_mixing.expansion"  # what is set for each arm to make it so
     tolerance: float = 0.02  # by how much arms may differ from the first in what is matched, as a fraction
     seeds: int = 5  # that every arm is trained with before it is looked at for the first time
     max_seeds: int = 20  # more are added until every difference is told or negligible, or there are so many

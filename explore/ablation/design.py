@@ -1,0 +1,101 @@
+"""What an ablation trains: its arms, the seeds that they share, and when it is looked at."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import pandas as pd
+
+from explore.ablation.arms import Arm
+from explore.ablation.records import Scores
+from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
+from explore.search.space import Values
+from explore.search.study import Study, Trial, key_of
+
+SEED = "training.seed"
+NOTE = "ablation"  # where a study keeps its design
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """The whole of it, as a study keeps it.
+
+    Args:
+        factors: the dimensions that arms differ in, in the order written.
+        arms: every combination of levels; the first is the reference.
+        by: the free dimension, which was set for each arm to match it with the first.
+        match: what was matched: macs, params, throughput or none.
+        tolerance: by how much arms may differ in that, as a fraction.
+        first_seed: the seeds are this one and those that follow.
+        looks: numbers of seeds after which it is looked whether they were enough; the last is the end.
+        margin: differences of accuracy below it are of no interest; a fraction.
+        error: probability of telling a difference where there is none, all looks together.
+    """
+
+    factors: Sequence[str]
+    arms: Sequence[Arm]
+    by: str
+    match: str
+    tolerance: float
+    first_seed: int
+    looks: Sequence[int]
+    margin: float
+    error: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote."""
+        return cls(**{**record, "arms": tuple(Arm.from_dict(arm) for arm in record["arms"])})
+
+    def seeds(self, count: int) -> range:
+        """The first so many seeds."""
+        return range(self.first_seed, self.first_seed + count)
+
+    def values(self, arm: Arm, seed: int) -> Values:
+        """The configuration of a run."""
+        return {**arm.values(self.by), SEED: seed}
+
+    def runs(self, trials: Sequence[Trial], count: int) -> Iterator[tuple[Arm, int, Trial | None]]:
+        """Arm, seed and trial of every run with the first so many seeds, seed by seed; None for one not begun."""
+        known = {trial.proposal.key: trial for trial in trials}
+        for seed in self.seeds(count):
+            for arm in self.arms:
+                yield arm, seed, known.get(key_of(self.values(arm, seed)))
+
+    def done(self, trials: Sequence[Trial], count: int) -> bool:
+        """Whether every run with the first so many seeds has ended."""
+        return all(
+            run is not None and run.status not in (RUNNING, INTERRUPTED) for _, _, run in self.runs(trials, count)
+        )
+
+    def scores(self, trials: Sequence[Trial], count: int) -> Scores:
+        """The validation accuracies of those of the first so many seeds that all arms have.
+
+        An arm with a run that ended otherwise than complete is left out: nobody knows what it would have reached.
+        """
+        runs = list(self.runs(trials, count))
+        failed = {arm.name for arm, _, run in runs if run and run.status not in (COMPLETE, RUNNING, INTERRUPTED)}
+        sound = [arm for arm in self.arms if arm.name not in failed]
+        found = {(seed, arm.name): run.accuracy for arm, seed, run in runs if run and run.status == COMPLETE}
+        whole = [seed for seed in self.seeds(count) if all((seed, arm.name) in found for arm in sound)]
+        table = {arm.name: [found[seed, arm.name] for seed in whole] for arm in sound}
+        return Scores(
+            factors={key: _levels(sound, key) for key in self.factors},
+            arms={arm.name: arm.levels for arm in sound},
+            accuracies=pd.DataFrame(table, index=whole, dtype=float),
+        )
+
+
+def design_of(study: Study) -> Design | None:
+    """The design of an ablation; None for a search."""
+    record = study.notes.get(NOTE)
+    return Design.from_dict(record) if record else None
+
+
+def _levels(arms: Sequence[Arm], key: str) -> list[Any]:
+    """The levels of a factor, in the order of the arms."""
+    return list(dict.fromkeys(arm.levels[key] for arm in arms if key in arm.levels))
