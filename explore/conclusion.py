@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from explore.ablation.runs import representatives
 from explore.candidate import Candidate, test_accuracy, this_machine, time_published, time_together
 from explore.config import compose, vary
 from explore.data.dataset import load
@@ -28,9 +30,13 @@ _ABANDONED_SECONDS = 900.0  # longer than it takes to conclude
 
 
 def conclude(plan: Plan, study: Study) -> Path:
-    """Measure what is only measured once, at the end, and write the report; returns where it is."""
+    """Measure what is only measured once, at the end, and write the report; returns where it is.
+
+    An ablation chooses nothing, so that the test images stay untouched for whoever does.
+    """
     compare_speeds(plan, study)
-    _measure_test_accuracy(plan, study, front(results(study)))
+    if not plan.design:
+        _measure_test_accuracy(plan, study, front(results(study)))
     study.note("references", _references(plan, study))
     trials = results(study)
     report = write_report(study, plan.output)
@@ -74,13 +80,14 @@ def _track_stopped(tracker: Tracker, study: Study, trials: Sequence[Trial]) -> N
 
 
 def compare_speeds(plan: Plan, study: Study) -> None:
-    """Measure those that compete for the front again, all together, and once for the same ones.
+    """Measure those that compete for the front, or every arm, again, all together, and once for the same ones.
 
     The comparison may bring others into reach of the front, which are compared then as well. One that it leaves out,
     because it cannot be compiled, keeps the speed it has.
     """
+    choose = partial(representatives, plan.design) if plan.design else rivals
     trials, known, left_out = study.trials(), compared(study), set(study.notes.get("left_out", ()))
-    competing = {trial.number: trial for trial in rivals(trials)}
+    competing = {trial.number: trial for trial in choose(trials)}
     while not competing.keys() <= known.keys() | left_out:
         candidates = {number: _candidate(plan, one) for number, one in competing.items()}
         batch_sizes = {number: batch_size(one) for number, one in competing.items()}
@@ -96,7 +103,7 @@ def compare_speeds(plan: Plan, study: Study) -> None:
         left_out = competing.keys() - known.keys()
         study.note("left_out", sorted(left_out))
         study.note("speeds", {str(number): asdict(one) for number, one in known.items()})
-        found = {trial.number: trial for trial in rivals(with_speeds(trials, known)) if trial.number not in competing}
+        found = {trial.number: trial for trial in choose(with_speeds(trials, known)) if trial.number not in competing}
         if not found:
             return
         originals = {trial.number: trial for trial in trials}

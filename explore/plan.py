@@ -55,7 +55,8 @@ _ADVICE = "; change a dimension like this: 'space.model.patch_size=choice(4, 8)'
 class Plan:
     """A search that was checked and can be sent to its workers.
 
-    `base` are the overrides that every candidate shares, `design` is that of an ablation, None for a search. `command` is the line that goes on with the search, `places`
+    `base` are the overrides that every candidate shares, `design` is that of an ablation, None for a search. `command`
+    is the line that goes on with it, `places`
     are those of its overrides that say where the study lies, `notes` are kept with the study: for its report, and
     `overrides` for workers elsewhere.
     """
