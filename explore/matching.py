@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from statistics import median
@@ -118,10 +119,9 @@ class _Matching:
     def start(self, arm: Arm) -> int | float:
         """The value of the free dimension that the configuration has for an arm."""
         by, config = self.config.ablation.by, vary(self.base, to_overrides(arm.levels))
-        try:
+        value: Any = None
+        with suppress(AttributeError):
             value = reduce(getattr, by.split("."), config)
-        except AttributeError:
-            value = None
         if not is_number(value) or not value > 0:
             raise ValueError(f"ablation.by must be a dimension with a number above 0, got {by}, which is {value}")
         assert isinstance(value, int | float)
@@ -143,7 +143,7 @@ class _Matching:
         return replace(arm, free=found.value, cost=found.cost, residual=found.cost / target - 1)
 
     def cost_of(self, arm: Arm) -> Callable[[int | float], float]:
-        """What the arm costs at a value: parameters or multiply-adds when deployed, or the time that the first takes."""
+        """What the arm costs at a value: parameters or multiply-adds when deployed, or time in those of the first."""
 
         def cost(free: int | float) -> float:
             candidate = self.candidate({**arm.levels, self.config.ablation.by: free})

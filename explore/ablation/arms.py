@@ -137,7 +137,7 @@ def _guess(known: Mapping[int, float], target: float, last: int) -> int:
     slope = _USUAL
     if known[low] < known[high]:
         slope = math.log(known[high] / known[low]) / math.log(high / low)
-    factor = (target / known[near[0]]) ** (1 / slope)
+    factor = math.pow(target / known[near[0]], 1 / slope)
     return max(1, round(near[0] * min(max(factor, 1 / _FARTHEST), _FARTHEST)))
 
 
