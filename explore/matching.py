@@ -36,13 +36,9 @@ def designed(config: Config, base: Sequence[str], space: Space, dataset: Dataset
     return Design(
         factors=tuple(space.dimensions),
         arms=tuple(matched_arms(config, base, space, dataset)),
-        by=asked.by,
-        match=asked.match,
-        tolerance=asked.tolerance,
+        options=asked,
         first_seed=config.training.seed,
         looks=looks(asked.seeds, asked.max_seeds),
-        margin=asked.margin,
-        error=asked.error,
     )
 
 

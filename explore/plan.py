@@ -93,7 +93,7 @@ class Plan:
     @property
     def keys(self) -> Collection[str]:
         """What trials may set."""
-        return {*self.space, self.design.by, SEED} if self.design else self.space
+        return {*self.space, self.design.options.by, SEED} if self.design else self.space
 
 
 def prepare(config: Config, overrides: Sequence[str]) -> Plan:
@@ -303,7 +303,7 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
 
 def _settled(design: Design, scores: Scores) -> bool:
     """Whether the seeds so far tell of every difference, or that it is negligible."""
-    return analyse(scores, looks=design.looks, error=design.error, margin=design.margin).settled
+    return analyse(scores, looks=design.looks, error=design.options.error, margin=design.options.margin).settled
 
 
 def _checked_space(config: Config, base: Sequence[str]) -> Space:

@@ -12,6 +12,7 @@ from optuna.storages import InMemoryStorage
 
 from explore.ablation.arms import Arm
 from explore.ablation.design import NOTE, Design, design_of
+from explore.ablation.options import Ablation
 from explore.ablation.records import Scores
 from explore.ablation.runs import representatives, run_rows
 from explore.ablation.schedule import Paired
@@ -32,13 +33,9 @@ ARMS = tuple(
 DESIGN = Design(
     factors=tuple(FACTORS),
     arms=ARMS,
-    by="model.width",
-    match="macs",
-    tolerance=0.02,
+    options=Ablation(by="model.width", seeds=2, max_seeds=6),
     first_seed=3,
     looks=(2, 4, 6),
-    margin=0.005,
-    error=0.05,
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import pandas as pd
 
 from explore.ablation.arms import Arm
+from explore.ablation.options import Ablation
 from explore.ablation.records import Scores
 from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.search.space import Values
@@ -23,24 +24,16 @@ class Design:
     Args:
         factors: the dimensions that arms differ in, in the order written.
         arms: every combination of levels; the first is the reference.
-        by: the free dimension, which was set for each arm to match it with the first.
-        match: what was matched: macs, params, throughput or none.
-        tolerance: by how much arms may differ in that, as a fraction.
+        options: what was asked for; its `by` was set for each arm to match it with the first.
         first_seed: the seeds are this one and those that follow.
         looks: numbers of seeds after which it is looked whether they were enough; the last is the end.
-        margin: differences of accuracy below it are of no interest; a fraction.
-        error: probability of telling a difference where there is none, all looks together.
     """
 
     factors: Sequence[str]
     arms: Sequence[Arm]
-    by: str
-    match: str
-    tolerance: float
+    options: Ablation
     first_seed: int
     looks: Sequence[int]
-    margin: float
-    error: float
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -49,7 +42,13 @@ class Design:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """What `to_dict` wrote."""
-        return cls(**{**record, "arms": tuple(Arm.from_dict(arm) for arm in record["arms"])})
+        return cls(
+            factors=tuple(record["factors"]),
+            arms=tuple(Arm.from_dict(arm) for arm in record["arms"]),
+            options=Ablation(**record["options"]),
+            first_seed=record["first_seed"],
+            looks=tuple(record["looks"]),
+        )
 
     def seeds(self, count: int) -> range:
         """The first so many seeds."""
@@ -57,7 +56,7 @@ class Design:
 
     def values(self, arm: Arm, seed: int) -> Values:
         """The configuration of a run."""
-        return {**arm.values(self.by), SEED: seed}
+        return {**arm.values(self.options.by), SEED: seed}
 
     def runs(self, trials: Sequence[Trial], count: int) -> Iterator[tuple[Arm, int, Trial | None]]:
         """Arm, seed and trial of every run with the first so many seeds, seed by seed; None for one not begun."""

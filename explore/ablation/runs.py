@@ -51,7 +51,7 @@ def _row(design: Design, arm: Arm, seed: int, run: Trial, timed: Trial | None) -
         "throughput_high": speed.high if speed else None,
         "macs": cost.macs if cost else None,
         "params": cost.params if cost else None,
-        **({design.by: arm.free} if arm.free is not None else {}),
+        **({design.options.by: arm.free} if arm.free is not None else {}),
         "residual": arm.residual,
         "trial": run.number,
         "status": run.status,

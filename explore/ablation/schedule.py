@@ -62,6 +62,8 @@ class Paired:
         distributions: dict[str, BaseDistribution] = {key: self.factors[key] for key in arm.levels}
         if arm.free is not None:
             whole = isinstance(arm.free, int)
-            distributions[self.design.by] = IntDistribution(1, LARGEST) if whole else FloatDistribution(0, LARGEST)
+            distributions[self.design.options.by] = (
+                IntDistribution(1, LARGEST) if whole else FloatDistribution(0, LARGEST)
+            )
         distributions[SEED] = IntDistribution(0, 2**32 - 1)
         return Proposal(values=values, distributions=distributions, overrides=to_overrides(values), sampler_state={})
