@@ -44,7 +44,7 @@ def test_who_makes_the_front_alone_is_worth_more_than_who_follows() -> None:
     assert found["mlp"].fastest is None
     assert 0 < found["pooling"].low <= found["pooling"].lost <= found["pooling"].high
     assert found["pooling"].fastest == pytest.approx(1e5)
-    assert found["attention"].slowest == pytest.approx(200)
+    assert 200 <= (found["attention"].slowest or 0) < (found["attention"].fastest or 0) <= 2e4
     assert found["attention"].trials == 30
 
 
