@@ -53,24 +53,24 @@ def analyse(scores: Scores, *, looks: Sequence[int], error: float, margin: float
 
 def _of_factor(scores: Scores, factor: str, level: float, margin: float) -> list[Difference]:
     """Each level against the first, averaged over the arms that are equal otherwise; none for one that has no such."""
-    first, *others = scores.factors[factor]
-    rows = {other: _between(scores, factor, other, first) for other in others}
-    rows = {other: row for other, row in rows.items() if row is not None}
-    return _differences(factor, first, rows, level, margin)
+    levels = scores.factors[factor]
+    compared = {other: _between(scores, factor, other, levels[0]) for other in levels[1:]}
+    rows = {other: row for other, row in compared.items() if row is not None}
+    return _differences(factor, levels[0] if levels else None, rows, level, margin)
 
 
 def _between(scores: Scores, factor: str, one: Any, other: Any) -> Array | None:
     """How much better one level of a factor is than another, by seed."""
-    names = {_rest(levels, factor): name for name, levels in scores.arms.items() if levels[factor] == other}
+    names = {_rest(levels, factor): name for name, levels in scores.arms.items() if levels.get(factor) == other}
     pairs = [
         (name, names[rest])
         for name, levels in scores.arms.items()
-        if levels[factor] == one and (rest := _rest(levels, factor)) in names
+        if levels.get(factor) == one and (rest := _rest(levels, factor)) in names
     ]
     if not pairs:
         return None
     table = scores.accuracies
-    return np.mean([table[left].to_numpy() - table[right].to_numpy() for left, right in pairs], axis=0)
+    return np.asarray(np.mean([table[left].to_numpy() - table[right].to_numpy() for left, right in pairs], axis=0))
 
 
 def _rest(levels: Mapping[str, Any], factor: str) -> tuple[tuple[str, Any], ...]:
@@ -139,7 +139,7 @@ def bootstrap_intervals(differences: Array, level: float) -> Array:
     drawn = stats.bootstrap(
         (differences,), np.mean, axis=1, n_resamples=_RESAMPLES, batch=1000, method="percentile", rng=random
     ).bootstrap_distribution
-    return np.round(np.quantile(drawn, [apart, 1 - apart], axis=-1), _DECIMALS).T + 0.0
+    return np.asarray(np.round(np.quantile(drawn, [apart, 1 - apart], axis=-1), _DECIMALS).T + 0.0)
 
 
 def hedges(differences: Array) -> float:
