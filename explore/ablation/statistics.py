@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.linalg import helmert
 from scipy.special import gammaln
+from statsmodels.stats.multitest import multipletests
 
 from explore.ablation.records import Difference, Effect, Findings, Scores
 from explore.ablation.seeds import level as level_after
@@ -160,16 +161,12 @@ def _spread(differences: Array) -> float:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Correct p values for their number; Holm (1979), "A simple sequentially rejective multiple test procedure"."""
-    order = np.argsort(ps)
-    stepwise = np.arange(len(ps), 0, -1) * np.asarray(ps)[order]
-    corrected = np.empty(len(ps))
-    corrected[order] = np.minimum(np.maximum.accumulate(stepwise), 1)
-    return [float(p) for p in corrected]
+    return [float(p) for p in multipletests(ps, method="holm")[1]] if ps else []
 
 
 def effects(scores: Scores) -> list[Effect]:
     """Main effects and interactions of factors with several levels; none where they are not fully crossed."""
-    cells = {tuple(levels[factor] for factor in scores.factors): name for name, levels in scores.arms.items()}
+    cells = {tuple(levels.get(factor) for factor in scores.factors): name for name, levels in scores.arms.items()}
     combined = list(product(*scores.factors.values()))
     if len(scores.arms) != len(cells) or set(cells) != set(combined):
         return []
