@@ -10,29 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED
 from explore.reporting import over_time, pictures, style
-from explore.reporting.importance import LEAST_TRIALS
-from explore.reporting.printed import write_front_png
+from explore.reporting.importance import LEAST_TRIALS, importances
+from explore.reporting.printed import write_front, write_importance
+from explore.reporting.printed_over_time import write_curves, write_progress
 from explore.reporting.progress import front_hypervolume, progress
 from explore.reporting.sections import Column, Page, Picture, Section, Table, Tile, Write
 from explore.reporting.tables import dimensions, front_rows, trial_rows, write_tables
 from explore.search.predictability import speed_errors
 from explore.search.rivals import results
-from explore.search.savings import in_words, savings
+from explore.search.savings import duration, in_words, savings
 from explore.search.study import Study, Trial, front
 
+Shares = Mapping[str, Mapping[str, float]]
 _PAGE = "report.html"
 _NEAR = 0.01  # accuracy that one may give up for speed, as a fraction
 
 
 def write_report(study: Study, folder: Path) -> Path:
-    """Write `report.html`, `front.png`, `front.csv` and `trials.csv`, each whole or not at all; return the page's path.
+    """Write `report.html`, its pictures as PNG and SVG, `front.csv` and `trials.csv`; return the page's path.
 
-    Reads the study alone. Of its notes it knows `test_accuracy` (trial number → fraction), `data`, `command`, `commit`,
-    `speeds` (what a comparison of the speeds near the front found) and `references`: published networks on the same
-    device, each with name, throughput in images/s, accuracy as a fraction or None, and note.
+    Each file is written whole or not at all. Reads the study alone. Of its notes it knows `test_accuracy` (trial number
+    → fraction), `retrained` (trainings with other seeds), `data`, `command`, `commit`, `speeds` (what a comparison of
+    the speeds near the front found) and `references`: published networks on the same device, each with name, throughput
+    in images/s, accuracy as a fraction or None, and note.
     """
     trials, notes = results(study), study.notes
     tests = {int(number): float(accuracy) for number, accuracy in notes.get("test_accuracy", {}).items()}
@@ -40,16 +44,36 @@ def write_report(study: Study, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as name:
         unfinished = Path(name)
         write_tables(trials, tests, unfinished)
-        write_front_png(trials, tests, unfinished / "front.png", _title(study.name, notes))
-        curve = progress(trials, study.stretches())
-        (unfinished / _PAGE).write_text(_page(study.name, trials, curve, tests, notes).html(), encoding="utf-8")
+        curve, shares = progress(trials, study.stretches()), importances(trials)
+        _write_pictures(trials, tests, curve, shares, unfinished, _title(study.name, notes))
+        page = _page(study.name, trials, curve, shares, tests, notes)
+        (unfinished / _PAGE).write_text(page.html(), encoding="utf-8")
         for path in unfinished.iterdir():
             os.replace(path, folder / path.name)
     return folder / _PAGE
 
 
+def _write_pictures(
+    trials: Sequence[Trial],
+    tests: Mapping[int, float],
+    curve: pd.DataFrame,
+    shares: Shares,
+    folder: Path,
+    title: str,
+) -> None:
+    write_front(trials, tests, folder, title)
+    write_progress(curve, [trial.number for trial in front(trials)], folder, title)
+    write_curves(trials, folder, title)
+    write_importance(shares, folder, title)
+
+
 def _page(
-    name: str, trials: Sequence[Trial], curve: pd.DataFrame, tests: Mapping[int, float], notes: Mapping[str, Any]
+    name: str,
+    trials: Sequence[Trial],
+    curve: pd.DataFrame,
+    shares: Shares,
+    tests: Mapping[int, float],
+    notes: Mapping[str, Any],
 ) -> Page:
     complete = [trial for trial in trials if trial.status == COMPLETE]
     statuses = Counter(map(style.state, trials))
@@ -63,7 +87,7 @@ def _page(
         facts=dict(_facts(trials, notes)),
         warnings=list(_warnings(complete)),
         commands=[*([notes["command"]] if "command" in notes else []), again],
-        sections=list(_sections(trials, complete, curve, tests, notes)),
+        sections=list(_sections(trials, complete, curve, shares, tests, notes)),
     )
 
 
@@ -104,6 +128,7 @@ def _sections(
     trials: Sequence[Trial],
     complete: Sequence[Trial],
     curve: pd.DataFrame,
+    shares: Shares,
     tests: Mapping[int, float],
     notes: Mapping[str, Any],
 ) -> Iterator[Section]:
@@ -113,8 +138,8 @@ def _sections(
         yield Section(
             key="front",
             title="Accuracy–throughput front",
-            words=" ".join(_of_the_front(notes)),
-            picture=Picture(figure=figure, words=words),
+            words=" ".join([*_of_the_front(notes), *_of_the_seeds(trials)]),
+            picture=_picture("front", figure, words),
             table=_front_table(complete, tests),
         )
     if references:
@@ -131,10 +156,10 @@ def _sections(
         )
     if figure := over_time.curves_figure(trials):
         words = "Validation accuracy over epochs of every trained trial"
-        picture = Picture(figure=figure, words=words)
+        picture = _picture("curves", figure, words)
         yield Section(key="curves", title="Learning curves", words="In colour: members of the front.", picture=picture)
     if trials:
-        yield _importance(trials, len(complete))
+        yield _importance(shares, len(complete))
         yield Section(
             key="trials",
             title="All trials",
@@ -143,6 +168,10 @@ def _sections(
         )
     if unsuccessful := [trial for trial in trials if trial.status in (REFUSED, DIVERGED, FAILED)]:
         yield Section(key="unsuccessful", title="Trials without a result", table=_reasons_table(unsuccessful))
+
+
+def _picture(name: str, figure: go.Figure, words: str) -> Picture:
+    return Picture(figure=figure, words=words, files=[f"{name}.png", f"{name}.svg"])
 
 
 def _of_the_front(notes: Mapping[str, Any]) -> Iterator[str]:
@@ -157,16 +186,28 @@ def _of_the_front(notes: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _importance(trials: Sequence[Trial], complete: int) -> Section:
+def _of_the_seeds(trials: Sequence[Trial]) -> Iterator[str]:
+    if again := [one for trial in trials for one in trial.retrained]:
+        took = duration(sum(one.seconds for one in again))
+        yield (
+            f"Members were trained again with other seeds, {len(again)} trainings of "
+            f"{sum(one.epochs for one in again):,} epochs and {took} in all, which count nowhere else. Hollow circles "
+            "are their means with 95 % intervals by Student's t; the training of the search, which was picked for "
+            "going well, is not in them. Members are as accurate as each other where the differences of trainings "
+            "with equal seeds cannot tell them apart."
+        )
+
+
+def _importance(shares: Shares, complete: int) -> Section:
     title = "What mattered"
-    if figure := pictures.importance_figure(trials):
+    if figure := pictures.importance_figure(shares):
         return Section(
             key="importance",
             title=title,
             words="Share of each dimension in being among the best quarter of trials, by PED-ANOVA. Shares of one "
             "objective add up to 100 %; they say how much, not in which direction.",
-            picture=Picture(
-                figure=figure, words="Importance of each dimension of the search for accuracy and for throughput"
+            picture=_picture(
+                "importance", figure, "Importance of each dimension of the search for accuracy and for throughput"
             ),
         )
     words = f"Importances need {LEAST_TRIALS} complete trials of a searched space; there are {complete}."
@@ -246,6 +287,12 @@ _READABLE: Mapping[str, tuple[str, Write]] = {
     "test_accuracy": ("test accuracy", style.percent),
     "throughput": ("images/s", style.speed),
     "as_fast_as": ("as fast as", str),
+    "seeds": ("seeds", str),
+    "val_accuracy_mean": ("mean val.", style.percent),
+    "val_accuracy_ci95": ("±", style.percent),
+    "test_accuracy_mean": ("mean test", style.percent),
+    "test_accuracy_ci95": ("±", style.percent),
+    "as_accurate_as": ("as accurate as", str),
     "origin": ("from", str),
     "latency_ms": ("latency", lambda ms: f"{ms:.3g} ms"),
     "macs": ("MACs", style.short),

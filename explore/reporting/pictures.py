@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from explore.evaluation import COMPLETE
 from explore.reporting import style
 from explore.reporting.canvas import ACCURACY, add_legend_entry, escape, new_figure, variant
-from explore.reporting.importance import importances
+from explore.search.seeds import over_seeds
 from explore.search.study import Trial, front
 
 # Plotly's symbols, solid and far apart in shape.
@@ -48,6 +48,7 @@ def front_figure(
             name="test accuracy",
             legendrank=1002,
         )
+    _add_means(figure, members)
     for reference in references:
         _add_reference(figure, reference)
     _frame(figure, complete, tests, references, hidden=len(complete) - len(members) - len(others))
@@ -55,9 +56,8 @@ def front_figure(
     return figure
 
 
-def importance_figure(trials: Sequence[Trial]) -> go.Figure | None:
-    """Draw how much each dimension decides accuracy and throughput; None with too few trials to say."""
-    shares = importances(trials)
+def importance_figure(shares: Mapping[str, Mapping[str, float]]) -> go.Figure | None:
+    """Draw how much each dimension decides each objective, as `importances` returns it; None without any."""
     weights: dict[str, float] = {}
     for by_dimension in shares.values():
         for key, share in by_dimension.items():
@@ -126,6 +126,28 @@ def _add_edge(figure: go.Figure, members: Sequence[Trial]) -> None:
         hoverinfo="skip",
         name="front",
         legendrank=1001,
+    )
+
+
+def _add_means(figure: go.Figure, members: Sequence[Trial]) -> None:
+    """Means over seeds, with their intervals."""
+    again = [(trial, mean) for trial in members if (mean := over_seeds(trial))]
+    if not again:
+        return
+    figure.add_scatter(
+        x=[trial.throughput for trial, _ in again],
+        y=[100 * mean.mean for _, mean in again],
+        error_y={"array": [100 * mean.half for _, mean in again], "color": style.GREY, "thickness": 1.5, "width": 4},
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 8, "color": style.GREY, "line": {"width": 2}},
+        text=[
+            f"#{trial.number} with {len(trial.retrained)} other seeds: {style.plus_minus(mean.mean, mean.half)}"
+            for trial, mean in again
+        ],
+        customdata=[trial.number for trial, _ in again],
+        hoverinfo="text",
+        name="mean of other seeds, 95 % interval",
+        legendrank=1003,
     )
 
 
