@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +21,14 @@ _OPTIONS = (
     # Nothing may be fetched: every name leads nowhere.
     *("--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--remote-debugging-pipe"),
 )
+# It reads orders from 3 and answers to 4, which may be in use by now.
+_START = """
+import fcntl, os, sys
+orders, answers = (fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3])
+os.dup2(orders, 3)
+os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 _ANSWER_SECONDS = 90.0
 
 
@@ -40,6 +49,7 @@ class Browser:
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self._ask(f"{domain}.enable")
+        self._ask("Performance.enable", timeDomain="threadTicks")
 
     def look(self, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Set the size of the window in CSS pixels, that of a phone where it is narrow, and what the person prefers."""
@@ -64,6 +74,11 @@ class Browser:
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"].get("exception", {}).get("description", "no description"))
         return answer["result"].get("value")
+
+    def processor_seconds(self) -> float:
+        """Processor time that the main thread of the tab has taken for tasks since the page was opened."""
+        metrics = self._ask("Performance.getMetrics")["metrics"]
+        return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
 
     def point(self, x: float, y: float, *, click: bool = False) -> None:
         """Move the mouse to a place of the window, and click there."""
@@ -121,11 +136,10 @@ def browser() -> Iterator[Browser]:
     """A browser with a profile of its own, which ends with the context."""
     assert BROWSER, "needs Chromium or Chrome"
     (orders, ours), (answers, theirs) = os.pipe(), os.pipe()
-    # It reads orders from 3 and answers to 4.
-    redirected = ["sh", "-c", f'exec "$@" 3<&{orders} 4>&{theirs}', "sh", BROWSER, *_OPTIONS]
+    start = [sys.executable, "-c", _START, str(orders), str(theirs), BROWSER, *_OPTIONS]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
-            [*redirected, f"--user-data-dir={profile}", "about:blank"],
+            [*start, f"--user-data-dir={profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(orders, theirs),

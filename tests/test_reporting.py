@@ -34,7 +34,7 @@ PICTURES = [f"{name}.{kind}" for name in ("curves", "front", "importance", "prog
 
 
 class Tags(HTMLParser):
-    """Collects every tag of a page with its attributes, the text outside scripts and styles, and what its tables hold."""
+    """Collects tags of a page with their attributes, its text outside scripts and styles, and what its tables hold."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ def test_page_tells_the_whole_study(tmp_path: Path) -> None:
 
 def test_tables_hold_full_numbers_and_the_command_of_each_row(tmp_path: Path) -> None:
     tags = Tags(written(searched(), tmp_path))
-    assert [key for key in tags.tables] == ["front", "trials"]
+    assert list(tags.tables) == ["front", "trials"]
     trials = tags.tables["trials"]
     columns = {column["name"]: column for column in trials["columns"]}
     assert columns["trial"]["numbers"] == list(range(24))

@@ -153,7 +153,17 @@ function colours() {
   return {font: {color: color("--soft")}, hoverlabel: {bgcolor: color("--card"), bordercolor: color("--line"), font: {color: color("--ink")}}};
 }
 
+// Plotly takes longer to start than all else that the page does: words and tables come before it.
+let started;
+function start() {
+  return started ??= new Promise((resolve) => setTimeout(() => {
+    document.head.append(element("script", document.getElementById("plotly").textContent));
+    resolve();
+  }));
+}
+
 async function draw(source) {
+  await start();
   const target = document.getElementById(`${source.dataset.figure}-figure`), {data, layout} = JSON.parse(source.textContent);
   if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;  // A finger scrolls the page.
   await Plotly.newPlot(target, data, {...layout, ...colours()}, {responsive: true, displayModeBar: false});

@@ -152,7 +152,7 @@ def _sections(
             "with speed on a natural log scale. Over what had been spent on it: by all workers together, and on those "
             "that were stopped, too. Where a member of the front was complete, it has its number. While it grows, "
             "more trials help.",
-            picture=Picture(figure=figure, words="Hypervolume of the front over epochs of training or seconds of work"),
+            picture=_picture("progress", figure, "Hypervolume of the front over epochs of training or seconds of work"),
         )
     if figure := over_time.curves_figure(trials):
         words = "Validation accuracy over epochs of every trained trial"
