@@ -26,7 +26,8 @@ REFERENCES = [{"name": "mixer_s16", "throughput": 9000.0, "accuracy": None, "not
 DRAWN = """new Promise((done) => {
   dispatchEvent(new Event("beforeprint"));
   const figures = [...document.querySelectorAll(".figure")];
-  const look = () => figures.every((one) => one.querySelector(".main-svg")) ? setTimeout(done, 300, figures.length) : setTimeout(look, 20);
+  const drawn = () => figures.every((one) => one.querySelector(".main-svg"));
+  const look = () => drawn() ? setTimeout(done, 300, figures.length) : setTimeout(look, 20);
   look();
 })"""
 CELLS = "[...document.querySelector('#trials-table').tBodies[0].rows].map((row) => row.cells[%d].textContent)"

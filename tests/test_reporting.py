@@ -174,7 +174,7 @@ def test_page_tells_the_whole_study(tmp_path: Path) -> None:
         "test 96.1 %, trial 23",
         "50,000",
         "12.3 M",
-        "Mixer-B/16 812 – untrained",
+        "Mixer-B/16 812 untrained",
         "macs 512 M exceed 100 M",
     ):
         assert words in tags.words

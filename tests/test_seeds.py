@@ -119,7 +119,7 @@ def test_pictures_have_an_error_bar_for_each_that_was_trained_again(tmp_path: Pa
     assert low < 88 - 2.5
     assert high > 94 + 2.4
     write_front(trials, {}, tmp_path, "some")
-    assert "mean of other seeds" in re.sub(r"<!--|-->", "", (tmp_path / "front.svg").read_text())
+    assert "<!-- mean of seeds, 95 % -->" in (tmp_path / "front.svg").read_text()
 
 
 def test_the_page_counts_the_trainings_and_names_who_cannot_be_told_apart(

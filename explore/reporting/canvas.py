@@ -9,6 +9,7 @@ from explore.reporting import style
 from explore.search.study import Trial
 
 ACCURACY = "validation accuracy / %"
+WIDE = "wide"  # name of annotations that a phone has no room for
 # Plotly's text has a few tags and no entity for quotes.
 escape = partial(escape_html, quote=False)
 _AXIS = {

@@ -77,7 +77,8 @@ def _add_progress(figure: go.Figure, drawn: pd.DataFrame, best: pd.DataFrame, sh
     places = zip(
         best["x"] / max(drawn["x"].iloc[-1], 1e-9), (best["hypervolume"] - low) / max(high - low, 1e-9), strict=True
     )
-    labelled = style.spaced(list(places))
+    points = list(places)
+    labelled, on_a_phone = style.spaced(points), style.spaced(points, narrow=True)
     figure.add_scatter(
         x=list(drawn["x"]),
         y=list(drawn["hypervolume"]),
@@ -92,6 +93,8 @@ def _add_progress(figure: go.Figure, drawn: pd.DataFrame, best: pd.DataFrame, sh
         mode="markers+text",
         marker={"color": style.COLOURS[0], "size": 8},
         text=[f"#{trial}" if index in labelled else "" for index, trial in enumerate(best["trial"])],
+        # The page takes these where it is narrow.
+        meta={"narrow": [f"#{trial}" if index in on_a_phone else "" for index, trial in enumerate(best["trial"])]},
         textposition="bottom right",
         hovertext=[
             f"<b>#{trial}</b><br>hypervolume {reached:.3f}<br>after {epochs:,} epochs, {duration(seconds)}"

@@ -162,10 +162,17 @@ function start() {
   }));
 }
 
+// A phone has room for fewer labels.
+function narrow(data, layout) {
+  layout.annotations = layout.annotations?.filter(({name}) => name !== "wide");
+  for (const trace of data) if (trace.meta?.narrow) trace.text = trace.meta.narrow;
+}
+
 async function draw(source) {
   await start();
   const target = document.getElementById(`${source.dataset.figure}-figure`), {data, layout} = JSON.parse(source.textContent);
   if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;  // A finger scrolls the page.
+  if (target.clientWidth < 600) narrow(data, layout);
   await Plotly.newPlot(target, data, {...layout, ...colours()}, {responsive: true, displayModeBar: false});
   target.on("plotly_click", ({points: [point]}) => { if (point.customdata !== undefined) tell(point.customdata); });
   dark.addEventListener("change", () => Plotly.relayout(target, colours()));

@@ -27,6 +27,9 @@ from explore.search.study import Study, Trial, front
 
 Shares = Mapping[str, Mapping[str, float]]
 _PAGE = "report.html"
+_OF_REFERENCES = (
+    "On this device, by the same protocol, with inputs of the size of these images. Lines in the picture above."
+)
 _NEAR = 0.01  # accuracy that one may give up for speed, as a fraction
 
 
@@ -36,7 +39,7 @@ def write_report(study: Study, folder: Path) -> Path:
     Each file is written whole or not at all. Reads the study alone. Of its notes it knows `test_accuracy` (trial number
     → fraction), `retrained` (trainings with other seeds), `data`, `command`, `commit`, `speeds` (what a comparison of
     the speeds near the front found) and `references`: published networks on the same device, each with name, throughput
-    in images/s, accuracy as a fraction or None, and note.
+    in images/s, accuracy as a fraction or None, note, and mostly macs and params.
     """
     trials, notes = results(study), study.notes
     tests = {int(number): float(accuracy) for number, accuracy in notes.get("test_accuracy", {}).items()}
@@ -143,7 +146,9 @@ def _sections(
             table=_front_table(complete, tests),
         )
     if references:
-        yield Section(key="references", title="Published networks", table=_references_table(references))
+        yield Section(
+            key="references", title="Published networks", words=_OF_REFERENCES, table=_references_table(references)
+        )
     if figure := over_time.progress_figure(curve, [trial.number for trial in front(trials)]):
         yield Section(
             key="progress",
@@ -318,14 +323,15 @@ def _references_table(references: Sequence[Mapping[str, Any]]) -> Table:
     def of(key: str) -> list[Any]:
         return [reference.get(key) for reference in references]
 
-    return Table(
-        columns=[
-            Column.of("network", of("name")),
-            Column.of("images/s", of("throughput"), style.speed),
-            Column.of("accuracy", of("accuracy"), style.percent),
-            Column.of("note", of("note"), wide=True),
-        ]
-    )
+    columns = [
+        Column.of("network", of("name")),
+        Column.of("images/s", of("throughput"), style.speed),
+        Column.of("MACs", of("macs"), style.short),
+        Column.of("parameters", of("params"), style.short),
+        Column.of("accuracy", of("accuracy"), style.percent),
+        Column.of("note", of("note"), wide=True),
+    ]
+    return Table(columns=[column for column in columns if column.known])
 
 
 def _reasons_table(trials: Sequence[Trial]) -> Table:

@@ -8,13 +8,14 @@ import plotly.graph_objects as go
 
 from explore.evaluation import COMPLETE
 from explore.reporting import style
-from explore.reporting.canvas import ACCURACY, add_legend_entry, escape, new_figure, variant
+from explore.reporting.canvas import ACCURACY, WIDE, add_legend_entry, escape, new_figure, variant
 from explore.search.seeds import over_seeds
 from explore.search.study import Trial, front
 
 # Plotly's symbols, solid and far apart in shape.
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
 _MOST_POINTS = 1000  # besides the front's; a page with more is slow, and nobody sees more
+_STEPS = 4  # heights at which names are written, so that those of neighbours do not meet
 _FAR = 4.0  # a reference network beyond this factor would squeeze the trials; the table has it
 
 
@@ -49,8 +50,8 @@ def front_figure(
             legendrank=1002,
         )
     _add_means(figure, members)
-    for reference in references:
-        _add_reference(figure, reference)
+    for index, reference in enumerate(references):
+        _add_reference(figure, reference, 0.2 * (index % _STEPS))
     _frame(figure, complete, tests, references, hidden=len(complete) - len(members) - len(others))
     _label(figure, members)
     return figure
@@ -151,14 +152,15 @@ def _add_means(figure: go.Figure, members: Sequence[Trial]) -> None:
     )
 
 
-def _add_reference(figure: go.Figure, reference: Mapping[str, Any]) -> None:
+def _add_reference(figure: go.Figure, reference: Mapping[str, Any], height: float) -> None:
+    """A point, or, of one without accuracy, a line that has its name at a `height` from 0 to 1."""
     name, speed, accuracy = escape(str(reference["name"])), float(reference["throughput"]), reference["accuracy"]
     text = f"<b>{name}</b><br>{style.speed(speed)} images/s<br>{escape(str(reference.get('note', '')))}"
     if accuracy is None:
         figure.add_vline(x=speed, line={"dash": "dot", "width": 1, "color": style.GREY})
         figure.add_annotation(
             x=log10(speed),
-            y=0,
+            y=height,
             yref="paper",
             text=name,
             hovertext=text,
@@ -228,9 +230,11 @@ def _label(figure: go.Figure, members: Sequence[Trial]) -> None:
         ((log10(trial.throughput or 1.0) - left) / (right - left), (100 * (trial.accuracy or 0.0) - low) / (high - low))
         for trial in members
     ]
+    on_a_phone = set(style.spaced(places, narrow=True))
     for index in style.spaced(places):
         trial = members[index]
         figure.add_annotation(
+            name="" if index in on_a_phone else WIDE,
             x=log10(trial.throughput or 1.0),
             y=100 * (trial.accuracy or 0.0),
             text=f"#{trial.number}",

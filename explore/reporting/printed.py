@@ -203,7 +203,7 @@ def _add_legend(
     if tested:
         entries.append(_entry("test accuracy", "_", INK))
     if any(over_seeds(trial) for trial in complete):
-        entries.append(_entry("mean of other seeds, 95 %", "|", INK))
+        entries.append(_entry("mean of seeds, 95 %", "|", INK))
     add_legend(axes, entries)
 
 

@@ -36,6 +36,11 @@ class Column:
     numbers: Sequence[float | None] | None = None
     wide: bool = False
 
+    @property
+    def known(self) -> bool:
+        """Whether there is anything in it."""
+        return any(text != _MISSING for text in self.texts)
+
     @classmethod
     def of(cls, name: str, values: Sequence[Any], write: Write = str, *, wide: bool = False) -> "Column":
         """Write each value; what is missing becomes a dash."""

@@ -15,6 +15,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#9
 GREY = "#8A929C"
 MEASURED = "measured"  # waits for its training, and does not count yet
 _LABEL_WIDTH, _LABEL_HEIGHT = 0.06, 0.04  # of `#123`, as a fraction of the picture
+_NARROW = 3  # how much wider it is on a phone
 _TICKS_PER_DECADE: Sequence[Sequence[float]] = (
     (1,),
     (1, 3),
@@ -71,17 +72,18 @@ def accuracy_range(complete: Sequence[Trial], others: Sequence[float]) -> tuple[
     return low - margin, max(wanted) + margin
 
 
-def spaced(points: Sequence[tuple[float, float]]) -> list[int]:
+def spaced(points: Sequence[tuple[float, float]], *, narrow: bool = False) -> list[int]:
     """Return which points can carry a label without covering another's: the first, the last, and what fits between.
 
-    Points are in the unit square of the picture.
+    Points are in the unit square of the picture, which may be as `narrow` as a phone.
     """
+    wide = _LABEL_WIDTH * (_NARROW if narrow else 1)
     order = [0, len(points) - 1, *range(1, len(points) - 1)] if len(points) > 1 else list(range(len(points)))
     kept: list[int] = []
     for index in order:
         x, y = points[index]
         beside = (points[other] for other in kept)
-        if all(abs(x - right) >= _LABEL_WIDTH or abs(y - above) >= _LABEL_HEIGHT for right, above in beside):
+        if all(abs(x - right) >= wide or abs(y - above) >= _LABEL_HEIGHT for right, above in beside):
             kept.append(index)
     return sorted(kept)
 
