@@ -261,7 +261,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "<script>alert" not in content
     assert not tags.all("img")
     assert not any(name.startswith("on") for _, attributes in tags.tags for name in attributes)
-    for figure in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', content):
+    assert tags.tables["trials"]["columns"][0]["texts"][0] == "0", "tables are text of the page's own script"
+    for figure in re.findall(r'<script type="application/json" data-figure[^>]*>(.*?)</script>', content):
         assert "<img" not in json.dumps(json.loads(figure))
 
 

@@ -27,9 +27,6 @@ from explore.search.study import Study, Trial, front
 
 Shares = Mapping[str, Mapping[str, float]]
 _PAGE = "report.html"
-_OF_REFERENCES = (
-    "On this device, by the same protocol, with inputs of the size of these images. Lines in the picture above."
-)
 _NEAR = 0.01  # accuracy that one may give up for speed, as a fraction
 
 
@@ -147,7 +144,10 @@ def _sections(
         )
     if references:
         yield Section(
-            key="references", title="Published networks", words=_OF_REFERENCES, table=_references_table(references)
+            key="references",
+            title="Published networks",
+            words="On this device, by the same protocol, with inputs of the size of these images.",
+            table=_references_table(references),
         )
     if figure := over_time.progress_figure(curve, [trial.number for trial in front(trials)]):
         yield Section(
