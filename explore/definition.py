@@ -22,6 +22,7 @@ OPERATION = (
     "search",
     "ablation",
     "stopping",
+    "front",
     "warm_start",
     "format",
     "storage",

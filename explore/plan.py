@@ -77,12 +77,14 @@ class Plan:
     eta: int
     disk: float
     max_minutes: float
+    seeds: int
     references: tuple[str, ...]
     tracking: Tracking
     definition: dict[str, Any]
     command: str
     places: tuple[str, ...]
     notes: dict[str, Any]
+    costs: Path | None = None  # the folder of measured costs; None = one in `output`
 
     @property
     def stops(self) -> bool:
@@ -134,6 +136,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         eta=config.stopping.eta,
         disk=1e9 * config.stopping.disk,
         max_minutes=math.inf if config.stopping.max_minutes is None else config.stopping.max_minutes,
+        seeds=config.front.seeds,
         references=tuple(config.references),
         tracking=config.tracking,
         definition=settings,
@@ -166,6 +169,7 @@ def _check_options(config: Config, overrides: Sequence[str]) -> None:
     config.tracking.check()
     config.stopping.check()
     config.search.check()
+    config.front.check()
     one_of("sampler", config.sampler, (*SAMPLERS, SPEED_AWARE, PAIRED))
     if config.sampler == PAIRED:
         config.ablation.check()
@@ -189,7 +193,7 @@ def _check_options(config: Config, overrides: Sequence[str]) -> None:
 def _refuse_what_searches_have(overrides: Sequence[str]) -> None:
     """Refuse what would have no effect on an ablation."""
     for override in overrides:
-        if re.split(r"[.=]", override.lstrip("+"))[0] in ("trials", "search", "stopping", "warm_start"):
+        if re.split(r"[.=]", override.lstrip("+"))[0] in ("trials", "search", "stopping", "warm_start", "front"):
             raise ValueError(
                 f"an ablation trains every arm to the end with the same seeds, got {override}; leave it out, and set "
                 "ablation.seeds and ablation.max_seeds"
