@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from explore.evaluation import STOPPED
+from explore.search.seeds import over_seeds
 from explore.search.study import Trial, front
 
 Item = TypeVar("Item")
@@ -57,8 +58,13 @@ def accuracy_range(complete: Sequence[Trial], others: Sequence[float]) -> tuple[
     A few hopeless trials must not squeeze the front into a line: what is far below it may fall outside.
     `others` are further accuracies, as fractions, that stay inside.
     """
-    wanted = [100 * (trial.accuracy or 0.0) for trial in front(complete)] + [100 * value for value in others]
+    members = front(complete)
+    wanted = [100 * (trial.accuracy or 0.0) for trial in members] + [100 * value for value in others]
+    wanted += [100 * mean.mean for mean in map(over_seeds, members) if mean]
     spread = max(wanted) - min(wanted)
+    # Intervals of two or three seeds may be wider than all that is to be seen.
+    halves = [(100 * mean.mean, min(100 * mean.half, spread)) for mean in map(over_seeds, members) if mean]
+    wanted += [end for mean, half in halves for end in (mean - half, min(100.0, mean + half))]
     low = max(min(wanted) - max(2.0, 0.6 * spread), min(100 * (trial.accuracy or 0.0) for trial in complete))
     low = min(low, min(wanted))
     margin = max(0.2, 0.07 * (max(wanted) - low))
@@ -90,6 +96,11 @@ def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
 def percent(fraction: float) -> str:
     """Write 0.9731 as `97.3 %`."""
     return f"{100 * fraction:.1f} %"
+
+
+def plus_minus(mean: float, half: float) -> str:
+    """Write 0.9731 and 0.0042 as `97.3 ± 0.4 %`."""
+    return f"{100 * mean:.1f} ± {100 * half:.1f} %"
 
 
 def speed(images_per_second: float) -> str:
