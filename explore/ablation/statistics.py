@@ -4,7 +4,7 @@ Runs of equal seed see the same images in the same order, so that everything is 
 """
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import combinations, product
 from math import copysign, inf, sqrt
 from typing import Any
@@ -54,23 +54,26 @@ def analyse(scores: Scores, *, looks: Sequence[int], error: float, margin: float
 def _of_factor(scores: Scores, factor: str, level: float, margin: float) -> list[Difference]:
     """Each level against the first, averaged over the arms that are equal otherwise; none for one that has no such."""
     first, *others = scores.factors[factor]
-    rows = {other: _between(scores, factor, other, first) for other in others}
-    rows = {other: row for other, row in rows.items() if row is not None}
+    pairs = {other: _pairs(scores, factor, other, first) for other in others}
+    rows = {other: _mean_difference(scores, found) for other, found in pairs.items() if found}
     return _differences(factor, first, rows, level, margin)
 
 
-def _between(scores: Scores, factor: str, one: Any, other: Any) -> Array | None:
-    """How much better one level of a factor is than another, by seed."""
+def _pairs(scores: Scores, factor: str, one: Any, other: Any) -> list[tuple[str, str]]:
+    """Arms that differ in the level of one factor only."""
     names = {_rest(levels, factor): name for name, levels in scores.arms.items() if levels[factor] == other}
-    pairs = [
+    return [
         (name, names[rest])
         for name, levels in scores.arms.items()
         if levels[factor] == one and (rest := _rest(levels, factor)) in names
     ]
-    if not pairs:
-        return None
-    table = scores.accuracies
-    return np.mean([table[left].to_numpy() - table[right].to_numpy() for left, right in pairs], axis=0)
+
+
+def _mean_difference(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Array:
+    """How much better the first arms of pairs are than the second, by seed."""
+    left, right = (scores.accuracies[list(names)].to_numpy() for names in zip(*pairs, strict=True))
+    mean: Array = (left - right).mean(axis=1)
+    return mean
 
 
 def _rest(levels: Mapping[str, Any], factor: str) -> tuple[tuple[str, Any], ...]:
@@ -79,8 +82,7 @@ def _rest(levels: Mapping[str, Any], factor: str) -> tuple[tuple[str, Any], ...]
 
 def _of_arms(scores: Scores, level: float, margin: float) -> list[Difference]:
     first, *others = scores.arms
-    table = scores.accuracies
-    rows = {name: table[name].to_numpy() - table[first].to_numpy() for name in others}
+    rows = {name: _mean_difference(scores, [(name, first)]) for name in others}
     return _differences(ARM, first, rows, level, margin)
 
 
@@ -135,11 +137,15 @@ def bootstrap_intervals(differences: Array, level: float) -> Array:
     """
     seeds = differences.shape[1]
     apart = stats.norm.sf(sqrt(seeds / (seeds - 1)) * stats.t.isf(level / 2, seeds - 1))
+    ends: Array = np.quantile(differences @ _resampled(seeds).T, [apart, 1 - apart], axis=1)
+    return np.round(ends, _DECIMALS).T + 0.0
+
+
+@lru_cache(maxsize=8)
+def _resampled(seeds: int) -> Array:
+    """The weight of each seed in the mean of each resample, always the same ones, `resamples × seeds`."""
     random = np.random.default_rng(0)
-    drawn = stats.bootstrap(
-        (differences,), np.mean, axis=1, n_resamples=_RESAMPLES, batch=1000, method="percentile", rng=random
-    ).bootstrap_distribution
-    return np.round(np.quantile(drawn, [apart, 1 - apart], axis=-1), _DECIMALS).T + 0.0
+    return random.multinomial(seeds, np.full(seeds, 1 / seeds), size=_RESAMPLES) / seeds
 
 
 def hedges(differences: Array) -> float:
