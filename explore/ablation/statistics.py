@@ -133,7 +133,7 @@ def bootstrap_intervals(differences: Array, level: float) -> Array:
     """Ends of the bootstrap intervals of means at `1 - level`, `rows × 2`; `differences` is `rows × seeds`.
 
     Percentiles of the bootstrap, drawn apart by what they lack with few seeds: Hesterberg (2015), "What teachers should
-    know about the bootstrap", section 3.3. They never reach beyond the smallest and the largest difference.
+    know about the bootstrap", on narrowness. They never reach beyond the smallest and the largest difference.
     """
     seeds = differences.shape[1]
     apart = stats.norm.sf(sqrt(seeds / (seeds - 1)) * stats.t.isf(level / 2, seeds - 1))
