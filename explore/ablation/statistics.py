@@ -39,51 +39,46 @@ def analyse(scores: Scores, *, looks: Sequence[int], error: float, margin: float
     if seeds < 2:
         raise ValueError(f"an ablation needs the accuracies of at least 2 seeds, got {seeds}: one seed has no spread")
     level = level_after(seeds, looks, error)
-    told = [one for factor in scores.factors for one in _of_factor(scores, factor, level, margin)]
+    columns: dict[str, Array] = {name: scores.accuracies[name].to_numpy() for name in scores.arms}
+    told = [
+        one
+        for factor, levels in scores.factors.items()
+        for one in _differences(factor, levels[0], _of_factor(scores, factor, columns), level, margin)
+    ]
+    reference, *others = scores.arms
+    against = {name: columns[name] - columns[reference] for name in others}
     return Findings(
         level=level,
         looks=tuple(looks),
         seeds=seeds,
         levels=told,
-        arms=_of_arms(scores, level, margin),
+        arms=_differences(ARM, reference, against, level, margin),
         effects=effects(scores),
         settled=all(one.different or one.negligible for one in told),
     )
 
 
-def _of_factor(scores: Scores, factor: str, level: float, margin: float) -> list[Difference]:
-    """Each level against the first, averaged over the arms that are equal otherwise; none for one that has no such."""
+def _of_factor(scores: Scores, factor: str, columns: Mapping[str, Array]) -> dict[Any, Array]:
+    """How much better each level is than the first, by seed, averaged over pairs of arms that are equal otherwise.
+
+    A level that has no such pair is left out.
+    """
     first, *others = scores.factors[factor]
-    pairs = {other: _pairs(scores, factor, other, first) for other in others}
-    rows = {other: _mean_difference(scores, found) for other, found in pairs.items() if found}
-    return _differences(factor, first, rows, level, margin)
-
-
-def _pairs(scores: Scores, factor: str, one: Any, other: Any) -> list[tuple[str, str]]:
-    """Arms that differ in the level of one factor only."""
-    names = {_rest(levels, factor): name for name, levels in scores.arms.items() if levels[factor] == other}
-    return [
-        (name, names[rest])
-        for name, levels in scores.arms.items()
-        if levels[factor] == one and (rest := _rest(levels, factor)) in names
-    ]
-
-
-def _mean_difference(scores: Scores, pairs: Sequence[tuple[str, str]]) -> Array:
-    """How much better the first arms of pairs are than the second, by seed."""
-    left, right = (scores.accuracies[list(names)].to_numpy() for names in zip(*pairs, strict=True))
-    mean: Array = (left - right).mean(axis=1)
-    return mean
+    names = {_rest(levels, factor): name for name, levels in scores.arms.items() if levels[factor] == first}
+    found: dict[Any, Array] = {}
+    for other in others:
+        pairs = [
+            columns[name] - columns[names[rest]]
+            for name, levels in scores.arms.items()
+            if levels[factor] == other and (rest := _rest(levels, factor)) in names
+        ]
+        if pairs:
+            found[other] = np.mean(pairs, axis=0)
+    return found
 
 
 def _rest(levels: Mapping[str, Any], factor: str) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((key, value) for key, value in levels.items() if key != factor))
-
-
-def _of_arms(scores: Scores, level: float, margin: float) -> list[Difference]:
-    first, *others = scores.arms
-    rows = {name: _mean_difference(scores, [(name, first)]) for name in others}
-    return _differences(ARM, first, rows, level, margin)
 
 
 def _differences(of: str, against: Any, rows: Mapping[Any, Array], level: float, margin: float) -> list[Difference]:
