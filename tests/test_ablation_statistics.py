@@ -89,6 +89,15 @@ def test_the_standardised_difference_has_the_correction_of_hedges() -> None:
     assert hedges(differences) == pytest.approx(0.7979 * differences.mean() / differences.std(ddof=1), rel=1e-4)
 
 
+def test_the_bootstrap_is_that_of_scipy_drawn_apart() -> None:
+    values = np.random.default_rng(2).exponential(size=(2, 8))
+    apart = stats.norm.sf((8 / 7) ** 0.5 * stats.t.isf(0.025, 7))
+    theirs = stats.bootstrap(
+        (values,), np.mean, axis=1, confidence_level=1 - 2 * apart, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    assert bootstrap_intervals(values, 0.05) == pytest.approx(np.column_stack(theirs), abs=0.05)
+
+
 def test_the_bootstrap_agrees_with_t_where_there_are_many_seeds_and_ends_with_the_data_where_there_are_few() -> None:
     many = np.random.default_rng(1).normal(size=(1, 200))
     [interval] = bootstrap_intervals(many, 0.05)

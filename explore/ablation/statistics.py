@@ -4,7 +4,7 @@ Runs of equal seed see the same images in the same order, so that everything is 
 """
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import combinations, product
 from math import copysign, inf, sqrt
 from typing import Any
@@ -40,49 +40,47 @@ def analyse(scores: Scores, *, looks: Sequence[int], error: float, margin: float
     if seeds < 2:
         raise ValueError(f"an ablation needs the accuracies of at least 2 seeds, got {seeds}: one seed has no spread")
     level = level_after(seeds, looks, error)
-    told = [one for factor in scores.factors for one in _of_factor(scores, factor, level, margin)]
+    columns: dict[str, Array] = {name: scores.accuracies[name].to_numpy() for name in scores.arms}
+    told = [
+        one
+        for factor, levels in scores.factors.items()
+        if levels
+        for one in _differences(factor, levels[0], _of_factor(scores, factor, columns), level, margin)
+    ]
+    reference, *others = scores.arms
+    against = {name: columns[name] - columns[reference] for name in others}
     return Findings(
         level=level,
         looks=tuple(looks),
         seeds=seeds,
         levels=told,
-        arms=_of_arms(scores, level, margin),
+        arms=_differences(ARM, reference, against, level, margin),
         effects=effects(scores),
         settled=all(one.different or one.negligible for one in told),
     )
 
 
-def _of_factor(scores: Scores, factor: str, level: float, margin: float) -> list[Difference]:
-    """Each level against the first, averaged over the arms that are equal otherwise; none for one that has no such."""
-    levels = scores.factors[factor]
-    compared = {other: _between(scores, factor, other, levels[0]) for other in levels[1:]}
-    rows = {other: row for other, row in compared.items() if row is not None}
-    return _differences(factor, levels[0] if levels else None, rows, level, margin)
+def _of_factor(scores: Scores, factor: str, columns: Mapping[str, Array]) -> dict[Any, Array]:
+    """How much better each level is than the first, by seed, averaged over pairs of arms that are equal otherwise.
 
-
-def _between(scores: Scores, factor: str, one: Any, other: Any) -> Array | None:
-    """How much better one level of a factor is than another, by seed."""
-    names = {_rest(levels, factor): name for name, levels in scores.arms.items() if levels.get(factor) == other}
-    pairs = [
-        (name, names[rest])
-        for name, levels in scores.arms.items()
-        if levels.get(factor) == one and (rest := _rest(levels, factor)) in names
-    ]
-    if not pairs:
-        return None
-    table = scores.accuracies
-    return np.asarray(np.mean([table[left].to_numpy() - table[right].to_numpy() for left, right in pairs], axis=0))
+    A level that has no such pair is left out.
+    """
+    first, *others = scores.factors[factor]
+    names = {_rest(levels, factor): name for name, levels in scores.arms.items() if levels.get(factor) == first}
+    found: dict[Any, Array] = {}
+    for other in others:
+        pairs = [
+            columns[name] - columns[names[rest]]
+            for name, levels in scores.arms.items()
+            if levels.get(factor) == other and (rest := _rest(levels, factor)) in names
+        ]
+        if pairs:
+            found[other] = np.mean(pairs, axis=0)
+    return found
 
 
 def _rest(levels: Mapping[str, Any], factor: str) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((key, value) for key, value in levels.items() if key != factor))
-
-
-def _of_arms(scores: Scores, level: float, margin: float) -> list[Difference]:
-    first, *others = scores.arms
-    table = scores.accuracies
-    rows = {name: table[name].to_numpy() - table[first].to_numpy() for name in others}
-    return _differences(ARM, first, rows, level, margin)
 
 
 def _differences(of: str, against: Any, rows: Mapping[Any, Array], level: float, margin: float) -> list[Difference]:
@@ -132,15 +130,19 @@ def bootstrap_intervals(differences: Array, level: float) -> Array:
     """Ends of the bootstrap intervals of means at `1 - level`, `rows × 2`; `differences` is `rows × seeds`.
 
     Percentiles of the bootstrap, drawn apart by what they lack with few seeds: Hesterberg (2015), "What teachers should
-    know about the bootstrap", section 3.3. They never reach beyond the smallest and the largest difference.
+    know about the bootstrap", on narrowness. They never reach beyond the smallest and the largest difference.
     """
     seeds = differences.shape[1]
     apart = stats.norm.sf(sqrt(seeds / (seeds - 1)) * stats.t.isf(level / 2, seeds - 1))
+    ends: Array = np.quantile(differences @ _resampled(seeds).T, [apart, 1 - apart], axis=1)
+    return np.round(ends, _DECIMALS).T + 0.0
+
+
+@lru_cache(maxsize=8)
+def _resampled(seeds: int) -> Array:
+    """The weight of each seed in the mean of each resample, always the same ones, `resamples × seeds`."""
     random = np.random.default_rng(0)
-    drawn = stats.bootstrap(
-        (differences,), np.mean, axis=1, n_resamples=_RESAMPLES, batch=1000, method="percentile", rng=random
-    ).bootstrap_distribution
-    return np.asarray(np.round(np.quantile(drawn, [apart, 1 - apart], axis=-1), _DECIMALS).T + 0.0)
+    return random.multinomial(seeds, np.full(seeds, 1 / seeds), size=_RESAMPLES) / seeds
 
 
 def hedges(differences: Array) -> float:
@@ -161,7 +163,7 @@ def _spread(differences: Array) -> float:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Correct p values for their number; Holm (1979), "A simple sequentially rejective multiple test procedure"."""
-    return [float(p) for p in multipletests(ps, method="holm")[1]] if ps else []
+    return [float(p) for p in multipletests(ps, method="holm")[1]] if len(ps) else []
 
 
 def effects(scores: Scores) -> list[Effect]:
