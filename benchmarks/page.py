@@ -21,7 +21,7 @@ from benchmarks.browser import Browser, browser
 from benchmarks.filled_study import fill
 from benchmarks.overhead import Row
 from explore.config import compose, has_option
-from explore.reporting.page import write_report
+from explore.reporting.report import write_report
 from explore.search.space import parse_space
 from explore.search.storage import open_storage
 from explore.search.study import create_study

@@ -26,8 +26,8 @@ from explore.data.loader import Batches
 from explore.definition import definition
 from explore.evaluation import RUNNING, Epoch, Evaluation, Report
 from explore.evaluator import TrainingEvaluator
-from explore.reporting.page import write_report
 from explore.reporting.progress import progress
+from explore.reporting.report import write_report
 from explore.reporting.tables import trial_rows
 from explore.schema import Config
 from explore.search.proposals import Proposer

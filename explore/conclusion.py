@@ -17,8 +17,8 @@ from explore.config import compose, vary
 from explore.data.dataset import load
 from explore.evaluation import STOPPED
 from explore.plan import Plan
-from explore.reporting.page import write_report
 from explore.reporting.progress import progress
+from explore.reporting.report import write_report
 from explore.reporting.tables import trial_rows
 from explore.retraining import retrain
 from explore.search.owner import is_here, is_running, this_process

@@ -12,10 +12,11 @@ from explore.cluster.options import CLUSTERS, Local
 from explore.conclusion import conclude, tests
 from explore.evaluation import COMPLETE
 from explore.plan import Plan
-from explore.reporting.page import write_report
+from explore.reporting.report import write_report
 from explore.search.options import URL_VARIABLE
 from explore.search.rivals import results
 from explore.search.study import Study, finished
+from explore.verdict import show_verdict
 from explore.view import View
 from explore.working import keep_working
 
@@ -137,7 +138,11 @@ def _show(plan: Plan, study: Study, view: View, report: Path, *, interrupted: bo
     trials = results(study)
     ended = study.notes.get("ended", "")
     unfinished = interrupted or (not ended and len(finished(trials)) < plan.trials)
-    view.conclude(trials, tests(study), report, ended=ended, go_on=plan.command if unfinished else None)
+    go_on = plan.command if unfinished else None
+    if plan.design:
+        show_verdict(study, plan.design, report, view.style, ended=ended, go_on=go_on)
+    else:
+        view.conclude(trials, tests(study), report, ended=ended, go_on=go_on)
     if interrupted:
         return _INTERRUPTED
     return 0 if any(trial.status == COMPLETE for trial in trials) else 1

@@ -1,7 +1,6 @@
 """python -m explore.report study=NAME [outputs=DIR] [storage.url=URL]
 
-Writes the report of a study again from the study alone: report.html, its pictures as PNG and SVG,
-front.csv and trials.csv.
+Writes the report of a study again from the study alone: report.html, its pictures as PNG and SVG, and its tables.
 
   python -m explore.report study=pareto
   python -m explore.report study=pareto format=json
@@ -19,13 +18,18 @@ if TYPE_CHECKING:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Read the study and write its report."""
-    from explore.reporting.page import write_report
+    from explore.ablation.design import design_of
+    from explore.reporting.report import write_report
     from explore.search.rivals import results
     from explore.search.study import finished, front
+    from explore.verdict import show_verdict
 
     with refusing_bad_input():
         study, folder = _open(config)
     report = write_report(study, folder)
+    if design := design_of(study):
+        show_verdict(study, design, report, config.format, ended=study.notes.get("ended", ""), go_on=None)
+        return 0
     trials = results(study)
     if config.format == "json":
         members = [trial.number for trial in front(trials)]

@@ -31,7 +31,9 @@ _COLOURS |= {REFUSED: "yellow", DIVERGED: "red", FAILED: "red"}
 
 
 class View(Protocol):
-    """Shows a study as it grows."""
+    """Shows a study as it grows; `style` is text or json."""
+
+    style: str
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
@@ -55,6 +57,8 @@ def make_view(study: str, target: int, style: str) -> View:
 
 class PlainView:
     """One line for each trial that has ended, on `stream`; the front at the end, on standard output."""
+
+    style = "text"
 
     def __init__(self, study: str, target: int) -> None:
         self.study = study
@@ -105,6 +109,8 @@ class OwnView(PlainView):
 class JsonView(PlainView):
     """Progress on standard error, one JSON document on standard output."""
 
+    style = "json"
+
     def __init__(self, study: str, target: int) -> None:
         super().__init__(study, target)
         self.stream = sys.stderr
@@ -142,6 +148,8 @@ class JsonView(PlainView):
 
 class LiveView:
     """One screen that follows the search: counts, running trials, front so far, hypervolume, time left."""
+
+    style = "text"
 
     def __init__(self, study: str, target: int, console: Console) -> None:
         self.study = study

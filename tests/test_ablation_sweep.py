@@ -1,4 +1,4 @@
-"""An ablation from the command to its report: real training, the same seeds for all arms, and a verdict with intervals."""
+"""An ablation from the command to its report: real training, the same seeds for all, and a verdict with intervals."""
 
 import json
 from pathlib import Path

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "comparison": {"architecture", "cost"},
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
+    "verdict": {"ablation", "evaluation", "reporting", "search"},
     "view": {"evaluation", "reporting", "search"},
     "command": {"architecture", "config", "faults", "schema"},
     "warm": {"evaluator"},
@@ -67,7 +68,7 @@ MAY_IMPORT = {
         "search",
         "tracking",
     },
-    "driver": {"cluster", "conclusion", "evaluation", "plan", "reporting", "search", "view", "working"},
+    "driver": {"cluster", "conclusion", "evaluation", "plan", "reporting", "search", "verdict", "view", "working"},
 }
 # Libraries that could be exchanged one day: each has few users.
 OWNERS = {

@@ -16,7 +16,7 @@ from test_stopping import searched
 
 from benchmarks.browser import BROWSER, Browser, browser
 from benchmarks.page import written
-from explore.reporting.page import write_report
+from explore.reporting.report import write_report
 from explore.search.savings import in_words, savings
 from explore.search.study import Study
 

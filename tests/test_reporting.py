@@ -19,7 +19,8 @@ from plotly.offline import get_plotlyjs
 from explore.evaluation import FAILED, REFUSED
 from explore.reporting import page, sections
 from explore.reporting.importance import LEAST_TRIALS
-from explore.reporting.page import _write_pictures, write_report
+from explore.reporting.page import _write_pictures
+from explore.reporting.report import write_report
 from explore.reporting.tables import front_rows, trial_rows, write_tables
 from explore.search.study import Study
 

@@ -14,9 +14,9 @@ from scipy import stats
 
 from explore.evaluation import Retraining
 from explore.reporting import page, style
-from explore.reporting.page import write_report
 from explore.reporting.pictures import front_figure
 from explore.reporting.printed import write_front
+from explore.reporting.report import write_report
 from explore.reporting.tables import front_rows, trial_rows
 from explore.search.rivals import results
 from explore.search.seeds import NOTE, Estimate, alike, as_accurate_as, over_seeds, tests_over_seeds

@@ -30,7 +30,7 @@ _PAGE = "report.html"
 _NEAR = 0.01  # accuracy that one may give up for speed, as a fraction
 
 
-def write_report(study: Study, folder: Path) -> Path:
+def write_search(study: Study, folder: Path) -> Path:
     """Write `report.html`, its pictures as PNG and SVG, `front.csv` and `trials.csv`; return the page's path.
 
     Each file is written whole or not at all. Reads the study alone. Of its notes it knows `test_accuracy` (trial number

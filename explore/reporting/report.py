@@ -1,0 +1,48 @@
+"""The report of a study from the study alone: of a search its front, of an ablation its answer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from explore.ablation.answer import answer
+from explore.ablation.design import Design, design_of
+from explore.ablation.runs import representatives, run_rows
+from explore.reporting import style
+from explore.reporting.ablation_page import write_ablation
+from explore.reporting.page import write_search
+from explore.search.rivals import results
+from explore.search.study import Study, Trial
+
+
+def write_report(study: Study, folder: Path) -> Path:
+    """Write the page, pictures and tables of a study into its folder; returns the path of the page."""
+    design = design_of(study)
+    return _write_ablation(study, design, folder) if design else write_search(study, folder)
+
+
+def _write_ablation(study: Study, design: Design, folder: Path) -> Path:
+    trials, notes = results(study), study.notes
+    scores, findings = answer(design, trials)
+    return write_ablation(
+        folder,
+        name=study.name,
+        options=design.options,
+        scores=scores,
+        findings=findings,
+        runs=run_rows(design, trials),
+        facts=_facts(notes, design, trials),
+        commands=[line for line in (notes.get("command"), notes.get("report")) if line],
+    )
+
+
+def _facts(notes: Mapping[str, Any], design: Design, trials: Sequence[Trial]) -> dict[str, str]:
+    data = notes.get("data", {})
+    images = f"{data.get('train', 0):,} to train, {data.get('validation', 0):,} to validate"
+    found = {"Images": f"{data.get('name', 'unknown')}, {data.get('image_size')} pixels: {images}"}
+    if protocols := style.protocols(representatives(design, trials)):
+        found["Throughput"] = "; ".join(protocols)
+    if notes.get("commit"):
+        found["Commit"] = notes["commit"]
+    if notes.get("ended"):
+        found["Ended"] = notes["ended"]
+    return found
