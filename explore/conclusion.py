@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from explore.ablation.runs import representatives
 from explore.candidate import Candidate, test_accuracy, this_machine, time_published, time_together
 from explore.config import compose, vary
@@ -18,7 +20,7 @@ from explore.data.dataset import load
 from explore.evaluation import STOPPED
 from explore.plan import Plan
 from explore.reporting.progress import progress
-from explore.reporting.report import write_report
+from explore.reporting.report import ABLATION_PICTURES, ablation_tables, write_report
 from explore.reporting.tables import trial_rows
 from explore.retraining import retrain
 from explore.search.owner import is_here, is_running, this_process
@@ -45,13 +47,23 @@ def conclude(plan: Plan, study: Study, stop: Callable[[], bool] = lambda: False)
     study.note("references", _references(plan, study))
     trials = results(study)
     report = write_report(study, plan.output)
-    rows = trial_rows(trials, tests(study)).astype(object).where(lambda frame: frame.notna(), None)
     tracker = Tracker(plan.tracking, plan.study, plan.output)
     _track_stopped(tracker, study, trials)
-    curve = progress(trials, study.stretches()).to_dict("records")
-    tracker.study_run(rows.to_dict("records"), plan.output / "front.png", curve)
+    if plan.design:
+        curve, tables, pictures = pd.DataFrame(), ablation_tables(study, plan.design), ABLATION_PICTURES
+    else:
+        curve, tables = progress(trials, study.stretches()), {"trials": trial_rows(trials, tests(study))}
+        pictures = ("front",)
+    files = {name: plan.output / f"{name}.png" for name in pictures}
+    tracker.study_run({name: _records(table) for name, table in tables.items()}, files, _records(curve))
     study.note("concluded", study.notes["overrides"])
     return report
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with None for what is missing."""
+    found: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
+    return found
 
 
 def chosen_to_conclude(study: Study) -> bool:

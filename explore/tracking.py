@@ -17,6 +17,7 @@ from explore.cost.record import Cost
 from explore.evaluation import FAILED, INTERRUPTED, STOPPED, Epoch, Evaluation
 from explore.search.study import Trial
 
+Rows = Sequence[Mapping[str, Any]]
 MODES = ("offline", "online", "disabled")
 
 
@@ -132,24 +133,21 @@ class Tracker:
         self._run.finish(exit_code=int(evaluation.status == FAILED))
 
     @_forgiving
-    def study_run(
-        self, rows: Sequence[Mapping[str, Any]], picture: Path, progress: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Write the run of the study: hypervolume after each trial, table of trials, picture of the front.
+    def study_run(self, tables: Mapping[str, Rows], pictures: Mapping[str, Path], progress: Rows) -> None:
+        """Write the run of the study: hypervolume after each trial, tables, and those pictures that there are.
 
         A row of `progress` has the `hypervolume`, and the `epochs` and `seconds` that had been spent by then.
         """
         import wandb
 
-        run = self._init(self.study, "study", {"trials": len(rows)}, ("study",))
+        run = self._init(self.study, "study", {"trials": max(map(len, tables.values()), default=0)}, ("study",))
         run.define_metric("hypervolume", step_metric="epochs")
         for step, row in enumerate(progress, start=1):
             run.log({name: row[name] for name in ("hypervolume", "epochs", "seconds")}, step=step)
-        columns: list[str | int] = list(rows[0]) if rows else []
-        table = wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
-        content: dict[str, Any] = {"trials": table}
-        if picture.exists():
-            content["front"] = wandb.Image(str(picture))
+        content: dict[str, Any] = {name: wandb.Image(str(file)) for name, file in pictures.items() if file.exists()}
+        for name, rows in tables.items():
+            columns: list[str | int] = list(rows[0]) if rows else []
+            content[name] = wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
         run.log(content, step=len(progress) + 1)
         run.finish()
 

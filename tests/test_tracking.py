@@ -195,7 +195,7 @@ def test_run_of_the_study_holds_table_picture_and_hypervolume(tmp_path: Path) ->
     picture = tmp_path / "front.png"
     Image.new("RGB", (4, 4)).save(picture)
     rows = [{"trial": 0, "val_accuracy": 0.5}, {"trial": 1, "val_accuracy": None}]
-    Tracker(Tracking(), "pareto", tmp_path).study_run(rows, picture, PROGRESS)
+    Tracker(Tracking(), "pareto", tmp_path).study_run({"trials": rows}, {"front": picture}, PROGRESS)
     found = records(tmp_path)
     run = run_of(found)
     assert (run.run_group, run.job_type, run.display_name, list(run.tags)) == ("pareto", "study", "pareto", ["study"])
@@ -223,7 +223,7 @@ def test_two_trials_one_after_another_are_two_runs(tmp_path: Path) -> None:
 def test_disabled_writes_nothing_and_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb, "init", lambda **named: pytest.fail("W&B was asked"))
     track(tmp_path, options=Tracking(mode="disabled")).study_run(
-        [{"trial": 0}], tmp_path / "none.png", [{"hypervolume": 1.0, "epochs": 1, "seconds": 1.0}]
+        {"trials": [{"trial": 0}]}, {"front": tmp_path / "none.png"}, [{"hypervolume": 1.0, "epochs": 1, "seconds": 1.0}]
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -237,7 +237,7 @@ def test_failing_wandb_says_so_once_and_costs_nothing(
     monkeypatch.setattr(wandb, "init", fail)
     tracker = track(tmp_path)
     tracker.begin(trial(8))
-    tracker.study_run([{"trial": 0}], tmp_path / "none.png", PROGRESS)
+    tracker.study_run({"trials": [{"trial": 0}]}, {"front": tmp_path / "none.png"}, PROGRESS)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "explore: W&B failed and is left out from here on: No space left on device\n")
 

@@ -4,20 +4,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from explore.ablation.answer import answer
 from explore.ablation.design import Design, design_of
 from explore.ablation.runs import representatives, run_rows
 from explore.reporting import style
 from explore.reporting.ablation_page import write_ablation
+from explore.reporting.ablation_tables import arm_rows, difference_rows
 from explore.reporting.page import write_search
 from explore.search.rivals import results
 from explore.search.study import Study, Trial
+
+ABLATION_PICTURES = ("forest", "interaction", "plane", "curves")
 
 
 def write_report(study: Study, folder: Path) -> Path:
     """Write the page, pictures and tables of a study into its folder; returns the path of the page."""
     design = design_of(study)
     return _write_ablation(study, design, folder) if design else write_search(study, folder)
+
+
+def ablation_tables(study: Study, design: Design) -> dict[str, pd.DataFrame]:
+    """The tables of an ablation by their names: arms, differences, and runs without their curves."""
+    trials = results(study)
+    (scores, findings), runs = answer(design, trials), run_rows(design, trials)
+    return {
+        "arms": arm_rows(design.options, scores, findings, runs),
+        "differences": difference_rows(findings),
+        "runs": runs.drop(columns="curve"),
+    }
 
 
 def _write_ablation(study: Study, design: Design, folder: Path) -> Path:
