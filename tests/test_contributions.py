@@ -6,7 +6,7 @@ from filled_studies import add, new_study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explore.reporting.contributions import LEAST_TRIALS, Contribution, contributions, volumes
+from explore.reporting.contributions import LEAST_TRIALS, Contribution, contributions, contributions_section, volumes
 from explore.reporting.progress import front_hypervolume
 from explore.search.study import Study, Trial
 
@@ -46,6 +46,15 @@ def test_who_makes_the_front_alone_is_worth_more_than_who_follows() -> None:
     assert found["pooling"].fastest == pytest.approx(1e5)
     assert 200 <= (found["attention"].slowest or 0) < (found["attention"].fastest or 0) <= 2e4
     assert found["attention"].trials == 30
+
+
+def test_a_page_says_it() -> None:
+    points = [(0.9, 1000.0 + index, "mlp" if index % 2 else "s2") for index in range(LEAST_TRIALS)]
+    section = contributions_section(study_of(points))
+    assert section
+    assert section.table
+    assert list(section.table.columns[0].texts) == ["token mixing mlp", "token mixing s2"]
+    assert contributions_section([]) is None
 
 
 def test_few_trials_and_single_levels_say_nothing() -> None:

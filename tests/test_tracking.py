@@ -223,7 +223,9 @@ def test_two_trials_one_after_another_are_two_runs(tmp_path: Path) -> None:
 def test_disabled_writes_nothing_and_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb, "init", lambda **named: pytest.fail("W&B was asked"))
     track(tmp_path, options=Tracking(mode="disabled")).study_run(
-        {"trials": [{"trial": 0}]}, {"front": tmp_path / "none.png"}, [{"hypervolume": 1.0, "epochs": 1, "seconds": 1.0}]
+        {"trials": [{"trial": 0}]},
+        {"front": tmp_path / "none.png"},
+        [{"hypervolume": 1.0, "epochs": 1, "seconds": 1.0}],
     )
     assert list(tmp_path.iterdir()) == []
 

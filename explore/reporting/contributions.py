@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explore.evaluation import COMPLETE
+from explore.reporting import style
+from explore.reporting.sections import Column, Section, Table
 from explore.search.study import Trial, front
 
 FACTORS = ("token_mixing", "channel_mixing")
@@ -53,6 +55,29 @@ def contributions(trials: Sequence[Trial]) -> list[Contribution]:
     if len(complete) < LEAST_TRIALS:
         return []
     return [one for factor in FACTORS for one in _of_factor(factor, complete)]
+
+
+def contributions_section(trials: Sequence[Trial]) -> Section | None:
+    """What `contributions` found, as a part of a page; None where that is nothing."""
+    if not (found := contributions(trials)):
+        return None
+    columns = [
+        Column.of("mixing", [f"{one.factor.replace('_', ' ')} {one.level}" for one in found]),
+        Column.of("trials", [one.trials for one in found]),
+        Column.of("lost without it", [one.lost for one in found], style.percent),
+        Column.of("95 % interval, from", [one.low for one in found], style.percent),
+        Column.of("to", [one.high for one in found], style.percent),
+        Column.of("on the front from, images/s", [one.slowest for one in found], style.speed),
+        Column.of("to", [one.fastest for one in found], style.speed),
+    ]
+    return Section(
+        key="mixings",
+        title="What each mixing is worth along the front",
+        words="The part of the hypervolume that would be lost without its trials, with the interval of resampled trials: "
+        "it says what another search of this length might have found otherwise. A search spends its trials where it "
+        "expects most; whether one mixing is better than another at equal cost is asked by an ablation.",
+        table=Table(columns=columns),
+    )
 
 
 def _of_factor(factor: str, complete: Sequence[Trial]) -> Iterator[Contribution]:

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED
 from explore.reporting import over_time, pictures, style
+from explore.reporting.contributions import contributions_section
 from explore.reporting.importance import LEAST_TRIALS, importances
 from explore.reporting.printed import write_front, write_importance
 from explore.reporting.printed_over_time import write_curves, write_progress
@@ -163,6 +164,8 @@ def _sections(
         words = "Validation accuracy over epochs of every trained trial"
         picture = _picture("curves", figure, words)
         yield Section(key="curves", title="Learning curves", words="In colour: members of the front.", picture=picture)
+    if section := contributions_section(complete):
+        yield section
     if trials:
         yield _importance(shares, len(complete))
         yield Section(
