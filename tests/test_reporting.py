@@ -186,7 +186,7 @@ def test_page_tells_the_whole_study(tmp_path: Path) -> None:
 
 def test_tables_hold_full_numbers_and_the_command_of_each_row(tmp_path: Path) -> None:
     tags = Tags(written(searched(), tmp_path))
-    assert list(tags.tables) == ["front", "trials"]
+    assert list(tags.tables) == ["front", "mixings", "trials"]
     trials = tags.tables["trials"]
     columns = {column["name"]: column for column in trials["columns"]}
     assert columns["trial"]["numbers"] == list(range(24))
