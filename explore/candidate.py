@@ -25,7 +25,6 @@ from explore.cost.options import Measuring
 from explore.cost.record import Cost
 from explore.cost.side_by_side import compare_throughput
 from explore.cost.store import find, identity, keep
-from explore.cost.throughput import measure_throughput
 from explore.cost.turns import Turns
 from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
@@ -221,11 +220,17 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
 
 
 def time_published(name: str, dataset: Dataset, options: Measuring) -> dict[str, Any]:
-    """The speed of a published network on images of a data set, as a reference for a report: it is not trained."""
+    """Cost and speed of a published network on images of a data set, as a reference for a report: it is not trained.
+
+    At the size of these images, because members of a front are compared with it: the size that it was published for
+    has more pixels, and another speed. So it has no accuracy, neither the published one, nor one of these images.
+    """
     network = adapted(name, image_size=dataset.image_size, channels=dataset.channels, classes=len(dataset.classes))
-    speed = measure_throughput(Network(network).deployed(), _shape(dataset), options)
+    cost = measure_cost(Network(network).deployed(), _shape(dataset), options, timed=True)
+    assert cost.throughput
     note = f"published depth and width, patches of {network.patch_size} pixels to divide these images; not trained here"
-    return {"name": name, "throughput": speed.images_per_second, "accuracy": None, "note": note}
+    counts = {"params": cost.params, "macs": cost.macs, "throughput": cost.throughput.images_per_second}
+    return {"name": name, **counts, "accuracy": None, "note": note}
 
 
 def this_machine(candidate: Candidate) -> tuple[str, str | None, str]:

@@ -5,7 +5,7 @@ It belongs on a machine of the workers, because it measures on their device.
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from explore.plan import Plan
 from explore.reporting.page import write_report
 from explore.reporting.progress import progress
 from explore.reporting.tables import trial_rows
+from explore.retraining import retrain
 from explore.search.owner import is_here, is_running, this_process
 from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, with_speeds
 from explore.search.study import Study, Trial, front
@@ -27,10 +28,16 @@ _SETTLING_SECONDS = 2.0  # until nobody else can be writing their name
 _ABANDONED_SECONDS = 900.0  # longer than it takes to conclude
 
 
-def conclude(plan: Plan, study: Study) -> Path:
-    """Measure what is only measured once, at the end, and write the report; returns where it is."""
+def conclude(plan: Plan, study: Study, stop: Callable[[], bool] = lambda: False) -> Path | None:
+    """Find out what is only found out once, at the end, and write the report; returns where it is.
+
+    None where it was told to leave, by `stop` or through the study, before that was done.
+    """
     compare_speeds(plan, study)
-    _measure_test_accuracy(plan, study, front(results(study)))
+    members = front(results(study))
+    _measure_test_accuracy(plan, study, members)
+    if not retrain(plan, study, members, stop):
+        return None
     study.note("references", _references(plan, study))
     trials = results(study)
     report = write_report(study, plan.output)

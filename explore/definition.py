@@ -20,6 +20,7 @@ OPERATION = (
     "sampler",
     "search",
     "stopping",
+    "front",
     "warm_start",
     "format",
     "storage",

@@ -49,9 +49,9 @@ def _search_here(plan: Plan, study: Study, view: View) -> int:
     try:
         with view:
             keep_working(plan, study, lambda: view.update(study.trials()), stop=lambda: False)
-        if study.notes.get("stop"):
-            return _show(plan, study, view, write_report(study, plan.output), interrupted=True)
-        return _show(plan, study, view, conclude(plan, study), interrupted=False)
+        if not study.notes.get("stop") and (report := conclude(plan, study)):
+            return _show(plan, study, view, report, interrupted=False)
+        return _show(plan, study, view, write_report(study, plan.output), interrupted=True)
     except KeyboardInterrupt:
         return _show(plan, study, view, write_report(study, plan.output), interrupted=True)
 

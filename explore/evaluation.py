@@ -72,6 +72,18 @@ class Evaluation:
         return cls(**{**record, "cost": cost, "curve": curve})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """A candidate that was trained once more, with another seed: accuracies as fractions, and what it took."""
+
+    seed: int
+    accuracy: float  # validation, after the last epoch
+    test_accuracy: float | None  # None where its checkpoint is gone
+    epochs: int
+    seconds: float
+    command: str
+
+
 Report = Callable[[Cost | Epoch], None]
 
 

@@ -70,12 +70,14 @@ class Plan:
     eta: int
     disk: float
     max_minutes: float
+    seeds: int
     references: tuple[str, ...]
     tracking: Tracking
     definition: dict[str, Any]
     command: str
     places: tuple[str, ...]
     notes: dict[str, Any]
+    costs: Path | None = None  # the folder of measured costs; None = one in `output`
 
     @property
     def stops(self) -> bool:
@@ -117,6 +119,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         eta=config.stopping.eta,
         disk=1e9 * config.stopping.disk,
         max_minutes=math.inf if config.stopping.max_minutes is None else config.stopping.max_minutes,
+        seeds=config.front.seeds,
         references=tuple(config.references),
         tracking=config.tracking,
         definition=json.loads(json.dumps({**definition(config), "images": dataset.fingerprint})),
@@ -150,6 +153,7 @@ def _check_options(config: Config) -> None:
     config.tracking.check()
     config.stopping.check()
     config.search.check()
+    config.front.check()
     one_of("sampler", config.sampler, (*SAMPLERS, SPEED_AWARE))
     if config.training.num_nodes > 1:
         raise ValueError(

@@ -1,6 +1,7 @@
 """python -m explore.report study=NAME [outputs=DIR] [storage.url=URL]
 
-Writes the report of a study again from the study alone: report.html, front.png, front.csv and trials.csv.
+Writes the report of a study again from the study alone: report.html, its pictures as PNG and SVG,
+front.csv and trials.csv.
 
   python -m explore.report study=pareto
   python -m explore.report study=pareto format=json

@@ -16,7 +16,7 @@ from explore.candidate import Candidate, Limits
 from explore.cluster.options import CLUSTERS
 from explore.cost.options import Measuring
 from explore.data.options import SOURCES
-from explore.search.options import STORAGES, Search, Stopping, WarmStart
+from explore.search.options import STORAGES, Front, Search, Stopping, WarmStart
 from explore.tracking import Tracking
 from explore.training.options import Training
 
@@ -47,6 +47,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     search: Search = field(default_factory=Search)
     stopping: Stopping = field(default_factory=Stopping)
+    front: Front = field(default_factory=Front)
     warm_start: WarmStart = field(default_factory=WarmStart)
     storage: Any = None
     cluster: Any = None

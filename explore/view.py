@@ -6,8 +6,9 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,9 +19,10 @@ from rich.text import Text
 
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, RUNNING, STOPPED
 from explore.reporting.progress import front_hypervolume
-from explore.reporting.style import MEASURED, state
+from explore.reporting.style import MEASURED, plus_minus, state
 from explore.search.owner import is_here
 from explore.search.savings import in_words, savings
+from explore.search.seeds import over_seeds, over_seeds_in_test
 from explore.search.study import Trial, finished, front
 
 _ROWS = 12
@@ -118,6 +120,7 @@ class JsonView(PlainView):
                 "val_accuracy": trial.accuracy,
                 "test_accuracy": tests.get(trial.number),
                 "throughput": trial.throughput,
+                "seeds": _over_seeds(trial),
                 "as_fast_as": [number for number in trial.alike if number in numbers],
                 "values": dict(trial.proposal.values),
                 "command": trial.command,
@@ -249,6 +252,9 @@ def _front_table(trials: Sequence[Trial], tests: Mapping[int, float], *, title: 
     compared = any(equally_fast.values())
     if compared:
         table.add_column("as fast as")
+    again = any(trial.retrained for trial in members)
+    if again:
+        table.add_column("other seeds", justify="right")
     table.add_column("configuration")
     for trial in members[:_ROWS] if not tests else members:
         cost = trial.evaluation.cost
@@ -262,9 +268,22 @@ def _front_table(trials: Sequence[Trial], tests: Mapping[int, float], *, title: 
             f"{cost.params:,}",
             f"{cost.macs / 1e6:,.2f} M",
             *([equally_fast[trial.number]] if compared else []),
+            *([plus_minus(mean.mean, mean.half) if (mean := over_seeds(trial)) else ""] if again else []),
             escape(_values(trial)),
         )
     return table
+
+
+def _over_seeds(trial: Trial) -> dict[str, Any] | None:
+    """What trainings with other seeds found; None where there are none."""
+    if not (mean := over_seeds(trial)):
+        return None
+    tested = over_seeds_in_test(trial)
+    return {
+        "number": len(trial.retrained),
+        "val_accuracy": asdict(mean),
+        "test_accuracy": asdict(tested) if tested else None,
+    }
 
 
 def _print_result(

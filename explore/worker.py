@@ -69,8 +69,10 @@ def _work(plan: "Plan", study: "Study") -> int:
     view = OwnView(plan.study, plan.trials)
     if not keep_working(plan, study, lambda: view.update(study.trials()), lambda: bool(_ORDERS)):
         return 1
-    if not _ORDERS and not study.notes.get("stop") and chosen_to_conclude(study):
-        print(f"explore: nothing is left to do, report: {conclude(plan, study)}", flush=True)
+    if _ORDERS or study.notes.get("stop") or not chosen_to_conclude(study):
+        return 0
+    if report := conclude(plan, study, lambda: bool(_ORDERS)):
+        print(f"explore: nothing is left to do, report: {report}", flush=True)
     return 0
 
 

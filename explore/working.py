@@ -41,7 +41,7 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
     config = compose(plan.base)
     space = parse_space(plan.space, lambda key, values: has_option(key, values, config))
     decides = scheduler(plan, space, load(config.data))
-    orders = _Orders(study)
+    orders = Orders(study)
     pause = _POLL_SECONDS if of_one_machine(plan.url) else 4 * _POLL_SECONDS
     processes = config.training.devices
     gpus = _gpus(place, processes, torch.cuda.device_count())
@@ -54,7 +54,7 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
     worker = Worker(
         study=study,
         scheduler=decides,
-        evaluate=TrainingEvaluator(plan.base, plan.output / COSTS, plan.space, isolated),
+        evaluate=TrainingEvaluator(plan.base, plan.costs or plan.output / COSTS, plan.space, isolated),
         target=plan.trials,
         output=plan.output,
         disk=plan.disk,
@@ -110,7 +110,7 @@ def command_line(base: Sequence[str], overrides: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "explore.train", *kept, *overrides])
 
 
-class _Orders:
+class Orders:
     """What explore.stop has said; asked of the study not more often than trials beat."""
 
     def __init__(self, study: Study) -> None:
@@ -119,13 +119,19 @@ class _Orders:
         self._order: str | None = None
 
     def after_the_rung(self) -> bool:
+        """Whether there is any order; asks."""
         self._asked, self._order = time.monotonic(), self._study.notes.get("stop")
         return bool(self._order)
 
     def at_once(self) -> bool:
+        """Whether there is the order to leave whatever one does."""
+        return self.any() and self._order == AT_ONCE
+
+    def any(self) -> bool:
+        """Whether there is any order."""
         if time.monotonic() - self._asked > HEARTBEAT_SECONDS:
             self.after_the_rung()
-        return self._order == AT_ONCE
+        return bool(self._order)
 
 
 def _gpus(place: int, devices: int, count: int) -> Mapping[str, str]:

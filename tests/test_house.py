@@ -42,7 +42,18 @@ MAY_IMPORT = {
     | {"tracking"},
     "working": {"candidate", "cluster", "config", "data", "evaluator", "faults", "joining", "plan", "search"}
     | {"tracking"},
-    "conclusion": {"candidate", "config", "data", "evaluation", "plan", "reporting", "search", "tracking"},
+    "retraining": {"beginning", "candidate", "config", "evaluation", "joining", "plan", "search", "working"},
+    "conclusion": {
+        "candidate",
+        "config",
+        "data",
+        "evaluation",
+        "plan",
+        "reporting",
+        "retraining",
+        "search",
+        "tracking",
+    },
     "driver": {"cluster", "conclusion", "evaluation", "plan", "reporting", "search", "view", "working"},
 }
 # Libraries that could be exchanged one day: each has few users.

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from filled_studies import fabricated, searched
@@ -12,10 +13,12 @@ from optuna.distributions import IntDistribution
 from PIL import Image
 from test_stopping import trial
 
-from explore.reporting import pictures, style
+from explore.reporting import over_time, pictures, style
 from explore.reporting.importance import LEAST_TRIALS, importances
-from explore.reporting.pictures import curves_figure, front_figure, importance_figure, progress_figure
-from explore.reporting.printed import write_front_png
+from explore.reporting.over_time import curves_figure, progress_figure
+from explore.reporting.pictures import front_figure, importance_figure
+from explore.reporting.printed import write_front, write_importance
+from explore.reporting.printed_over_time import write_curves, write_progress
 from explore.reporting.progress import progress
 from explore.search.study import Proposal, front
 
@@ -64,7 +67,7 @@ def test_long_studies_show_what_a_person_can_see_and_say_so(monkeypatch: pytest.
     trials = fabricated(
         [(0.5 + number / 100, 1000 - number) for number in (40, 39)] + [(0.4, 500.0 - n) for n in range(30)]
     )
-    monkeypatch.setattr(pictures, "_MOST_CURVES", 3)
+    monkeypatch.setattr(over_time, "MOST_CURVES", 3)
     monkeypatch.setattr(pictures, "_MOST_POINTS", 7)
     curves, points = curves_figure(trials), front_figure(trials, {}, [])
     assert curves is not None
@@ -126,13 +129,13 @@ def test_importance_finds_the_dimension_that_matters_for_each_objective() -> Non
     assert max(shares["accuracy"], key=lambda key: shares["accuracy"][key]) == "model.depth"
     assert max(shares["throughput"], key=lambda key: shares["throughput"][key]) == "model.width"
     assert [sum(by_dimension.values()) for by_dimension in shares.values()] == pytest.approx([1.0, 1.0])
-    assert importance_figure(trials) is not None
+    assert importance_figure(shares) is not None
 
 
 def test_too_few_trials_have_no_importances() -> None:
     trials = searched(LEAST_TRIALS - 1).trials()
     assert importances(trials) == {}
-    assert importance_figure(trials) is None
+    assert importance_figure({}) is None
 
 
 def test_figures_are_none_where_there_is_nothing_to_draw() -> None:
@@ -178,9 +181,27 @@ def test_front_figure_has_every_trial_the_edge_and_the_references() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 24])
 def test_front_picture_has_its_size(count: int, tmp_path: Path) -> None:
-    write_front_png(searched(count).trials(), {0: 0.5}, tmp_path / "front.png", "broken $math_{ and 画像")
+    write_front(searched(count).trials(), {0: 0.5}, tmp_path, "broken $math_{ and 画像")
     with Image.open(tmp_path / "front.png") as picture:
         assert picture.size == (1600, 1000)
+    assert ElementTree.parse(tmp_path / "front.svg").getroot().attrib["width"] == "576pt"
+
+
+def test_pictures_are_the_same_to_the_byte_when_written_again(tmp_path: Path) -> None:
+    trials = searched(3).trials()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_curves(trials, tmp_path / name, "some")
+        write_progress(progress(trials, trials), [2], tmp_path / name, "some")
+    for file in ("curves.png", "curves.svg", "progress.png", "progress.svg"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_pictures_are_left_out_where_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    write_curves([], tmp_path, "some")
+    write_progress(progress([], []), [], tmp_path, "some")
+    write_importance({}, tmp_path, "some")
+    assert not list(tmp_path.iterdir())
 
 
 def test_who_was_only_measured_is_not_said_to_be_stopped() -> None:

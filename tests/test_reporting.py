@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,10 +17,9 @@ from filled_studies import add, new_study, searched
 from plotly.offline import get_plotlyjs
 
 from explore.evaluation import FAILED, REFUSED
-from explore.reporting import page
+from explore.reporting import page, sections
 from explore.reporting.importance import LEAST_TRIALS
-from explore.reporting.page import write_report
-from explore.reporting.printed import write_front_png
+from explore.reporting.page import _write_pictures, write_report
 from explore.reporting.tables import front_rows, trial_rows, write_tables
 from explore.search.study import Study
 
@@ -29,19 +29,27 @@ FIXED = [
 ]
 
 
+FILES = ["front.csv", "report.html", "trials.csv"]
+PICTURES = [f"{name}.{kind}" for name in ("curves", "front", "importance", "progress") for kind in ("png", "svg")]
+
+
 class Tags(HTMLParser):
-    """Collects every tag of a page with its attributes, and the text outside scripts and styles."""
+    """Collects tags of a page with their attributes, its text outside scripts and styles, and what its tables hold."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text: list[str] = []
+        self.tables: dict[str, dict[str, Any]] = {}
         self.feed(content)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
+        if self.tags and (key := self.tags[-1][1].get("data-rows")) and data.strip():
+            table = self.tables[key] = json.loads(data)
+            self.text += [" ".join(row) for row in zip(*(column["texts"] for column in table["columns"]), strict=True)]
         if self.tags and self.tags[-1][0] not in {"script", "style"}:
             self.text.append(data)
 
@@ -56,8 +64,8 @@ class Tags(HTMLParser):
 @pytest.fixture(autouse=True)
 def quick_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the megabytes of plotly.js and the drawing of the picture, which have tests of their own."""
-    monkeypatch.setattr(page, "get_plotlyjs", lambda: "/* plotly.js */")
-    monkeypatch.setattr(page, "write_front_png", lambda trials, tests, path, title: path.touch())
+    monkeypatch.setattr(sections, "get_plotlyjs", lambda: "/* plotly.js */")
+    monkeypatch.setattr(page, "_write_pictures", lambda *arguments: None)
 
 
 def written(study: Study, folder: Path) -> str:
@@ -115,12 +123,15 @@ def test_tables_of_an_empty_study_have_their_headings() -> None:
 # Page
 
 
-def test_report_writes_four_files_and_nothing_else(tmp_path: Path) -> None:
+def test_report_writes_page_tables_and_pictures_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
     path = write_report(searched(), tmp_path / "report")
     assert path == tmp_path / "report" / "report.html"
-    assert sorted(file.name for file in path.parent.iterdir()) == [
-        *("front.csv", "front.png", "report.html", "trials.csv")
-    ]
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted([*FILES, *PICTURES])
+    linked = {link["href"] for link in Tags(path.read_text()).all("a")}
+    assert linked == set(PICTURES)
 
 
 def test_report_is_the_same_when_written_again(tmp_path: Path) -> None:
@@ -139,7 +150,7 @@ def test_failed_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
         write_report(searched(3), tmp_path)
     assert (tmp_path / "report.html").read_text() == before
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 2
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_page_tells_the_whole_study(tmp_path: Path) -> None:
@@ -163,33 +174,35 @@ def test_page_tells_the_whole_study(tmp_path: Path) -> None:
         "test 96.1 %, trial 23",
         "50,000",
         "12.3 M",
-        "Mixer-B/16 812 – untrained",
+        "Mixer-B/16 812 untrained",
         "macs 512 M exceed 100 M",
     ):
         assert words in tags.words
     figures = [attributes["data-figure"] for attributes in tags.all("script") if "data-figure" in attributes]
     assert figures == ["front", "progress", "curves", "importance"]
-    assert {"data-copy": "python -m explore.train model.depth=24", "type": "button"} in tags.all("button")
+    assert "python -m explore.train model.depth=24" in tags.tables["front"]["commands"]
 
 
-def test_tables_can_be_sorted_by_number_and_filtered(tmp_path: Path) -> None:
+def test_tables_hold_full_numbers_and_the_command_of_each_row(tmp_path: Path) -> None:
+    tags = Tags(written(searched(), tmp_path))
+    assert list(tags.tables) == ["front", "trials"]
+    trials = tags.tables["trials"]
+    columns = {column["name"]: column for column in trials["columns"]}
+    assert columns["trial"]["numbers"] == list(range(24))
+    assert columns["images/s"]["numbers"][0] == 50_000.0
+    assert columns["images/s"]["texts"][0] == "50,000"
+    assert columns["token_mixing"]["numbers"] is None
+    assert trials["commands"] == [f"python -m explore.train model.depth={depth}" for depth in range(1, 25)]
+    assert [one["data-filter"] for one in tags.all("input")] == ["trials"]
+    assert {one["data-table"] for one in tags.all("button") if "data-table" in one} == {"front", "trials"}
+
+
+def test_points_of_pictures_know_their_trials(tmp_path: Path) -> None:
     content = written(searched(), tmp_path)
-    tags = Tags(content)
-    assert {"id": "trials", "data-sortable": None} in tags.all("table")
-    assert any(cell.get("data-number") == "50000.0" for cell in tags.all("td"))
-    assert any("data-filter" in attributes for attributes in tags.all("input"))
-    assert "function sort(" in content
-
-
-def test_page_of_a_long_study_lists_the_front_and_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "_MOST_ROWS", 8)
-    study = new_study()
-    for accuracy, speed in [(0.9, 900.0), (0.95, 800.0), *((0.5, 400.0 - n) for n in range(18))]:
-        add(study, accuracy, speed)
-    listed = page._listed(study.trials())
-    assert [trial.number for trial in listed] == [0, 1, *range(14, 20)]
-    assert "8 of 20 trials; trials.csv has them all" in Tags(write_report(study, tmp_path).read_text()).words
-    assert len(pd.read_csv(tmp_path / "trials.csv")) == 20
+    for key in ("front", "curves"):
+        [text] = re.findall(rf'data-figure="{key}">(.*?)</script>', content)
+        numbers = {number for trace in json.loads(text)["data"] for number in trace.get("customdata", ()) if number}
+        assert numbers == set(range(1, 24))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -227,9 +240,10 @@ def test_page_fetches_nothing(tmp_path: Path) -> None:
 
 def test_page_brings_its_own_plotly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
+    monkeypatch.setattr(page, "_write_pictures", lambda *arguments: None)
     content = written(searched(2), tmp_path)
     assert content.count(get_plotlyjs()) == 1
-    assert Tags(content).words.endswith("Copy")
+    assert Tags(content).words.endswith("Close")
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -247,7 +261,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "<script>alert" not in content
     assert not tags.all("img")
     assert not any(name.startswith("on") for _, attributes in tags.tags for name in attributes)
-    for figure in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', content):
+    assert tags.tables["trials"]["columns"][0]["texts"][0] == "0", "tables are text of the page's own script"
+    for figure in re.findall(r'<script type="application/json" data-figure[^>]*>(.*?)</script>', content):
         assert "<img" not in json.dumps(json.loads(figure))
 
 
@@ -257,11 +272,11 @@ def test_two_thousand_trials_take_seconds(tmp_path: Path, monkeypatch: pytest.Mo
     many = [replace(few[number % 100], number=number, row=number) for number in range(2000)]
     monkeypatch.setattr(study, "trials", lambda: many)
     monkeypatch.setattr(study, "stretches", lambda: many)
-    monkeypatch.setattr(page, "write_front_png", write_front_png)
+    monkeypatch.setattr(page, "_write_pictures", _write_pictures)
     start = time.monotonic()
     content = written(study, tmp_path)
     assert time.monotonic() - start < 20
-    assert content.count("data-copy") >= 2000
+    assert len(Tags(content).tables["trials"]["commands"]) == 2000
 
 
 def test_report_needs_no_torch() -> None:

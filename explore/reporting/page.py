@@ -1,77 +1,42 @@
-"""The report of a study: one HTML page that needs nothing else, a picture of the front and two tables."""
+"""The report of a study: one HTML page that needs nothing else, pictures of it and two tables."""
 
 import os
 import shlex
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED
-from explore.reporting import pictures, style
-from explore.reporting.importance import LEAST_TRIALS
-from explore.reporting.printed import write_front_png
+from explore.reporting import over_time, pictures, style
+from explore.reporting.importance import LEAST_TRIALS, importances
+from explore.reporting.printed import write_front, write_importance
+from explore.reporting.printed_over_time import write_curves, write_progress
 from explore.reporting.progress import front_hypervolume, progress
+from explore.reporting.sections import Column, Page, Picture, Section, Table, Tile, Write
 from explore.reporting.tables import dimensions, front_rows, trial_rows, write_tables
 from explore.search.predictability import speed_errors
 from explore.search.rivals import results
-from explore.search.savings import in_words, savings
+from explore.search.savings import duration, in_words, savings
 from explore.search.study import Study, Trial, front
 
-Write = Callable[[Any], str]
+Shares = Mapping[str, Mapping[str, float]]
 _PAGE = "report.html"
-_MOST_ROWS = 1000  # of a table; browsers are slow with more, and the CSV has them all
 _NEAR = 0.01  # accuracy that one may give up for speed, as a fraction
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """A headline number: what it is, the number, and where it comes from."""
-
-    name: str
-    number: str
-    unit: str = ""
-    note: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A cell of a table: what people read, and the number that it is sorted by."""
-
-    text: str
-    number: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of trials; `commands` repeat the trial of each row."""
-
-    names: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    commands: Sequence[str]
-
-    @cached_property
-    def numeric(self) -> Sequence[bool]:
-        """Which columns hold numbers, for their alignment."""
-        return [any(cell.number is not None for cell in column) for column in zip(*self.rows, strict=True)]
-
-
 def write_report(study: Study, folder: Path) -> Path:
-    """Write `report.html`, `front.png`, `front.csv` and `trials.csv`, each whole or not at all; return the page's path.
+    """Write `report.html`, its pictures as PNG and SVG, `front.csv` and `trials.csv`; return the page's path.
 
-    Reads the study alone. Of its notes it knows `test_accuracy` (trial number → fraction), `data`, `command`, `commit`,
-    `speeds` (what a comparison of the speeds near the front found) and `references`: published networks on the same
-    device, each with name, throughput in images/s, accuracy as a fraction or None, and note.
+    Each file is written whole or not at all. Reads the study alone. Of its notes it knows `test_accuracy` (trial number
+    → fraction), `retrained` (trainings with other seeds), `data`, `command`, `commit`, `speeds` (what a comparison of
+    the speeds near the front found) and `references`: published networks on the same device, each with name, throughput
+    in images/s, accuracy as a fraction or None, note, and mostly macs and params.
     """
     trials, notes = results(study), study.notes
     tests = {int(number): float(accuracy) for number, accuracy in notes.get("test_accuracy", {}).items()}
@@ -79,80 +44,179 @@ def write_report(study: Study, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as name:
         unfinished = Path(name)
         write_tables(trials, tests, unfinished)
-        write_front_png(trials, tests, unfinished / "front.png", _title(study.name, notes))
-        curve = progress(trials, study.stretches())
-        (unfinished / _PAGE).write_text(_page(study.name, trials, curve, tests, notes), encoding="utf-8")
+        curve, shares = progress(trials, study.stretches()), importances(trials)
+        _write_pictures(trials, tests, curve, shares, unfinished, _title(study.name, notes))
+        page = _page(study.name, trials, curve, shares, tests, notes)
+        (unfinished / _PAGE).write_text(page.html(), encoding="utf-8")
         for path in unfinished.iterdir():
             os.replace(path, folder / path.name)
     return folder / _PAGE
 
 
+def _write_pictures(
+    trials: Sequence[Trial],
+    tests: Mapping[int, float],
+    curve: pd.DataFrame,
+    shares: Shares,
+    folder: Path,
+    title: str,
+) -> None:
+    write_front(trials, tests, folder, title)
+    write_progress(curve, [trial.number for trial in front(trials)], folder, title)
+    write_curves(trials, folder, title)
+    write_importance(shares, folder, title)
+
+
 def _page(
-    name: str, trials: Sequence[Trial], curve: pd.DataFrame, tests: Mapping[int, float], notes: Mapping[str, Any]
-) -> str:
-    references = notes.get("references", [])
-    environment = Environment(
-        loader=PackageLoader("explore.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": style.percent, "speed": style.speed}
-    complete = [trial for trial in trials if trial.status == COMPLETE]
-    speeds = [cost.throughput for cost in (trial.evaluation.cost for trial in complete) if cost and cost.throughput]
-    return environment.get_template(
-        "page.html.j2"
-    ).render(
-        again=notes.get("report") or shlex.join(["python", "-m", "explore.report", f"study={name}"]),
-        title=_title(name, notes),
-        notes=notes,
-        data=_data(notes.get("data", {})),
-        when=_when(trials),
-        statuses=Counter(map(style.state, trials)),
-        protocols=style.protocols(complete),
-        predictable=speed_errors(trials),
-        saved=in_words(saved) if (saved := savings(trials)) else None,
-        ended=notes.get("ended"),  # why, where it was before the search was full
-        unsettled=sum(speed.settled is False for speed in speeds),
-        strangers=sorted({name for speed in speeds for name in speed.strangers}),
-        tiles=_tiles(complete, tests),
-        front=_front_table(complete, tests),
-        references=references,
-        trials=_table(trial_rows(_listed(trials), tests), dimensions(trials)) if trials else None,
-        most_rows=_MOST_ROWS,
-        unsuccessful=[trial for trial in trials if trial.status in (REFUSED, DIVERGED, FAILED)][-_MOST_ROWS:],
-        least_trials=LEAST_TRIALS,
-        figures={
-            key: figure.to_json()
-            for key, figure in _figures(trials, curve, tests, references).items()
-            if figure is not None
-        },
-        plotly=get_plotlyjs(),
-    )
-
-
-def _listed(trials: Sequence[Trial]) -> Sequence[Trial]:
-    """The trials of the large table: of too many, the front's and the latest."""
-    if len(trials) <= _MOST_ROWS:
-        return trials
-    best = front(trials)
-    latest = trials[-max(1, _MOST_ROWS - len(best)) :]
-    return sorted({trial.number: trial for trial in (*best, *latest)}.values(), key=lambda trial: trial.number)
-
-
-def _figures(
+    name: str,
     trials: Sequence[Trial],
     curve: pd.DataFrame,
+    shares: Shares,
     tests: Mapping[int, float],
-    references: Sequence[Mapping[str, Any]],
-) -> Mapping[str, go.Figure | None]:
-    return {
-        "front": pictures.front_figure(trials, tests, references),
-        "progress": pictures.progress_figure(curve, [trial.number for trial in front(trials)]),
-        "curves": pictures.curves_figure(trials),
-        "importance": pictures.importance_figure(trials),
-    }
+    notes: Mapping[str, Any],
+) -> Page:
+    complete = [trial for trial in trials if trial.status == COMPLETE]
+    statuses = Counter(map(style.state, trials))
+    counts = ", ".join(f"{count:,} {status}" for status, count in statuses.most_common())
+    again = notes.get("report") or shlex.join(["python", "-m", "explore.report", f"study={name}"])
+    return Page(
+        title=_title(name, notes),
+        subtitle=f"{len(trials):,} trials{f': {counts}' if counts else ''}. {_when(trials)}",
+        tiles=_tiles(complete, tests),
+        words=[] if complete else ["No trial is complete yet, so there is no front to show."],
+        facts=dict(_facts(trials, notes)),
+        warnings=list(_warnings(complete)),
+        commands=[*([notes["command"]] if "command" in notes else []), again],
+        sections=list(_sections(trials, complete, curve, shares, tests, notes)),
+    )
+
+
+def _facts(trials: Sequence[Trial], notes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if data := _data(notes.get("data", {})):
+        yield "Images", data
+    if protocols := style.protocols(trial for trial in trials if trial.status == COMPLETE):
+        yield "Throughput", "; ".join(protocols)
+    if errors := speed_errors(trials):
+        yield (
+            "Predicted speed",
+            f"A latency model of the {errors.networks} architectures measured here is off by "
+            f"{style.percent(errors.median)} at the median and orders them with a rank correlation of "
+            f"{errors.rank_correlation:.3f}, cross-validated. Nothing on this page is predicted.",
+        )
+    saved = savings(trials)
+    # Why it ended, where it was before the search was full.
+    if stopped := " ".join(filter(None, (in_words(saved) if saved else None, notes.get("ended")))):
+        yield "Early stopping", stopped
+    if commit := notes.get("commit"):
+        yield "Commit", commit
+
+
+def _warnings(complete: Sequence[Trial]) -> Iterator[str]:
+    if (ways := len(style.protocols(complete))) > 1:
+        yield f"Throughput was measured in {ways} ways. Compare trials only within one of them."
+    speeds = [cost.throughput for cost in (trial.evaluation.cost for trial in complete) if cost and cost.throughput]
+    if unsettled := sum(speed.settled is False for speed in speeds):
+        yield (
+            f"The speed of {unsettled} of these trials did not settle within its time: its interval is wider than was "
+            "asked for."
+        )
+    if strangers := sorted({name for speed in speeds for name in speed.strangers}):
+        yield f"Others used the GPU while speed was measured: {', '.join(strangers)}."
+
+
+def _sections(
+    trials: Sequence[Trial],
+    complete: Sequence[Trial],
+    curve: pd.DataFrame,
+    shares: Shares,
+    tests: Mapping[int, float],
+    notes: Mapping[str, Any],
+) -> Iterator[Section]:
+    references = notes.get("references", [])
+    if figure := pictures.front_figure(trials, tests, references):
+        words = "Validation accuracy over throughput of all complete trials, with the front"
+        yield Section(
+            key="front",
+            title="Accuracy–throughput front",
+            words=" ".join([*_of_the_front(notes), *_of_the_seeds(trials)]),
+            picture=_picture("front", figure, words),
+            table=_front_table(complete, tests),
+        )
+    if references:
+        yield Section(
+            key="references",
+            title="Published networks",
+            words="On this device, by the same protocol, with inputs of the size of these images.",
+            table=_references_table(references),
+        )
+    if figure := over_time.progress_figure(curve, [trial.number for trial in front(trials)]):
+        yield Section(
+            key="progress",
+            title="Progress",
+            words="The area under the front, over error rates below 1 and speeds above the slowest complete trial, "
+            "with speed on a natural log scale. Over what had been spent on it: by all workers together, and on those "
+            "that were stopped, too. Where a member of the front was complete, it has its number. While it grows, "
+            "more trials help.",
+            picture=_picture("progress", figure, "Hypervolume of the front over epochs of training or seconds of work"),
+        )
+    if figure := over_time.curves_figure(trials):
+        words = "Validation accuracy over epochs of every trained trial"
+        picture = _picture("curves", figure, words)
+        yield Section(key="curves", title="Learning curves", words="In colour: members of the front.", picture=picture)
+    if trials:
+        yield _importance(shares, len(complete))
+        yield Section(
+            key="trials",
+            title="All trials",
+            words="Click on a heading to sort. trials.csv has them as well.",
+            table=_table(trial_rows(trials, tests), dimensions(trials), searched=True),
+        )
+    if unsuccessful := [trial for trial in trials if trial.status in (REFUSED, DIVERGED, FAILED)]:
+        yield Section(key="unsuccessful", title="Trials without a result", table=_reasons_table(unsuccessful))
+
+
+def _picture(name: str, figure: go.Figure, words: str) -> Picture:
+    return Picture(figure=figure, words=words, files=[f"{name}.png", f"{name}.svg"])
+
+
+def _of_the_front(notes: Mapping[str, Any]) -> Iterator[str]:
+    yield "Members of the front are large and numbered: no other trial is both as accurate and as fast."
+    yield "Accuracy is that after the last epoch. A click on a point copies the command that trains it again."
+    if "test_accuracy" in notes:
+        yield "Test accuracy was measured once, for the front alone."
+    if "speeds" in notes:
+        yield (
+            "Their speeds and those of their rivals were measured again side by side; where the comparison cannot tell "
+            "two apart, they are said to be as fast as each other."
+        )
+
+
+def _of_the_seeds(trials: Sequence[Trial]) -> Iterator[str]:
+    if again := [one for trial in trials for one in trial.retrained]:
+        took = duration(sum(one.seconds for one in again))
+        yield (
+            f"Members were trained again with other seeds, {len(again)} trainings of "
+            f"{sum(one.epochs for one in again):,} epochs and {took} in all, which count nowhere else. Hollow circles "
+            "are their means with 95 % intervals by Student's t; the training of the search, which was picked for "
+            "going well, is not in them. Members are as accurate as each other where the differences of trainings "
+            "with equal seeds cannot tell them apart."
+        )
+
+
+def _importance(shares: Shares, complete: int) -> Section:
+    title = "What mattered"
+    if figure := pictures.importance_figure(shares):
+        return Section(
+            key="importance",
+            title=title,
+            words="Share of each dimension in being among the best quarter of trials, by PED-ANOVA. Shares of one "
+            "objective add up to 100 %; they say how much, not in which direction.",
+            picture=_picture(
+                "importance", figure, "Importance of each dimension of the search for accuracy and for throughput"
+            ),
+        )
+    words = f"Importances need {LEAST_TRIALS} complete trials of a searched space; there are {complete}."
+    return Section(key="importance", title=title, words=words)
 
 
 def _title(name: str, notes: Mapping[str, Any]) -> str:
@@ -206,7 +270,7 @@ def _tiles(complete: Sequence[Trial], tests: Mapping[int, float]) -> list[Tile]:
             unit="img/s",
             note=f"{style.percent(fastest.accuracy or 0.0)}, trial {fastest.number}",
         ),
-        Tile(name="Front", number=f"{len(members)} of {len(complete)}", note="complete trials are non-dominated"),
+        Tile(name="Front", number=f"{len(members)} of {len(complete):,}", note="complete trials are non-dominated"),
         Tile(
             name="Hypervolume",
             number=f"{front_hypervolume(complete):.3f}",
@@ -228,6 +292,12 @@ _READABLE: Mapping[str, tuple[str, Write]] = {
     "test_accuracy": ("test accuracy", style.percent),
     "throughput": ("images/s", style.speed),
     "as_fast_as": ("as fast as", str),
+    "seeds": ("seeds", str),
+    "val_accuracy_mean": ("mean val.", style.percent),
+    "val_accuracy_ci95": ("±", style.percent),
+    "test_accuracy_mean": ("mean test", style.percent),
+    "test_accuracy_ci95": ("±", style.percent),
+    "as_accurate_as": ("as accurate as", str),
     "origin": ("from", str),
     "latency_ms": ("latency", lambda ms: f"{ms:.3g} ms"),
     "macs": ("MACs", style.short),
@@ -238,20 +308,38 @@ _READABLE: Mapping[str, tuple[str, Write]] = {
 }
 
 
-def _table(rows: pd.DataFrame, keys: Sequence[str]) -> Table:
+def _table(rows: pd.DataFrame, keys: Sequence[str], *, searched: bool = False) -> Table:
     """Leave out what no trial has; the sampled dimensions follow the measured columns."""
     columns = {name: _READABLE[name] for name in rows.columns if name in _READABLE and rows[name].notna().any()}
     columns |= {key: (key, style.value) for key in keys if key in rows.columns}
-    cells = [[_cell(value, write) for value in rows[name]] for name, (_, write) in columns.items()]
     return Table(
-        names=[heading for heading, _ in columns.values()],
-        rows=[list(row) for row in zip(*cells, strict=True)],
+        columns=[Column.of(heading, list(rows[name]), write) for name, (heading, write) in columns.items()],
         commands=[str(command) for command in rows["command"]],
+        searched=searched,
     )
 
 
-def _cell(value: Any, write: Write) -> Cell:
-    if pd.isna(value):
-        return Cell(text="–")
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    return Cell(text=write(value), number=float(value) if number else None)
+def _references_table(references: Sequence[Mapping[str, Any]]) -> Table:
+    def of(key: str) -> list[Any]:
+        return [reference.get(key) for reference in references]
+
+    columns = [
+        Column.of("network", of("name")),
+        Column.of("images/s", of("throughput"), style.speed),
+        Column.of("MACs", of("macs"), style.short),
+        Column.of("parameters", of("params"), style.short),
+        Column.of("accuracy", of("accuracy"), style.percent),
+        Column.of("note", of("note"), wide=True),
+    ]
+    return Table(columns=[column for column in columns if column.known])
+
+
+def _reasons_table(trials: Sequence[Trial]) -> Table:
+    return Table(
+        columns=[
+            Column.of("trial", [trial.number for trial in trials]),
+            Column.of("status", [trial.status for trial in trials]),
+            Column.of("reason", [trial.evaluation.reason for trial in trials], wide=True),
+        ],
+        commands=[trial.command for trial in trials],
+    )

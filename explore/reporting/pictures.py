@@ -1,50 +1,22 @@
 """The study as interactive pictures: Plotly figures that fit light and dark pages."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from html import escape
 from math import log10
 from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 
 from explore.evaluation import COMPLETE
 from explore.reporting import style
-from explore.reporting.importance import importances
-from explore.search.savings import duration, time_unit
+from explore.reporting.canvas import ACCURACY, WIDE, add_legend_entry, escape, new_figure, variant
+from explore.search.seeds import over_seeds
 from explore.search.study import Trial, front
 
 # Plotly's symbols, solid and far apart in shape.
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
-# Plotly's text has a few tags and no entity for quotes.
-_escape = partial(escape, quote=False)
-_ACCURACY = "validation accuracy / %"
-_MOST_POINTS, _MOST_CURVES = 2000, 300  # besides the front's; a page with more is slow, and nobody sees more
-_PROGRESS = ("trial", "epochs", "seconds", "hypervolume")  # columns of the table behind the anytime curve
+_MOST_POINTS = 1000  # besides the front's; a page with more is slow, and nobody sees more
+_STEPS = 4  # heights at which names are written, so that those of neighbours do not meet
 _FAR = 4.0  # a reference network beyond this factor would squeeze the trials; the table has it
-_AXIS = {
-    "gridcolor": "rgba(128,138,150,0.22)",
-    "linecolor": "rgba(128,138,150,0.6)",
-    "showline": True,
-    "ticks": "outside",
-    "tickcolor": "rgba(128,138,150,0.6)",
-    "zeroline": False,
-    "title": {"standoff": 12},
-}
-_TEMPLATE = go.layout.Template(
-    layout={
-        # Transparent, and grey where colour must be fixed: the page behind decides between light and dark.
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 13, "color": style.GREY},
-        "margin": {"l": 60, "r": 16, "t": 16, "b": 56},
-        "legend": {"orientation": "h", "y": -0.18, "yanchor": "top", "x": 0},
-        "hoverlabel": {"align": "left"},
-        "xaxis": _AXIS,
-        "yaxis": _AXIS,
-    }
-)
 
 
 def front_figure(
@@ -59,8 +31,8 @@ def front_figure(
     if not complete:
         return None
     members = front(complete)
-    figure = _figure(560)
-    colours = style.colours(_variant(trial, "token_mixing") for trial in trials)
+    figure = new_figure(560)
+    colours = style.colours(variant(trial, "token_mixing") for trial in trials)
     _add_edge(figure, members)
     best = {trial.number for trial in members}
     others = style.spread([trial for trial in complete if trial.number not in best], _MOST_POINTS)
@@ -73,76 +45,21 @@ def front_figure(
             mode="markers",
             marker={"symbol": "line-ew-open", "size": 11, "color": style.GREY, "line": {"width": 2}},
             text=[f"#{trial.number} on the test images: {style.percent(tests[trial.number])}" for trial in measured],
+            customdata=[trial.number for trial in measured],
             hoverinfo="text",
             name="test accuracy",
             legendrank=1002,
         )
-    for reference in references:
-        _add_reference(figure, reference)
+    _add_means(figure, members)
+    for index, reference in enumerate(references):
+        _add_reference(figure, reference, 0.2 * (index % _STEPS))
     _frame(figure, complete, tests, references, hidden=len(complete) - len(members) - len(others))
     _label(figure, members)
     return figure
 
 
-def progress_figure(curve: pd.DataFrame, members: Sequence[int]) -> go.Figure | None:
-    """Draw the hypervolume of the front over what had been spent on it; None before there is any.
-
-    `curve` is what `progress` returns, `members` are the numbers of the front's trials, which are marked. Two buttons
-    choose between epochs and time.
-    """
-    # From its first value, which is most of it: with zero on the axis nothing of what follows would be seen.
-    begun = curve[curve["hypervolume"] > 0]
-    if begun.empty:
-        return None
-    # Where it grows, and its end: thousands of trials between change nothing.
-    grows = begun["hypervolume"].diff().fillna(1) > 0
-    drawn, best = begun[grows | (begun.index == begun.index[-1])], begun[begun["trial"].isin(members)]
-    unit, factor = time_unit(curve["seconds"].max())
-    titles = {"epochs": "epochs trained", "time": f"work of all workers / {unit}"}
-    figure, buttons = _figure(360), []
-    for name, x in {"epochs": curve["epochs"], "time": curve["seconds"] / factor}.items():
-        _add_progress(figure, drawn.assign(x=x), best.assign(x=x), shown=name == "epochs")
-        visible = [other == name for other in titles for _ in range(2)]
-        change = [{"visible": visible}, {"xaxis.title.text": titles[name]}]
-        buttons.append({"label": name, "method": "update", "args": change})
-    place = {"x": 1, "xanchor": "right", "y": 0.03, "yanchor": "bottom", "bgcolor": "rgba(128,138,150,0.12)"}
-    switch = {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": False} | place
-    figure.update_layout(updatemenus=[switch], showlegend=False)
-    figure.update_xaxes(title_text=titles["epochs"], rangemode="tozero")
-    return figure.update_yaxes(title_text="hypervolume")
-
-
-def curves_figure(trials: Sequence[Trial]) -> go.Figure | None:
-    """Draw the learning curves of trials that were trained, the front's in colour; None when none was."""
-    trained = [trial for trial in trials if trial.evaluation.curve]
-    if not trained:
-        return None
-    members = front(trained)
-    best = {trial.number for trial in members}
-    figure = _figure(420)
-    _add_other_curves(figure, [trial for trial in trained if trial.number not in best])
-    colours = style.colours(_variant(trial, "token_mixing") for trial in trials)
-    for trial in members:
-        curve = trial.evaluation.curve
-        accuracy = [100 * epoch.val_accuracy for epoch in curve]
-        figure.add_scatter(
-            x=[epoch.epoch for epoch in curve],
-            y=accuracy,
-            mode="lines+markers",
-            line={"color": colours[_variant(trial, "token_mixing")], "width": 2},
-            marker={"size": 4},
-            text=[f"#{trial.number}, epoch {epoch.epoch}: {style.percent(epoch.val_accuracy)}" for epoch in curve],
-            hoverinfo="text",
-            showlegend=False,
-        )
-    for name in sorted({_variant(trial, "token_mixing") for trial in members}):
-        _add_legend_entry(figure, name or "front", color=colours[name])
-    return figure.update_xaxes(title_text="epoch").update_yaxes(title_text=_ACCURACY)
-
-
-def importance_figure(trials: Sequence[Trial]) -> go.Figure | None:
-    """Draw how much each dimension decides accuracy and throughput; None with too few trials to say."""
-    shares = importances(trials)
+def importance_figure(shares: Mapping[str, Mapping[str, float]]) -> go.Figure | None:
+    """Draw how much each dimension decides each objective, as `importances` returns it; None without any."""
     weights: dict[str, float] = {}
     for by_dimension in shares.values():
         for key, share in by_dimension.items():
@@ -150,13 +67,13 @@ def importance_figure(trials: Sequence[Trial]) -> go.Figure | None:
     if not weights:
         return None
     keys = sorted(weights, key=lambda key: weights[key])
-    figure = _figure(130 + 38 * len(keys))
+    figure = new_figure(130 + 38 * len(keys))
     # Plotly stacks the groups of horizontal bars upwards; the other way round the legend has the order of the bars.
     for (objective, by_dimension), color in zip(
         reversed(list(shares.items())), (style.COLOURS[1], style.COLOURS[0]), strict=True
     ):
         figure.add_bar(
-            y=[_escape(key) for key in keys],
+            y=[escape(key) for key in keys],
             x=[100 * by_dimension.get(key, 0.0) for key in keys],
             orientation="h",
             marker={"color": color},
@@ -169,54 +86,13 @@ def importance_figure(trials: Sequence[Trial]) -> go.Figure | None:
     return figure.update_xaxes(title_text="share of the effect / %", rangemode="tozero").update_yaxes(automargin=True)
 
 
-def _figure(height: int) -> go.Figure:
-    return go.Figure(layout={"template": _TEMPLATE, "height": height})
-
-
-def _add_progress(figure: go.Figure, drawn: pd.DataFrame, best: pd.DataFrame, shown: bool) -> None:
-    """The curve, and on it the trials of `best` with their numbers where there is room."""
-    low, high = drawn["hypervolume"].iloc[[0, -1]]
-    places = zip(
-        best["x"] / max(drawn["x"].iloc[-1], 1e-9), (best["hypervolume"] - low) / max(high - low, 1e-9), strict=True
-    )
-    labelled = style.spaced(list(places))
-    figure.add_scatter(
-        x=list(drawn["x"]),
-        y=list(drawn["hypervolume"]),
-        mode="lines",
-        line={"shape": "hv", "color": style.COLOURS[0], "width": 2},
-        hoverinfo="skip",
-        visible=shown,
-    )
-    figure.add_scatter(
-        x=list(best["x"]),
-        y=list(best["hypervolume"]),
-        mode="markers+text",
-        marker={"color": style.COLOURS[0], "size": 8},
-        text=[f"#{trial}" if index in labelled else "" for index, trial in enumerate(best["trial"])],
-        textposition="bottom right",
-        hovertext=[
-            f"<b>#{trial}</b><br>hypervolume {reached:.3f}<br>after {epochs:,} epochs, {duration(seconds)}"
-            for trial, epochs, seconds, reached in zip(*(best[name] for name in _PROGRESS), strict=True)
-        ],
-        hoverinfo="text",
-        cliponaxis=False,
-        visible=shown,
-    )
-
-
-def _variant(trial: Trial, key: str) -> str:
-    """The variant of a trial, escaped; empty where it is no dimension of the search."""
-    return _escape(str(trial.proposal.values.get(key, "")))
-
-
 def _add_points(
     figure: go.Figure, complete: Sequence[Trial], best: set[int], tests: Mapping[int, float], colours: Mapping[str, str]
 ) -> None:
-    channels = sorted({_variant(trial, "channel_mixing") for trial in complete})
+    channels = sorted({variant(trial, "channel_mixing") for trial in complete})
     symbols = {name: _SYMBOLS[index % len(_SYMBOLS)] for index, name in enumerate(channels)}
     for name, color in colours.items():
-        group = [trial for trial in complete if _variant(trial, "token_mixing") == name]
+        group = [trial for trial in complete if variant(trial, "token_mixing") == name]
         if not group:
             continue
         figure.add_scatter(
@@ -225,32 +101,22 @@ def _add_points(
             mode="markers",
             marker={
                 "color": color,
-                "symbol": [symbols[_variant(trial, "channel_mixing")] for trial in group],
+                "symbol": [symbols[variant(trial, "channel_mixing")] for trial in group],
                 "size": [12 if trial.number in best else 8 for trial in group],
                 "opacity": [1.0 if trial.number in best else 0.5 for trial in group],
                 "line": {"width": 0},
             },
             hovertext=[_hover(trial, tests) for trial in group],
+            customdata=[trial.number for trial in group],
             hoverinfo="text",
             legendgroup=name,
             showlegend=False,
         )
         if name:
-            _add_legend_entry(figure, name, color=color)
+            add_legend_entry(figure, name, color=color)
     for name, symbol in symbols.items():
         if len(symbols) > 1:
-            _add_legend_entry(figure, f"channel mixing: {name}", color=style.GREY, symbol=symbol)
-
-
-def _add_legend_entry(figure: go.Figure, name: str, *, color: str, symbol: str = "circle") -> None:
-    figure.add_scatter(
-        x=[None],
-        y=[None],
-        mode="markers",
-        marker={"color": color, "symbol": symbol, "size": 10},
-        name=name,
-        legendgroup=name,
-    )
+            add_legend_entry(figure, f"channel mixing: {name}", color=style.GREY, symbol=symbol)
 
 
 def _add_edge(figure: go.Figure, members: Sequence[Trial]) -> None:
@@ -265,14 +131,37 @@ def _add_edge(figure: go.Figure, members: Sequence[Trial]) -> None:
     )
 
 
-def _add_reference(figure: go.Figure, reference: Mapping[str, Any]) -> None:
-    name, speed, accuracy = _escape(str(reference["name"])), float(reference["throughput"]), reference["accuracy"]
-    text = f"<b>{name}</b><br>{style.speed(speed)} images/s<br>{_escape(str(reference.get('note', '')))}"
+def _add_means(figure: go.Figure, members: Sequence[Trial]) -> None:
+    """Means over seeds, with their intervals."""
+    again = [(trial, mean) for trial in members if (mean := over_seeds(trial))]
+    if not again:
+        return
+    figure.add_scatter(
+        x=[trial.throughput for trial, _ in again],
+        y=[100 * mean.mean for _, mean in again],
+        error_y={"array": [100 * mean.half for _, mean in again], "color": style.GREY, "thickness": 1.5, "width": 4},
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 8, "color": style.GREY, "line": {"width": 2}},
+        text=[
+            f"#{trial.number} with {len(trial.retrained)} other seeds: {style.plus_minus(mean.mean, mean.half)}"
+            for trial, mean in again
+        ],
+        customdata=[trial.number for trial, _ in again],
+        hoverinfo="text",
+        name="mean of other seeds, 95 % interval",
+        legendrank=1003,
+    )
+
+
+def _add_reference(figure: go.Figure, reference: Mapping[str, Any], height: float) -> None:
+    """A point, or, of one without accuracy, a line that has its name at a `height` from 0 to 1."""
+    name, speed, accuracy = escape(str(reference["name"])), float(reference["throughput"]), reference["accuracy"]
+    text = f"<b>{name}</b><br>{style.speed(speed)} images/s<br>{escape(str(reference.get('note', '')))}"
     if accuracy is None:
         figure.add_vline(x=speed, line={"dash": "dot", "width": 1, "color": style.GREY})
         figure.add_annotation(
             x=log10(speed),
-            y=0,
+            y=height,
             yref="paper",
             text=name,
             hovertext=text,
@@ -317,7 +206,7 @@ def _frame(
         tickvals=ticks,
         ticktext=[style.tick(tick) for tick in ticks],
     )
-    figure.update_yaxes(title_text=_ACCURACY, range=[low, high])
+    figure.update_yaxes(title_text=ACCURACY, range=[low, high])
     outside = sum(100 * (trial.accuracy or 0.0) < low for trial in complete)
     words = [f"{outside} below {low:.0f} % not shown; double-click shows all"] if outside else []
     words += [f"{hidden:,} others, evenly chosen, not drawn"] if hidden else []
@@ -342,9 +231,11 @@ def _label(figure: go.Figure, members: Sequence[Trial]) -> None:
         ((log10(trial.throughput or 1.0) - left) / (right - left), (100 * (trial.accuracy or 0.0) - low) / (high - low))
         for trial in members
     ]
+    on_a_phone = set(style.spaced(places, narrow=True))
     for index in style.spaced(places):
         trial = members[index]
         figure.add_annotation(
+            name="" if index in on_a_phone else WIDE,
             x=log10(trial.throughput or 1.0),
             y=100 * (trial.accuracy or 0.0),
             text=f"#{trial.number}",
@@ -369,30 +260,6 @@ def _hover(trial: Trial, tests: Mapping[int, float]) -> str:
         f"{style.speed(timed.images_per_second)} images/s ({style.speed(timed.low)}–{style.speed(timed.high)})",
         f"{style.short(cost.macs)} MACs, {style.short(cost.params)} parameters",
         "",
-        *(_escape(f"{key}={style.value(sampled)}") for key, sampled in sorted(trial.proposal.values.items())),
+        *(escape(f"{key}={style.value(sampled)}") for key, sampled in sorted(trial.proposal.values.items())),
     ]
     return "<br>".join(lines)
-
-
-def _add_other_curves(figure: go.Figure, others: Sequence[Trial]) -> None:
-    """One trace for all that are drawn, with gaps, because hundreds of traces would be slow."""
-    drawn = style.spread(others, _MOST_CURVES)
-    x: list[int | None] = []
-    y: list[float | None] = []
-    text: list[str] = []
-    for trial in drawn:
-        curve = trial.evaluation.curve
-        x += [*(epoch.epoch for epoch in curve), None]
-        y += [*(100 * epoch.val_accuracy for epoch in curve), None]
-        text += [*(f"#{trial.number} ({trial.status})" for _ in curve), ""]
-    if x:
-        figure.add_scatter(
-            x=x,
-            y=y,
-            text=text,
-            hoverinfo="text",
-            mode="lines",
-            line={"color": style.GREY, "width": 1},
-            opacity=0.5,
-            name="other trials" if len(drawn) == len(others) else f"{len(drawn)} of {len(others):,} other trials",
-        )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from explore.evaluation import STOPPED
+from explore.search.seeds import over_seeds
 from explore.search.study import Trial, front
 
 Item = TypeVar("Item")
@@ -14,6 +15,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#9
 GREY = "#8A929C"
 MEASURED = "measured"  # waits for its training, and does not count yet
 _LABEL_WIDTH, _LABEL_HEIGHT = 0.06, 0.04  # of `#123`, as a fraction of the picture
+_NARROW = 3  # how much wider it is on a phone
 _TICKS_PER_DECADE: Sequence[Sequence[float]] = (
     (1,),
     (1, 3),
@@ -57,25 +59,31 @@ def accuracy_range(complete: Sequence[Trial], others: Sequence[float]) -> tuple[
     A few hopeless trials must not squeeze the front into a line: what is far below it may fall outside.
     `others` are further accuracies, as fractions, that stay inside.
     """
-    wanted = [100 * (trial.accuracy or 0.0) for trial in front(complete)] + [100 * value for value in others]
+    members = front(complete)
+    wanted = [100 * (trial.accuracy or 0.0) for trial in members] + [100 * value for value in others]
+    wanted += [100 * mean.mean for mean in map(over_seeds, members) if mean]
     spread = max(wanted) - min(wanted)
+    # Intervals of two or three seeds may be wider than all that is to be seen.
+    halves = [(100 * mean.mean, min(100 * mean.half, spread)) for mean in map(over_seeds, members) if mean]
+    wanted += [end for mean, half in halves for end in (mean - half, min(100.0, mean + half))]
     low = max(min(wanted) - max(2.0, 0.6 * spread), min(100 * (trial.accuracy or 0.0) for trial in complete))
     low = min(low, min(wanted))
     margin = max(0.2, 0.07 * (max(wanted) - low))
     return low - margin, max(wanted) + margin
 
 
-def spaced(points: Sequence[tuple[float, float]]) -> list[int]:
+def spaced(points: Sequence[tuple[float, float]], *, narrow: bool = False) -> list[int]:
     """Return which points can carry a label without covering another's: the first, the last, and what fits between.
 
-    Points are in the unit square of the picture.
+    Points are in the unit square of the picture, which may be as `narrow` as a phone.
     """
+    wide = _LABEL_WIDTH * (_NARROW if narrow else 1)
     order = [0, len(points) - 1, *range(1, len(points) - 1)] if len(points) > 1 else list(range(len(points)))
     kept: list[int] = []
     for index in order:
         x, y = points[index]
         beside = (points[other] for other in kept)
-        if all(abs(x - right) >= _LABEL_WIDTH or abs(y - above) >= _LABEL_HEIGHT for right, above in beside):
+        if all(abs(x - right) >= wide or abs(y - above) >= _LABEL_HEIGHT for right, above in beside):
             kept.append(index)
     return sorted(kept)
 
@@ -90,6 +98,11 @@ def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
 def percent(fraction: float) -> str:
     """Write 0.9731 as `97.3 %`."""
     return f"{100 * fraction:.1f} %"
+
+
+def plus_minus(mean: float, half: float) -> str:
+    """Write 0.9731 and 0.0042 as `97.3 ± 0.4 %`."""
+    return f"{100 * mean:.1f} ± {100 * half:.1f} %"
 
 
 def speed(images_per_second: float) -> str:

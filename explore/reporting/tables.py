@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from explore.search.seeds import Estimate, as_accurate_as, over_seeds, over_seeds_in_test
 from explore.search.study import Trial, front
 
 _FRONT_FIRST = ["trial", "val_accuracy", "test_accuracy", "throughput", "macs", "params"]
@@ -42,7 +43,9 @@ def trial_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFr
     ends of its 95 % interval, latency in ms for one image, macs are multiply-adds of one image, memory is in bytes,
     seconds are of the whole evaluation, `as_fast_as` are the trials of the table from which a comparison of speeds
     could not tell it apart, `origin` where those come from that the search did not find itself, both where there are
-    any. After the fixed columns comes one per sampled dimension under its config key, then `reason` and `command`.
+    any. Members that were trained again with other seeds have the number of these `seeds`, means over them, the
+    half-widths of their 95 % intervals (`ci95`), and the trials that they are `as_accurate_as`. After the fixed columns
+    comes one per sampled dimension under its config key, then `reason` and `command`.
     """
     columns: dict[str, list[Any]] = {
         "trial": [trial.number for trial in trials],
@@ -54,6 +57,7 @@ def trial_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFr
     shown = {trial.number for trial in trials}
     equally_fast = [", ".join(str(one) for one in trial.alike if one in shown) or None for trial in trials]
     columns |= {"as_fast_as": equally_fast} if any(equally_fast) else {}
+    columns |= _over_seeds(trials) if any(trial.retrained for trial in trials) else {}
     origins = [trial.proposal.origin or None for trial in trials]
     columns |= {"origin": origins} if any(origins) else {}
     columns |= {key: [trial.proposal.values.get(key) for trial in trials] for key in dimensions(trials)}
@@ -62,6 +66,24 @@ def trial_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFr
         "command": [trial.command for trial in trials],
     }
     return pd.DataFrame({name: _column(values) for name, values in columns.items()})
+
+
+def _over_seeds(trials: Sequence[Trial]) -> Mapping[str, list[Any]]:
+    equally_accurate = as_accurate_as(trials)
+
+    def of(name: str, estimates: Sequence[Estimate | None]) -> Mapping[str, list[Any]]:
+        return {
+            f"{name}_mean": [one.mean if one else None for one in estimates],
+            f"{name}_ci95": [one.half if one else None for one in estimates],
+        }
+
+    alike = [equally_accurate.get(trial.number, ()) for trial in trials]
+    return {
+        "seeds": [len(trial.retrained) or None for trial in trials],
+        **of("val_accuracy", [over_seeds(trial) for trial in trials]),
+        **of("test_accuracy", [over_seeds_in_test(trial) for trial in trials]),
+        "as_accurate_as": [", ".join(map(str, each)) or None for each in alike],
+    }
 
 
 def front_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFrame:

@@ -60,6 +60,18 @@ class Stopping:
 
 
 @dataclass(kw_only=True)
+class Front:
+    """Schema of the config group `front`: what is found out about its members when the search has ended."""
+
+    seeds: int = 1  # above 1, each member is trained so many times more, with seeds of their own, for error bars
+
+    def check(self) -> None:
+        """Raise ValueError for no seed at all."""
+        if self.seeds < 1:
+            raise ValueError(f"front.seeds must be at least 1, which is that of the search alone, got {self.seeds}")
+
+
+@dataclass(kw_only=True)
 class WarmStart:
     """Schema of the config group `warm_start`: what a search begins with, in this order: list, study, published."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from explore.cost.speed import Speed, alike
 from explore.evaluation import COMPLETE
 from explore.search.front import losses
+from explore.search.seeds import retrainings
 from explore.search.study import Study, Trial, front
 
 # By how much figures of the same network may differ between two measurements: see benchmarks/throughput_noise.py.
@@ -79,8 +80,10 @@ def decided(
 
 
 def results(study: Study) -> list[Trial]:
-    """The trials of a study as they are shown: those that were compared with their speed of the comparison."""
-    return with_speeds(study.trials(), compared(study))
+    """The trials of a study as they are shown: with the speeds of the comparison, and trainings with other seeds."""
+    again = retrainings(study)
+    trials = with_speeds(study.trials(), compared(study))
+    return [replace(one, retrained=again[one.number]) if one.number in again else one for one in trials]
 
 
 def compared(study: Study) -> dict[int, Compared]:

@@ -31,6 +31,7 @@ from explore.evaluation import (
     RUNNING,
     STOPPED,
     Evaluation,
+    Retraining,
 )
 from explore.search.front import losses, non_dominated
 from explore.search.owner import Witness, is_here, is_running, this_process
@@ -97,6 +98,7 @@ class Trial:
     given_up: bool = False  # its checkpoint was removed: it cannot go on
     expected: float | None = None  # accuracy after the last epoch, as a model foresaw it when it was last taken up
     alike: tuple[int, ...] = ()
+    retrained: tuple[Retraining, ...] = ()
 
     @cached_property
     def status(self) -> str:
