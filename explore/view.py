@@ -22,7 +22,7 @@ from explore.reporting.progress import front_hypervolume
 from explore.reporting.style import MEASURED, plus_minus, state
 from explore.search.owner import is_here
 from explore.search.savings import in_words, savings
-from explore.search.seeds import over_seeds, tests_over_seeds
+from explore.search.seeds import over_seeds, over_seeds_in_test
 from explore.search.study import Trial, finished, front
 
 _ROWS = 12
@@ -278,7 +278,7 @@ def _over_seeds(trial: Trial) -> dict[str, Any] | None:
     """What trainings with other seeds found; None where there are none."""
     if not (mean := over_seeds(trial)):
         return None
-    tested = tests_over_seeds(trial)
+    tested = over_seeds_in_test(trial)
     return {
         "number": len(trial.retrained),
         "val_accuracy": asdict(mean),

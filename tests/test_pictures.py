@@ -67,7 +67,7 @@ def test_long_studies_show_what_a_person_can_see_and_say_so(monkeypatch: pytest.
     trials = fabricated(
         [(0.5 + number / 100, 1000 - number) for number in (40, 39)] + [(0.4, 500.0 - n) for n in range(30)]
     )
-    monkeypatch.setattr(over_time, "_MOST_CURVES", 3)
+    monkeypatch.setattr(over_time, "MOST_CURVES", 3)
     monkeypatch.setattr(pictures, "_MOST_POINTS", 7)
     curves, points = curves_figure(trials), front_figure(trials, {}, [])
     assert curves is not None

@@ -19,7 +19,7 @@ from explore.reporting.pictures import front_figure
 from explore.reporting.printed import write_front
 from explore.reporting.tables import front_rows, trial_rows
 from explore.search.rivals import results
-from explore.search.seeds import NOTE, Estimate, alike, as_accurate_as, over_seeds, tests_over_seeds
+from explore.search.seeds import NOTE, Estimate, alike, as_accurate_as, over_seeds, over_seeds_in_test
 from explore.search.study import Study, Trial
 
 ACCURACY = st.floats(0, 1).map(lambda value: round(value, 3))
@@ -95,7 +95,7 @@ def test_tables_have_means_intervals_and_who_is_alike() -> None:
     trials = results(study_with_seeds())
     rows = front_rows(trials, {}).set_index("trial")
     assert list(rows["seeds"].dropna()) == [3, 3, 3]
-    mean, tested = over_seeds(trials[2]), tests_over_seeds(trials[2])
+    mean, tested = over_seeds(trials[2]), over_seeds_in_test(trials[2])
     assert mean
     assert tested
     assert rows.loc[2, "val_accuracy_mean"] == pytest.approx(0.88)

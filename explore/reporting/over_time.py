@@ -10,7 +10,7 @@ from explore.reporting.canvas import ACCURACY, add_legend_entry, new_figure, var
 from explore.search.savings import duration, time_unit
 from explore.search.study import Trial, front
 
-_MOST_CURVES = 300  # besides the front's; a page with more is slow, and nobody sees more
+MOST_CURVES = 300  # besides the front's; a page with more is slow, and nobody sees more
 _PROGRESS = ("trial", "epochs", "seconds", "hypervolume")  # columns of the table behind the anytime curve
 
 
@@ -71,6 +71,11 @@ def curves_figure(trials: Sequence[Trial]) -> go.Figure | None:
     return figure.update_xaxes(title_text="epoch").update_yaxes(title_text=ACCURACY)
 
 
+def other_trials(drawn: int, count: int) -> str:
+    """What the curves of trials off the front are called, of which so many are drawn."""
+    return "other trials" if drawn == count else f"{drawn} of {count:,} other trials"
+
+
 def _add_progress(figure: go.Figure, drawn: pd.DataFrame, best: pd.DataFrame, shown: bool) -> None:
     """The curve, and on it the trials of `best` with their numbers where there is room."""
     low, high = drawn["hypervolume"].iloc[[0, -1]]
@@ -109,7 +114,7 @@ def _add_progress(figure: go.Figure, drawn: pd.DataFrame, best: pd.DataFrame, sh
 
 def _add_other_curves(figure: go.Figure, others: Sequence[Trial]) -> None:
     """One trace for all that are drawn, with gaps, because hundreds of traces would be slow."""
-    drawn = style.spread(others, _MOST_CURVES)
+    drawn = style.spread(others, MOST_CURVES)
     x: list[int | None] = []
     y: list[float | None] = []
     text: list[str] = []
@@ -130,5 +135,5 @@ def _add_other_curves(figure: go.Figure, others: Sequence[Trial]) -> None:
             mode="lines",
             line={"color": style.GREY, "width": 1},
             opacity=0.5,
-            name="other trials" if len(drawn) == len(others) else f"{len(drawn)} of {len(others):,} other trials",
+            name=other_trials(len(drawn), len(others)),
         )

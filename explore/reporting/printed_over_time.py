@@ -8,6 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from explore.reporting import style
+from explore.reporting.over_time import MOST_CURVES, other_trials
 from explore.reporting.printed import INK, add_legend, new_picture, plain, save
 from explore.search.study import Trial, front
 
@@ -41,10 +42,9 @@ def write_curves(trials: Sequence[Trial], folder: Path, title: str) -> None:
     names = {trial.number: str(trial.proposal.values.get("token_mixing", "")) for trial in trials}
     colours = style.colours(names.values())
     figure, axes = new_picture(f"{title}: learning curves")
-    others = [_points(trial) for trial in trained if trial.number not in best]
-    axes.add_collection(
-        LineCollection(others, colors=style.GREY, linewidths=0.5, alpha=0.3, rasterized=len(others) > 1000)
-    )
+    others = [trial for trial in trained if trial.number not in best]
+    drawn = style.spread(others, MOST_CURVES)
+    axes.add_collection(LineCollection([_points(one) for one in drawn], colors=style.GREY, linewidths=0.5, alpha=0.3))
     for trial in members:
         x, y = zip(*_points(trial), strict=True)
         axes.plot(x, y, color=colours[names[trial.number]], linewidth=1.4, marker="o", markersize=2.5)
@@ -54,7 +54,7 @@ def write_curves(trials: Sequence[Trial], folder: Path, title: str) -> None:
     plain(axes, text_size=9)
     shown = sorted({names[trial.number] for trial in members})
     entries = [Line2D([], [], color=colours[name], label=name or "front") for name in shown]
-    entries += [Line2D([], [], color=style.GREY, label="other trials")] if others else []
+    entries += [Line2D([], [], color=style.GREY, label=other_trials(len(drawn), len(others)))] if others else []
     add_legend(axes, entries)
     save(figure, folder, "curves")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from explore.search.seeds import Estimate, as_accurate_as, over_seeds, tests_over_seeds
+from explore.search.seeds import Estimate, as_accurate_as, over_seeds, over_seeds_in_test
 from explore.search.study import Trial, front
 
 _FRONT_FIRST = ["trial", "val_accuracy", "test_accuracy", "throughput", "macs", "params"]
@@ -81,7 +81,7 @@ def _over_seeds(trials: Sequence[Trial]) -> Mapping[str, list[Any]]:
     return {
         "seeds": [len(trial.retrained) or None for trial in trials],
         **of("val_accuracy", [over_seeds(trial) for trial in trials]),
-        **of("test_accuracy", [tests_over_seeds(trial) for trial in trials]),
+        **of("test_accuracy", [over_seeds_in_test(trial) for trial in trials]),
         "as_accurate_as": [", ".join(map(str, each)) or None for each in alike],
     }
 

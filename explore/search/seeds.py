@@ -36,7 +36,7 @@ def over_seeds(trial: Trial) -> Estimate | None:
     return _estimate([one.accuracy for one in trial.retrained])
 
 
-def tests_over_seeds(trial: Trial) -> Estimate | None:
+def over_seeds_in_test(trial: Trial) -> Estimate | None:
     """Test accuracy over seeds; None for a trial without two further trainings that were tested."""
     return _estimate([one.test_accuracy for one in trial.retrained if one.test_accuracy is not None])
 
