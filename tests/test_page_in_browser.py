@@ -99,7 +99,7 @@ def test_points_tell_what_they_are_and_give_their_command(tab: Browser, tmp_path
     seen(tab, study, tmp_path)
     tab.evaluate("window.said = []; navigator.clipboard.writeText = async (text) => { said.push(text); }")
     for figure in ("front", "curves"):
-        x, y = place(tab, f"#{figure}-figure .scatterlayer .trace:nth-of-type(3) .point", 0)
+        x, y = place(tab, f"#{figure}-figure .scatterlayer .point", 4)
         tab.point(x, y)
         tab.evaluate("new Promise((done) => setTimeout(done, 300))")
         hovered = tab.evaluate(f"document.querySelector('#{figure}-figure .hoverlayer').textContent")

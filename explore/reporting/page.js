@@ -61,6 +61,7 @@ class Rows {
       row.append(element("th", undefined, column.numbers ? "number" : ""));
       row.lastChild.append(button);
     });
+    this.table.classList.toggle("commanded", this.commands.length > 0);
     if (this.commands.length) row.append(element("th", "command"));
   }
 

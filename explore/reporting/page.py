@@ -270,7 +270,7 @@ def _tiles(complete: Sequence[Trial], tests: Mapping[int, float]) -> list[Tile]:
             unit="img/s",
             note=f"{style.percent(fastest.accuracy or 0.0)}, trial {fastest.number}",
         ),
-        Tile(name="Front", number=f"{len(members)} of {len(complete)}", note="complete trials are non-dominated"),
+        Tile(name="Front", number=f"{len(members)} of {len(complete):,}", note="complete trials are non-dominated"),
         Tile(
             name="Hypervolume",
             number=f"{front_hypervolume(complete):.3f}",

@@ -45,6 +45,7 @@ def front_figure(
             mode="markers",
             marker={"symbol": "line-ew-open", "size": 11, "color": style.GREY, "line": {"width": 2}},
             text=[f"#{trial.number} on the test images: {style.percent(tests[trial.number])}" for trial in measured],
+            customdata=[trial.number for trial in measured],
             hoverinfo="text",
             name="test accuracy",
             legendrank=1002,
