@@ -32,37 +32,41 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._waiting: list[tuple[float, int, threading.Event]] = []
+        self._waiting: list[tuple[float, int, bool, threading.Event]] = []  # the bool: at work, not idle
         self._count = 0
         self._lock = threading.Lock()
 
     def sleep(self, seconds: float) -> None:
         """Let the others run until so many seconds have passed."""
-        wake = threading.Event()
-        with self._lock:
-            self._count += 1
-            heapq.heappush(self._waiting, (self.now + seconds, self._count, wake))
-        self.leave()
-        wake.wait()
+        self._sleep(self.now + seconds, at_work=True)
 
     def wait(self) -> None:
-        """Sleep until something has happened elsewhere."""
+        """Sleep until something has happened elsewhere: not to others who wait, or all would wake one another."""
         with self._lock:
-            ahead = self._waiting[0][0] - self.now if self._waiting else 0.0
-        self.sleep(ahead + _A_MOMENT)
+            happens = min((when for when, _, at_work, _ in self._waiting if at_work), default=self.now)
+        self._sleep(happens + _A_MOMENT, at_work=False)
+
+    def _sleep(self, until: float, *, at_work: bool) -> None:
+        wake = threading.Event()
+        self._queue(until, wake, at_work=at_work)
+        self.leave()
+        wake.wait()
 
     def leave(self) -> None:
         """Let the next one run."""
         with self._lock:
             if self._waiting:
-                self.now, _, wake = heapq.heappop(self._waiting)
+                self.now, _, _, wake = heapq.heappop(self._waiting)
                 wake.set()
 
     def join(self, wake: threading.Event) -> None:
         """Enter a thread that waits for its first turn."""
+        self._queue(self.now, wake, at_work=True)
+
+    def _queue(self, until: float, wake: threading.Event, *, at_work: bool) -> None:
         with self._lock:
             self._count += 1
-            heapq.heappush(self._waiting, (self.now, self._count, wake))
+            heapq.heappush(self._waiting, (until, self._count, at_work, wake))
 
 
 @dataclass

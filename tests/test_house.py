@@ -20,6 +20,7 @@ LEAVES = ("architecture", "data", "training", "cost")
 MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
     "evaluation": {"cost"},
+    "ablation": set(),
     "faults": set(),
     "candidate": {*LEAVES, "evaluation"},
     "search": {"cost", "evaluation", "faults"},
