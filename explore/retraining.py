@@ -12,7 +12,7 @@ from itertools import count, islice
 from explore.beginning import Beginning
 from explore.candidate import COSTS, test_accuracy
 from explore.config import compose, has_option, vary
-from explore.evaluation import COMPLETE, Retraining
+from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, Retraining
 from explore.joining import mark_folder
 from explore.plan import Plan, open_study
 from explore.search.seeds import NOTE, retrainings
@@ -55,6 +55,9 @@ def retrain(plan: Plan, study: Study, members: Sequence[Trial], stop: Callable[[
 
     try:
         keep_working(again, beside, watch, told)
+        for trial in beside.trials():
+            if trial.proposal.key in wanted and trial.status in (FAILED, DIVERGED, REFUSED):
+                print(f"explore: {trial.command}: {trial.status}: {trial.evaluation.reason}", file=sys.stderr)
         return not told()
     finally:
         _note(again, study, beside, members)
