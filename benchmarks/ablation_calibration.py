@@ -14,7 +14,7 @@ to some a true difference is added. Behind ± is the standard error of the simul
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -208,30 +208,28 @@ def _of_scipy(values: Array, method: str) -> Array:
     for rows in np.array_split(values, max(1, len(values) // 50)):
         random = np.random.default_rng(0)
         found = stats.bootstrap(
-            (rows,), np.mean, axis=1, confidence_level=1 - OPTIONS.error, n_resamples=2000, method=method, rng=random
+            (rows,), np.mean, axis=1, confidence_level=1 - OPTIONS.error, n_resamples=999, method=method, rng=random
         )
         parts.append(np.column_stack(found.confidence_interval))
     return np.concatenate(parts)
 
 
-def measure(simulations: int) -> list[Row]:
-    """All rows."""
+def measure(simulations: int) -> Iterator[Row]:
+    """All rows, as they come."""
     runs = pool()
-    rows: list[Row] = [
-        {"name": "networks trained", "value": len(runs), "unit": ""},
-        {"name": "standard deviation of their accuracies", "value": 100 * float(runs.std(ddof=1)), "unit": "points"},
-    ]
+    yield {"name": "networks trained", "value": len(runs), "unit": ""}
+    yield {"name": "standard deviation of their accuracies", "value": 100 * float(runs.std(ddof=1)), "unit": "points"}
     trained = real(runs)
     name = f"{REAL} real, up to {trained[0].last.looks[-1]} seeds"
-    rows += [*false_alarms(name, trained), *coverage(name, trained)]
+    yield from [*false_alarms(name, trained), *coverage(name, trained)]
     for design, factors in DESIGNS.items():
         equal = simulated(runs, factors, simulations)
-        rows += [*false_alarms(design, equal), *coverage(design, equal)]
+        yield from [*false_alarms(design, equal), *coverage(design, equal)]
         for points in (1, 2):
-            name, number = f"{design}, {points} point{'s' if points > 1 else ''} better", simulations // 4
+            name, number = f"{design}, {points} point{'s' if points > 1 else ''} better", simulations // 5
             better = simulated(runs, factors, number, points / 100)
-            rows += [*power(name, better), *coverage(name, better, points / 100)]
-    return rows + by_seeds(runs, simulations)
+            yield from [*power(name, better), *coverage(name, better, points / 100)]
+    yield from by_seeds(runs, simulations)
 
 
 def shown(row: Row) -> str:
@@ -249,7 +247,11 @@ def main(arguments: Sequence[str]) -> None:
         record(int(given.get("networks", "800")))
         return
     rows = measure(int(given.get("simulations", "2000")))
-    print(json.dumps(rows) if given.get("format") == "json" else "\n".join(map(shown, rows)))
+    if given.get("format") == "json":
+        print(json.dumps(list(rows)))
+        return
+    for row in rows:
+        print(shown(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import ceil
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 _GROWTH, _LAST = 1.5, 1.25
 _POWER = 3
@@ -40,11 +40,11 @@ def levels(looks: tuple[int, ...], error: float) -> tuple[float, ...]:
     if len(looks) == 1:
         return tuple(found)
     paths = _statistics(looks)
-    quiet = paths[0] < stats.t.isf(spent[0] / 2, looks[0] - 1)
+    quiet = paths[0] < -stdtrit(looks[0] - 1, spent[0] / 2)
     for seeds, path, (before, now) in zip(looks[1:], paths[1:], pairwise(spent), strict=True):
         critical = np.quantile(path[quiet], 1 - (now - before) / (1 - before))
         quiet &= path < critical
-        found.append(float(2 * stats.t.sf(critical, seeds - 1)))
+        found.append(float(2 * stdtr(seeds - 1, -critical)))
     return tuple(found)
 
 

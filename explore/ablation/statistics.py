@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.linalg import helmert
-from scipy.special import gammaln
+from scipy.special import fdtrc, gammaln, ndtr, stdtr, stdtrit
 from statsmodels.stats.multitest import multipletests
 
 from explore.ablation.records import Difference, Effect, Findings, Scores
@@ -122,8 +121,8 @@ def student(differences: Array, level: float) -> tuple[float, float, float]:
     if not spread:
         return mean, mean, float(mean == 0)
     error = spread / sqrt(len(differences))
-    half = float(stats.t.isf(level / 2, freedom)) * error
-    return mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom))
+    half = -float(stdtrit(freedom, level / 2)) * error
+    return mean - half, mean + half, float(2 * stdtr(freedom, -abs(mean) / error))
 
 
 def bootstrap_intervals(differences: Array, level: float) -> Array:
@@ -133,7 +132,7 @@ def bootstrap_intervals(differences: Array, level: float) -> Array:
     know about the bootstrap", on narrowness. They never reach beyond the smallest and the largest difference.
     """
     seeds = differences.shape[1]
-    apart = stats.norm.sf(sqrt(seeds / (seeds - 1)) * stats.t.isf(level / 2, seeds - 1))
+    apart = ndtr(sqrt(seeds / (seeds - 1)) * stdtrit(seeds - 1, level / 2))
     ends: Array = np.quantile(differences @ _resampled(seeds).T, [apart, 1 - apart], axis=1)
     return np.round(ends, _DECIMALS).T + 0.0
 
@@ -195,7 +194,7 @@ def _effect(table: Array, factors: Mapping[str, Sequence[Any]], of: tuple[str, .
     else:
         epsilon = noise**2 / (df * float((covariance**2).sum()))
         f = signal / noise
-        p = float(stats.f.sf(f, epsilon * df, epsilon * df * (seeds - 1)))
+        p = float(fdtrc(epsilon * df, epsilon * df * (seeds - 1), f))
     total = signal + noise * (seeds - 1)
     share = signal / total if total else 0.0
     return Effect(of=of, f=f, df=df, df_error=df * (seeds - 1), epsilon=epsilon, p=p, share=share)
