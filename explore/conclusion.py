@@ -20,7 +20,7 @@ from explore.data.dataset import load
 from explore.evaluation import STOPPED
 from explore.plan import Plan
 from explore.reporting.progress import progress
-from explore.reporting.report import ABLATION_PICTURES, ablation_tables, write_report
+from explore.reporting.report import ABLATION_PICTURES, SEARCH_PICTURES, ablation_tables, write_report
 from explore.reporting.tables import trial_rows
 from explore.retraining import retrain
 from explore.search.owner import is_here, is_running, this_process
@@ -50,10 +50,10 @@ def conclude(plan: Plan, study: Study, stop: Callable[[], bool] = lambda: False)
     tracker = Tracker(plan.tracking, plan.study, plan.output)
     _track_stopped(tracker, study, trials)
     if plan.design:
-        curve, tables, pictures = pd.DataFrame(), ablation_tables(study, plan.design), ABLATION_PICTURES
+        tables, pictures, curve = ablation_tables(study, plan.design), ABLATION_PICTURES, pd.DataFrame()
     else:
-        curve, tables = progress(trials, study.stretches()), {"trials": trial_rows(trials, tests(study))}
-        pictures = ("front",)
+        tables, pictures = {"trials": trial_rows(trials, tests(study))}, SEARCH_PICTURES
+        curve = progress(trials, study.stretches())
     files = {name: plan.output / f"{name}.png" for name in pictures}
     tracker.study_run({name: _records(table) for name, table in tables.items()}, files, _records(curve))
     study.note("concluded", study.notes["overrides"])
@@ -62,8 +62,8 @@ def conclude(plan: Plan, study: Study, stop: Callable[[], bool] = lambda: False)
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows with None for what is missing."""
-    found: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
-    return found
+    whole = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in whole.to_dict("records")]
 
 
 def chosen_to_conclude(study: Study) -> bool:

@@ -195,7 +195,7 @@ def test_tables_hold_full_numbers_and_the_command_of_each_row(tmp_path: Path) ->
     assert columns["token_mixing"]["numbers"] is None
     assert trials["commands"] == [f"python -m explore.train model.depth={depth}" for depth in range(1, 25)]
     assert [one["data-filter"] for one in tags.all("input")] == ["trials"]
-    assert {one["data-table"] for one in tags.all("button") if "data-table" in one} == {"front", "trials"}
+    assert {one["data-table"] for one in tags.all("button") if "data-table" in one} == {"front", "mixings", "trials"}
 
 
 def test_points_of_pictures_know_their_trials(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def contributions_section(trials: Sequence[Trial]) -> Section | None:
     return Section(
         key="mixings",
         title="What each mixing is worth along the front",
-        words="The part of the hypervolume that would be lost without its trials, and the interval of resampled ones: it "
-        "says what another search of this length might have found otherwise. A search spends its trials where it "
+        words="The part of the hypervolume that would be lost without its trials. The interval is of resampled trials: "
+        "it says what another search of this length might have found otherwise. A search spends its trials where it "
         "expects most; whether one mixing is better than another at equal cost is asked by an ablation.",
         table=Table(columns=columns),
     )

@@ -16,7 +16,9 @@ from explore.reporting.page import write_search
 from explore.search.rivals import results
 from explore.search.study import Study, Trial
 
-ABLATION_PICTURES = ("forest", "interaction", "plane", "curves")
+# What goes to W&B as well.
+ABLATION_PICTURES: tuple[str, ...] = ("forest", "interaction", "plane", "curves")
+SEARCH_PICTURES: tuple[str, ...] = ("front",)
 
 
 def write_report(study: Study, folder: Path) -> Path:
