@@ -50,7 +50,7 @@ def main(config: "Config", overrides: list[str]) -> int:
         print(f"explore: {skipped} images could not be decoded and are left out", file=sys.stderr)
     for words in plan.beginning.words:
         print(f"explore: warm start: {words}", file=sys.stderr)
-    return search(plan, study, make_view(plan.study, plan.trials, config.format), jobs)
+    return search(plan, study, make_view(plan.study, plan.trials, config.format, plan.design), jobs)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from explore.ablation.design import Design
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, RUNNING, STOPPED
+from explore.reporting.ablation_terminal import arms_so_far
 from explore.reporting.progress import front_hypervolume
 from explore.reporting.style import MEASURED, plus_minus, state
 from explore.search.owner import is_here
@@ -47,12 +49,12 @@ class View(Protocol):
         """Show the result; `ended` is why it ended early, `go_on` the command that continues an unfinished search."""
 
 
-def make_view(study: str, target: int, style: str) -> View:
-    """The view for `format=text` or `format=json`, in a terminal or elsewhere."""
+def make_view(study: str, target: int, style: str, design: Design | None) -> View:
+    """The view for `format=text` or `format=json`, in a terminal or elsewhere; `design` is that of an ablation."""
     if style == "json":
         return JsonView(study, target)
     console = Console()
-    return LiveView(study, target, console) if console.is_terminal else PlainView(study, target)
+    return LiveView(study, target, console, design) if console.is_terminal else PlainView(study, target)
 
 
 class PlainView:
@@ -147,21 +149,22 @@ class JsonView(PlainView):
 
 
 class LiveView:
-    """One screen that follows the search: counts, running trials, front so far, hypervolume, time left."""
+    """One screen that follows the search: counts, running trials, front or arms so far, hypervolume, time left."""
 
     style = "text"
 
-    def __init__(self, study: str, target: int, console: Console) -> None:
+    def __init__(self, study: str, target: int, console: Console, design: Design | None = None) -> None:
         self.study = study
         self.target = target
         self.console = console
+        self.design = design
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._began = time.monotonic()
         self._before: int | None = None
         self._ended: set[int] = set()  # as in the plain view
         # Drawn anew when another trial has ended, not each time that somebody looks.
         self._drawn: set[int] | None = None
-        self._front, self._volume = Table(), 0.0
+        self._best, self._worth = Table(), ""
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -187,18 +190,22 @@ class LiveView:
         done = len(self._ended)
         if (ended := {trial.row for trial in trials if trial.status != RUNNING}) != self._drawn:
             self._drawn = ended
-            self._front = _front_table(trials, {}, title="Front so far")
-            self._volume = front_hypervolume(trials)
+            self._best, self._worth = self._so_far(trials)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(f"explore {self.study}", style="bold"),
             ProgressBar(total=self.target, completed=done, width=30),
             f"{done}/{self.target}",
             _counts(trials),
-            f"hypervolume {self._volume:.3f}",
+            self._worth,
             self._time_left(done),
         )
-        return Group(bar, _running_table(trials), self._front)
+        return Group(bar, _running_table(trials), self._best)
+
+    def _so_far(self, trials: Sequence[Trial]) -> tuple[Table, str]:
+        if self.design:
+            return arms_so_far(self.design, trials), ""
+        return _front_table(trials, {}, title="Front so far"), f"hypervolume {front_hypervolume(trials):.3f}"
 
     def _time_left(self, done: int) -> str:
         new = done - (self._before or 0)

@@ -2,6 +2,7 @@
 stopped, whoever works on it."""
 
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from filled_studies import cost, curve
 from optuna.distributions import CategoricalDistribution
 from optuna.storages import InMemoryStorage
+from rich.console import Console
 
 from explore.ablation.arms import Arm
 from explore.ablation.design import NOTE, Design, design_of
@@ -19,6 +21,7 @@ from explore.ablation.schedule import Paired
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, Evaluation, Report
 from explore.search.study import Study, create_study
 from explore.search.worker import Stopped, Worker
+from explore.view import LiveView
 
 FACTORS = {
     "token_mixing": CategoricalDistribution(["mlp", "s2"]),
@@ -167,3 +170,15 @@ def test_the_table_of_runs_has_what_people_compute_with() -> None:
     assert (first.arm, first.seed, first["model.width"], first.throughput) == ("mlp + mlp", 3, 8, 8000)
     assert np.allclose(rows.val_accuracy, [one[-1] for one in rows.curve])
     assert [run.number for run in representatives(DESIGN, study.trials())] == [0, 1, 2, 3]
+
+
+def test_a_terminal_follows_the_arms() -> None:
+    study, text = new_study(), StringIO()
+    view = LiveView("ablation", 24, Console(file=text, width=120), DESIGN)
+    view.update(study.trials())
+    worker(study, lambda scores: True).run()
+    view.update(study.trials())
+    view.console.print(view._screen(study.trials()))
+    assert "After 2 whole seeds" in text.getvalue()
+    assert "s2 + swiglu" in text.getvalue()
+    assert "hypervolume" not in text.getvalue()

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
     "verdict": {"ablation", "evaluation", "reporting", "search"},
-    "view": {"evaluation", "reporting", "search"},
+    "view": {"ablation", "evaluation", "reporting", "search"},
     "command": {"architecture", "config", "faults", "schema"},
     "warm": {"evaluator"},
     "joining": {"candidate", "cluster", "evaluation", "search"},

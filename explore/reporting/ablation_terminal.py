@@ -1,11 +1,26 @@
 """The arms of an ablation for the end of a command in a terminal."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from explore.ablation.design import Design
+from explore.ablation.runs import run_rows
 from explore.reporting import style
 from explore.reporting.ablation_style import points, probability
+from explore.reporting.ablation_tables import arm_rows
+from explore.search.study import Trial
+
+
+def arms_so_far(design: Design, trials: Sequence[Trial]) -> Table:
+    """The arms while an ablation goes on: means and intervals, and no verdict."""
+    scores = design.scores(trials, design.looks[-1])
+    runs = run_rows(design, trials)
+    if runs.empty:
+        return Table(box=None)
+    return arms_table(arm_rows(design.options, scores, None, runs), title=f"After {len(scores.accuracies)} whole seeds")
 
 
 def arms_table(rows: pd.DataFrame, title: str) -> Table:
