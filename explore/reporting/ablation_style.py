@@ -1,0 +1,151 @@
+"""What the pictures, tables and pages of an ablation share: words, colours, shapes and the order of things."""
+
+import textwrap
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, count
+from typing import Any
+
+import pandas as pd
+
+from explore.ablation.records import Difference, Findings, Scores
+from explore.reporting import style
+
+BETTER, WORSE = style.COLOURS[0], style.COLOURS[3]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """How an arm is drawn: its colour says the level of the first factor, its shape those of all others.
+
+    `rest` names these others and is empty with one factor; `shape` counts them.
+    """
+
+    first: str
+    rest: str
+    colour: str
+    shape: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What is said of a difference, and how it is drawn: filled where it is told, square where it is negligible."""
+
+    words: str
+    colour: str
+    told: bool
+    negligible: bool
+
+
+def verdict(difference: Difference) -> Verdict:
+    """Say what the tests and the margin say of a difference."""
+    told, negligible = difference.different, difference.negligible
+    words = ("better" if difference.mean > 0 else "worse") if told else "" if negligible else "not told"
+    colour = (BETTER if difference.mean > 0 else WORSE) if told else style.GREY
+    return Verdict(
+        words=", ".join(filter(None, [words, "negligible" if negligible else ""])),
+        colour=colour,
+        told=told,
+        negligible=negligible,
+    )
+
+
+def groups(findings: Findings) -> list[tuple[str, Sequence[Difference]]]:
+    """The differences in the order that they are shown, under their headings.
+
+    Those of whole arms are left out where they say the same as those of the levels of the only factor.
+    """
+    found: dict[str, list[Difference]] = {}
+    for difference in findings.levels:
+        found.setdefault(f"{word(difference.of)} against {difference.against}", []).append(difference)
+    if len({difference.of for difference in findings.levels}) != 1:
+        for difference in findings.arms:
+            found.setdefault(f"arms against {difference.against}", []).append(difference)
+    return list(found.items())
+
+
+def marks(scores: Scores) -> Mapping[str, Mark]:
+    """Give each arm its colour and shape."""
+    first = next(iter(scores.factors), "")
+    colours, shapes = level_colours(scores), dict[str, int]()
+    given = {}
+    for name, levels in scores.arms.items():
+        rest = " + ".join(said(key, levels[key]) for key in scores.factors if key != first and key in levels)
+        level = levels.get(first)
+        given[name] = Mark(
+            first=said(first, level),
+            rest=rest,
+            colour=colours.get((first, level), style.GREY),
+            shape=shapes.setdefault(rest, len(shapes)),
+        )
+    return given
+
+
+def level_colours(scores: Scores) -> Mapping[tuple[str, Hashable], str]:
+    """Give each level of each factor its colour, the same in every picture; of eight levels no two are alike."""
+    turn = count()
+    return {
+        (key, level): style.COLOURS[next(turn) % len(style.COLOURS)]
+        for key, levels in scores.factors.items()
+        for level in levels
+    }
+
+
+def crossings(scores: Scores) -> list[tuple[str, str, pd.DataFrame]]:
+    """Return each two factors that are crossed, with a table of accuracies: a row per seed, a column per two levels.
+
+    Accuracies are averaged over the other factors. Two levels that lack an arm which others have are left out, because
+    their average would be of something else.
+    """
+    found = []
+    for first, second in combinations(scores.factors, 2):
+        arms: dict[tuple[Any, Any], list[str]] = {}
+        for name, levels in scores.arms.items():
+            if first in levels and second in levels:
+                arms.setdefault((levels[first], levels[second]), []).append(name)
+        most = max(map(len, arms.values()), default=0)
+        cells = {key: scores.accuracies[names].mean(axis=1) for key, names in arms.items() if len(names) == most}
+        if all(len({key[side] for key in cells}) > 1 for side in (0, 1)) and len(scores.accuracies) > 1:
+            found.append((first, second, pd.DataFrame(cells)))
+    return found
+
+
+def word(key: str) -> str:
+    """A config key as people say it: `token mixing`, `patch size`."""
+    return key.removeprefix("model.").replace("_", " ").replace(".", " ")
+
+
+def said(key: str, level: object) -> str:
+    """A level as people say it beside others: names alone, numbers with what they are of."""
+    return level if isinstance(level, str) else f"{word(key)} {style.value(level)}"
+
+
+def clipped(text: str, most: int = 32) -> str:
+    """Cut what is too long for a picture."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def points(fraction: float) -> str:
+    """Write a difference of accuracies in percentage points: `+0.42`."""
+    written = f"{100 * fraction:+.2f}".replace("-", "−")
+    return "0.00" if written[1:] == "0.00" else written
+
+
+def percent(fraction: float) -> str:
+    """Write an accuracy as finely as differences are looked at: `97.31 %`."""
+    return f"{100 * fraction:.2f} %"
+
+
+def probability(p: float) -> str:
+    """Write a p-value: `0.021`, `< 0.001`."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def coverage(level: float) -> str:
+    """Write what an interval of `1 - level` covers: `95 %`."""
+    return f"{100 * (1 - level):.4g} %"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break a note under a picture into lines."""
+    return "\n".join(textwrap.wrap(text, width))
