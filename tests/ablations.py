@@ -27,7 +27,9 @@ def invented(
 ) -> dict[str, Any]:
     """Options, scores, findings and runs of an ablation; `failing` is an arm one run of which fails."""
     random = np.random.default_rng(7)
-    arms = {name_of(levels): levels for levels in (dict(zip(factors, c, strict=True)) for c in product(*factors.values()))}
+    arms = {
+        name_of(levels): levels for levels in (dict(zip(factors, c, strict=True)) for c in product(*factors.values()))
+    }
     luck = random.normal(0, 0.004, seeds)
     level = {name: 0.965 + random.normal(0, 0.006) for name in arms}
     records = []
@@ -44,7 +46,9 @@ def invented(
             | {"throughput": speed, "throughput_low": 0.97 * speed, "throughput_high": 1.04 * speed}
             | {"macs": 1_204_224 + 900 * number, "params": 61_322 + 3000 * number, "model.width": 64 + 2 * number}
             | {"residual": 0.0007 * number, "reason": "RuntimeError: out of memory" if failed else ""}
-            | {"command": f"python -m explore.train {' '.join(f'{k}={v}' for k, v in levels.items())} training.seed={seed}"}
+            | {
+                "command": f"python -m explore.train {' '.join(f'{k}={v}' for k, v in levels.items())} training.seed={seed}"
+            }
         )
     runs = pd.DataFrame(records)
     sound = {name: levels for name, levels in arms.items() if name != failing}
@@ -76,7 +80,10 @@ def findings(scores: Scores, margin: float) -> Findings:
         levels=levels,
         arms=arms,
         effects=[effect, both] if len(scores.factors) > 1 else [effect],
-        words=["attention is better than mlp by 0.42 points (98.4 % interval 0.10 to 0.74, p = 0.003).", "All else is open."],
+        words=[
+            "attention is better than mlp by 0.42 points (98.4 % interval 0.10 to 0.74, p = 0.003).",
+            "All else is open.",
+        ],
     )
 
 

@@ -1,7 +1,7 @@
 """What the pictures, tables and pages of an ablation share: words, colours, shapes and the order of things."""
 
 import textwrap
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from itertools import combinations, count
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from explore.ablation.records import Difference, Findings, Scores
+from explore.evaluation import COMPLETE
 from explore.reporting import style
 
 BETTER, WORSE = style.COLOURS[0], style.COLOURS[3]
@@ -50,8 +51,8 @@ def verdict(difference: Difference) -> Verdict:
     )
 
 
-def groups(findings: Findings) -> list[tuple[str, Sequence[Difference]]]:
-    """The differences in the order that they are shown, under their headings.
+def listed(findings: Findings) -> list[str | Difference]:
+    """The differences in the order that they are shown, each after its heading.
 
     Those of whole arms are left out where they say the same as those of the levels of the only factor.
     """
@@ -61,7 +62,7 @@ def groups(findings: Findings) -> list[tuple[str, Sequence[Difference]]]:
     if len({difference.of for difference in findings.levels}) != 1:
         for difference in findings.arms:
             found.setdefault(f"arms against {difference.against}", []).append(difference)
-    return list(found.items())
+    return [row for heading, differences in found.items() for row in (heading, *differences)]
 
 
 def marks(scores: Scores) -> Mapping[str, Mark]:
@@ -70,10 +71,11 @@ def marks(scores: Scores) -> Mapping[str, Mark]:
     colours, shapes = level_colours(scores), dict[str, int]()
     given = {}
     for name, levels in scores.arms.items():
-        rest = " + ".join(said(key, levels[key]) for key in scores.factors if key != first and key in levels)
+        others = [key for key in scores.factors if key != first and key in levels]
+        rest = ", ".join(f"{word(key)} {style.value(levels[key])}" for key in others)
         level = levels.get(first)
         given[name] = Mark(
-            first=said(first, level),
+            first="none" if level is None else style.value(level),
             rest=rest,
             colour=colours.get((first, level), style.GREY),
             shape=shapes.setdefault(rest, len(shapes)),
@@ -94,7 +96,7 @@ def level_colours(scores: Scores) -> Mapping[tuple[str, Hashable], str]:
 def crossings(scores: Scores) -> list[tuple[str, str, pd.DataFrame]]:
     """Return each two factors that are crossed, with a table of accuracies: a row per seed, a column per two levels.
 
-    Accuracies are averaged over the other factors. Two levels that lack an arm which others have are left out, because
+    Accuracies are averaged over the other factors. Two levels that lack an arm which others have are missing, because
     their average would be of something else.
     """
     found = []
@@ -105,19 +107,40 @@ def crossings(scores: Scores) -> list[tuple[str, str, pd.DataFrame]]:
                 arms.setdefault((levels[first], levels[second]), []).append(name)
         most = max(map(len, arms.values()), default=0)
         cells = {key: scores.accuracies[names].mean(axis=1) for key, names in arms.items() if len(names) == most}
-        if all(len({key[side] for key in cells}) > 1 for side in (0, 1)) and len(scores.accuracies) > 1:
+        if all(len({key[side] for key in cells}) > 1 for side in (0, 1)) and len(scores.accuracies):
             found.append((first, second, pd.DataFrame(cells)))
     return found
+
+
+def aside(number: int, of: int) -> float:
+    """How far a line's points stand beside the place of their level, so that intervals do not cover one another."""
+    return (number - (of - 1) / 2) * min(0.06, 0.6 / of)
+
+
+def curves(scores: Scores, runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
+    """Return the learning curves of each arm that has some: a row per run that is complete, a column per epoch.
+
+    Of arms that are compared, and of the seeds that are, where there are any.
+    """
+    complete = runs[(runs["status"] == COMPLETE) & runs["arm"].isin(scores.arms)]
+    if len(scores.accuracies):
+        complete = complete[complete["seed"].isin(scores.accuracies.index)]
+    by_arm = dict(tuple(complete.groupby("arm")["curve"]))
+    tables = {name: pd.DataFrame(list(by_arm[name])) for name in scores.arms if name in by_arm}
+    return {name: table.rename(columns=lambda epoch: epoch + 1) for name, table in tables.items() if table.size}
+
+
+def floor(tables: Mapping[str, pd.DataFrame]) -> float:
+    """Return where an axis of accuracies in percent may begin: the first quarter of the epochs may lie below it.
+
+    Where all begin to learn would squeeze into a line what they differ in.
+    """
+    return 100 * min(table.mean().iloc[(table.shape[1] - 1) // 4] for table in tables.values())
 
 
 def word(key: str) -> str:
     """A config key as people say it: `token mixing`, `patch size`."""
     return key.removeprefix("model.").replace("_", " ").replace(".", " ")
-
-
-def said(key: str, level: object) -> str:
-    """A level as people say it beside others: names alone, numbers with what they are of."""
-    return level if isinstance(level, str) else f"{word(key)} {style.value(level)}"
 
 
 def clipped(text: str, most: int = 32) -> str:
@@ -139,6 +162,24 @@ def percent(fraction: float) -> str:
 def probability(p: float) -> str:
     """Write a p-value: `0.021`, `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def captions(findings: Findings | None, level: float, margin: float) -> Mapping[str, str]:
+    """Say under each picture what is drawn; `level` is that of the intervals, `margin` a fraction."""
+    interval, seeds = f"{coverage(level)} interval", f"{findings.seeds if findings else 'few'} seeds"
+    means = (
+        f"Mean over {seeds}, with the {interval} without what the seeds have in common (Cousineau 2005, corrected by "
+        "Morey 2008)."
+    )
+    return {
+        "forest": (
+            f"Mean over {seeds} of the differences in pairs of equal seed, with the {interval} by Student's t (thick) "
+            f"and by bootstrap (thin). Shaded: less than ±{100 * margin:.3g} points, which is of no interest."
+        ),
+        "interaction": f"{means} Parallel lines mean that the two factors do not interact.",
+        "plane": f"{means} Throughput with its 95 % interval.",
+        "curves": f"Mean over {seeds} with its {interval} by Student's t.",
+    }
 
 
 def coverage(level: float) -> str:
