@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "candidate": {*LEAVES, "evaluation"},
     "search": {"cost", "evaluation", "faults"},
     "cluster": {"evaluation", "faults"},
-    "reporting": {"evaluation", "search"},
+    "reporting": {"ablation", "evaluation", "search"},
     "tracking": {"cost", "evaluation", "search"},
     "schema": {*LEAVES, "candidate", "cluster", "search", "tracking"},
     "config": {"architecture", "schema"},

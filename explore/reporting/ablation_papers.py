@@ -51,9 +51,9 @@ def note(options: Ablation, scores: Scores, findings: Findings | None) -> str:
     matched = "" if options.match == "none" else f" {_matched(options)}"
     return (
         f"Validation accuracy: mean over {findings.seeds} seeds ± half the {coverage(findings.level)} interval by "
-        f"Student's t. Difference from {next(iter(scores.arms))} in percentage points, in pairs of equal seed; p of the "
-        f"t-test of pairs after Holm, a difference is told below {findings.level:.3g}.{matched} Bold: the most accurate, "
-        "where it is told from the reference."
+        f"Student's t. Difference from {next(iter(scores.arms))} in percentage points, in pairs of equal seed; p of "
+        f"the t-test of pairs after Holm, a difference is told below {findings.level:.3g}.{matched} Bold: the most "
+        "accurate, where it is told from the reference."
     )
 
 

@@ -1,6 +1,5 @@
 """The pictures of an ablation for papers and slides, as PNG and SVG: Matplotlib, without a display."""
 
-import warnings
 from math import ceil
 from pathlib import Path
 
@@ -34,10 +33,9 @@ from explore.reporting.ablation_style import (
     wrapped,
 )
 from explore.reporting.intervals import paired, student
-from explore.reporting.printed import INK, plain
+from explore.reporting.printed import INK, plain, save
 
 SHAPES = ("o", "D", "s", "^", "P", "X", "*", "p")
-_WIDTH, _DPI = 8.0, 200  # inches, dots per inch
 _ACCURACY = "validation accuracy / %"
 _LOOK = {
     "text.parse_math": False,  # names are no formulas
@@ -46,7 +44,6 @@ _LOOK = {
     "font.size": 9,
     "legend.fontsize": 8.5,
     "legend.frameon": False,
-    "svg.hashsalt": "explore",  # the same file when it is written again
 }
 
 
@@ -59,9 +56,7 @@ def write_pictures(
     """
     level = findings.level if findings else options.error
     notes = captions(findings, level, options.margin)
-    with mpl.rc_context(_LOOK), warnings.catch_warnings():
-        # A name may have letters that the font lacks; they become boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with mpl.rc_context(_LOOK):
         figures = {
             "forest": forest_picture(findings, options.margin) if findings else None,
             "interaction": interaction_picture(scores, level),
@@ -71,8 +66,7 @@ def write_pictures(
         for name, figure in figures.items():
             if figure:
                 figure.supxlabel(wrapped(notes[name], 140), x=0.01, ha="left", color=style.GREY, fontsize=7.5)
-                for kind, metadata in (("png", {}), ("svg", {"Date": None})):
-                    figure.savefig(folder / f"{name}.{kind}", dpi=_DPI, metadata=metadata)
+                save(figure, folder, name)
 
 
 def forest_picture(findings: Findings, margin: float) -> Figure | None:
@@ -210,7 +204,7 @@ def curves_picture(scores: Scores, runs: pd.DataFrame, level: float) -> Figure |
 
 
 def _figure(height: float) -> Figure:
-    return Figure(figsize=(_WIDTH, height), facecolor="white", layout="constrained")
+    return Figure(figsize=(8, height), dpi=200, facecolor="white", layout="constrained")
 
 
 def _draw_difference(axes: Axes, row: int, difference: Difference) -> None:

@@ -17,10 +17,10 @@ _LAST = ["epochs", "reason", "command"]
 def arm_rows(options: Ablation, scores: Scores, findings: Findings | None, runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per arm: those that are compared in their order, then those that were left out.
 
-    `runs` has one row per run with the columns arm, one per factor under its config key, the free dimension under its
-    own (`options.by`, where something was matched), seed, status, val_accuracy as a fraction, curve (validation accuracy
-    after each epoch), throughput, throughput_low and throughput_high in images/s, macs (multiply-adds of one image),
-    params, residual of what was matched as a fraction, reason, command.
+    `runs` has one row per run under the number of its trial, with the columns arm, one per factor under its config key,
+    the free dimension under its own (`options.by`, where something was matched), seed, status, val_accuracy as a
+    fraction, curve (validation accuracy after each epoch), throughput, throughput_low and throughput_high in images/s,
+    macs (multiply-adds of one image), params, residual of what was matched as a fraction, reason, command.
 
     Of an arm: levels, free dimension, what was measured (the first value that is known), seeds, val_accuracy (mean over
     the seeds), sd between them, low and high (Student's interval of the mean at the level of the look); difference from
@@ -69,4 +69,5 @@ def write_tables(
     }
     for name, table in tables.items():
         # Whole numbers stay whole where some are missing.
-        table.convert_dtypes(convert_string=False).to_csv(folder / f"{name}.csv", index=False)
+        whole = table.convert_dtypes(convert_string=False)
+        whole.to_csv(folder / f"{name}.csv", index=name == "runs", index_label="trial")
