@@ -145,14 +145,12 @@ def _differences_table(findings: Findings) -> Table:
             Column.of("against", list(rows["against"])),
             Column.of("points", list(rows["mean"]), points),
             *(Column.of(end, list(rows[end]), points) for end in ("low", "high")),
-            *(Column.of(f"bootstrap {end}", list(rows[f"bootstrap_{end}"]), points) for end in ("low", "high")),
+            Column.of("p, Holm", list(rows["p_holm"]), probability),
+            Column.of("told", list(rows["different"]), _yes),
+            Column.of("negligible", list(rows["negligible"]), _yes),
             Column.of("standardised", list(rows["effect"]), lambda effect: f"{effect:.2f}"),
             Column.of("p", list(rows["p"]), probability),
-            Column.of("p, Holm", list(rows["p_holm"]), probability),
-            *(
-                Column.of(name, list(rows[of]), _yes)
-                for name, of in (("told", "different"), ("negligible", "negligible"))
-            ),
+            *(Column.of(f"bootstrap {end}", list(rows[f"bootstrap_{end}"]), points) for end in ("low", "high")),
         ]
     )
 

@@ -29,8 +29,8 @@ from explore.reporting.intervals import paired, student
 
 # Plotly's names of the shapes of the printed pictures.
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
-_PANEL, _TITLE = 220, 44  # CSS pixels of a panel of curves, and of what stands above it
-_BELOW = {"yref": "container", "y": 0.01, "yanchor": "bottom"}  # a legend of any height, under the title of the axis
+_PANEL, _GAP, _LETTER = 220, 24, 7  # CSS pixels of a panel of curves, of what is between two, and of a letter
+_ABOVE = {"yref": "container", "y": 1, "yanchor": "top"}  # where a legend may be as high as it has to
 
 
 def forest_figure(findings: Findings, margin: float) -> go.Figure | None:
@@ -47,14 +47,15 @@ def forest_figure(findings: Findings, margin: float) -> go.Figure | None:
             by_words.setdefault(verdict(row).words, []).append((place, row))
     for words, group in by_words.items():
         _add_differences(figure, words, group, findings.level)
+    labels = ["" if isinstance(row, str) else clipped(row.name, 26) for row in rows]
     for place, row in enumerate(rows):
         if isinstance(row, str):
             heading = {"text": f"<b>{escape(row)}</b>", "x": 0, "xref": "paper", "y": place, "xanchor": "left"}
-            figure.add_annotation(**heading, showarrow=False)
-    figure.update_xaxes(title_text="difference / percentage points")
+            figure.add_annotation(**heading, xshift=-_LETTER * max(map(len, labels)), showarrow=False)
+    figure.update_xaxes(title_text="difference / points")
     figure.update_yaxes(
         tickvals=list(range(len(rows))),
-        ticktext=["" if isinstance(row, str) else escape(clipped(row.name, 26)) for row in rows],
+        ticktext=[escape(label) for label in labels],
         range=[len(rows) - 0.4, -0.8],
         automargin=True,
         showgrid=False,
@@ -62,7 +63,7 @@ def forest_figure(findings: Findings, margin: float) -> go.Figure | None:
         ticks="",
         fixedrange=True,
     )
-    return figure.update_layout(legend=_BELOW)
+    return figure.update_layout(legend=_ABOVE)
 
 
 def interaction_figures(scores: Scores, level: float) -> Mapping[str, go.Figure]:
@@ -96,11 +97,12 @@ def interaction_figures(scores: Scores, level: float) -> Mapping[str, go.Figure]
                     for (one, _), here in zip(cells, known, strict=True)
                 ],
                 hoverinfo="text",
-                name=escape(f"{word(second)} {clipped(style.value(line), 24)}"),
+                name=escape(clipped(style.value(line), 24)),
             )
         names = [escape(clipped(style.value(one), 24)) for one in scores.factors[first]]
         figure.update_xaxes(title_text=escape(word(first)), tickvals=list(range(len(names))), ticktext=names)
-        found[f"{word(first)} × {word(second)}"] = figure.update_yaxes(title_text=ACCURACY).update_layout(legend=_BELOW)
+        figure.update_layout(legend={**_ABOVE, "title_text": escape(word(second))}, showlegend=True)
+        found[f"{word(first)} × {word(second)}"] = figure.update_yaxes(title_text=ACCURACY)
     return found
 
 
@@ -142,7 +144,8 @@ def plane_figure(scores: Scores, rows: pd.DataFrame, level: float) -> go.Figure 
     ticks = style.log_ticks(left, right)
     words = [style.tick(tick) for tick in ticks]
     figure.update_xaxes(title_text="throughput / images/s", type="log", tickvals=ticks, ticktext=words)
-    return figure.update_yaxes(title_text=ACCURACY).update_layout(legend=_BELOW)
+    figure.update_layout(legend={**_ABOVE, "title_text": escape(word(next(iter(scores.factors))))})
+    return figure.update_yaxes(title_text=ACCURACY)
 
 
 def curves_figure(scores: Scores, runs: pd.DataFrame, level: float) -> go.Figure | None:
@@ -151,15 +154,16 @@ def curves_figure(scores: Scores, runs: pd.DataFrame, level: float) -> go.Figure
     panels = list(dict.fromkeys(given[name].rest for name in tables))
     if not panels:
         return None
-    height = 110 + (_PANEL + _TITLE) * len(panels)
+    height = 110 + (_PANEL + _GAP) * len(panels)
     figure = new_figure(height).set_subplots(
         rows=len(panels),
         shared_xaxes=True,
         shared_yaxes="all",
-        subplot_titles=[escape(panel) for panel in panels],
-        vertical_spacing=_TITLE / height,
+        vertical_spacing=_GAP / height,
     )
-    figure.update_annotations(font_size=13)
+    for number, panel in enumerate(panels, 1):
+        place = {"xref": "x domain", "yref": f"y{number if number > 1 else ''} domain", "x": 1, "y": 0}
+        figure.add_annotation(**place, text=escape(clipped(panel, 40)), xanchor="right", yanchor="bottom", showarrow=False)
     shown = set[str]()
     for name, table in tables.items():
         mark = given[name]
@@ -169,7 +173,7 @@ def curves_figure(scores: Scores, runs: pd.DataFrame, level: float) -> go.Figure
     low, top = floor(tables), 100 * max(table.mean().max() for table in tables.values())
     figure.update_yaxes(title_text=ACCURACY, range=[low, top + 0.08 * (top - low)])
     figure.update_xaxes(title_text="epoch", row=len(panels))
-    return figure.update_layout(legend=_BELOW, margin_t=32)
+    return figure.update_layout(legend={**_ABOVE, "title_text": escape(word(next(iter(scores.factors))))})
 
 
 def _add_differences(figure: go.Figure, words: str, group: Sequence[tuple[int, Difference]], level: float) -> None:
@@ -229,16 +233,9 @@ def _said_of(one: Difference, level: float) -> str:
 
 def _add_marks(figure: go.Figure, scores: Scores) -> None:
     """The legend: colours first, then shapes."""
-    given, title = marks(scores).values(), word(next(iter(scores.factors)))
+    given = marks(scores).values()
     for name, colour in {one.first: one.colour for one in given}.items():
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            marker={"color": colour, "size": 10},
-            name=escape(f"{title} {name}"),
-            legendgroup=escape(name),
-        )
+        add_legend_entry(figure, escape(name), color=colour)
     for name, shape in {one.rest: one.shape for one in given if one.rest}.items():
         add_legend_entry(figure, escape(name), color=style.GREY, symbol=_SYMBOLS[shape % len(_SYMBOLS)])
 
