@@ -163,7 +163,9 @@ def curves_figure(scores: Scores, runs: pd.DataFrame, level: float) -> go.Figure
     )
     for number, panel in enumerate(panels, 1):
         place = {"xref": "x domain", "yref": f"y{number if number > 1 else ''} domain", "x": 1, "y": 0}
-        figure.add_annotation(**place, text=escape(clipped(panel, 40)), xanchor="right", yanchor="bottom", showarrow=False)
+        figure.add_annotation(
+            **place, text=escape(clipped(panel, 40)), xanchor="right", yanchor="bottom", showarrow=False
+        )
     shown = set[str]()
     for name, table in tables.items():
         mark = given[name]

@@ -31,7 +31,7 @@ def arm_rows(options: Ablation, scores: Scores, findings: Findings | None, runs:
     level = findings.level if findings else options.error
     names = list(dict.fromkeys([*scores.arms, *runs["arm"]]))
     shown = [key for key in (*scores.factors, options.by, *_MEASURED) if key in runs.columns]
-    known = runs.groupby("arm", sort=False)[shown].first().reindex(names).convert_dtypes(convert_string=False)
+    known = runs.groupby("arm", sort=False)[shown].first().reindex(names).convert_dtypes()
     complete = runs[(runs["status"] == COMPLETE) & ~runs["arm"].isin(scores.accuracies.columns)]
     others = complete.pivot_table(index="seed", columns="arm", values="val_accuracy")
     accuracies = pd.concat([scores.accuracies, others], axis=1).reindex(columns=names)
@@ -69,5 +69,5 @@ def write_tables(
     }
     for name, table in tables.items():
         # Whole numbers stay whole where some are missing.
-        whole = table.convert_dtypes(convert_string=False)
+        whole = table.convert_dtypes()
         whole.to_csv(folder / f"{name}.csv", index=name == "runs", index_label="trial")
