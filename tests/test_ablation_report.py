@@ -90,6 +90,10 @@ def test_what_seeds_have_in_common_does_not_widen_the_intervals_of_pairs() -> No
     assert all(student(lucky, LEVEL) > 10 * student(table, LEVEL))
 
 
+def test_one_cell_has_nothing_to_be_paired_with() -> None:
+    assert paired(pd.DataFrame({"a": [0.9, 0.8]}), LEVEL).isna().all()
+
+
 def test_means_have_students_interval() -> None:
     table = pd.DataFrame({"a": [0.9, 0.92, 0.91, 0.95], "b": [0.8, 0.7, None, None], "c": [0.5, None, None, None]})
     low, high = t.interval(0.95, 3, table["a"].mean(), table["a"].sem())
@@ -193,7 +197,7 @@ def test_the_terminal_shows_every_arm(found: dict[str, Any]) -> None:
     assert lines[0].startswith("[mixings]")
     assert len(lines) == 12
     assert re.fullmatch(
-        r"attention \+ mlp +96\.\d\d ± 0\.\d\d % +8 +\+0\.\d\d +0\.\d\d\d? +35,700 +67,322 +1\.21 M *", lines[4]
+        r"attention \+ mlp +96\.\d\d ± 0\.\d\d % +8 +\+0\.\d\d +< 0\.001 +35,700 +67,322 +1\.21 M *", lines[4]
     )
 
 
@@ -352,7 +356,6 @@ def test_a_report_has_its_files_and_says_what_was_found(found: dict[str, Any], t
     [runs] = re.findall(r'data-rows="runs">(.*?)</script>', content)
     assert json.loads(runs)["commands"] == list(found["runs"]["command"])
     assert not any({"src", "srcset"} & attributes.keys() for _, attributes in tags.tags), "nothing is fetched"
-    assert written(found, tmp_path) == content
 
 
 def test_a_report_can_be_written_before_there_is_anything_to_say(

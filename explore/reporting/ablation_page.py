@@ -13,7 +13,7 @@ from explore.evaluation import COMPLETE
 from explore.reporting import ablation_pictures, style
 from explore.reporting.ablation_papers import write_papers
 from explore.reporting.ablation_printed import write_pictures
-from explore.reporting.ablation_style import captions, coverage, percent, points, probability, word
+from explore.reporting.ablation_style import captions, coverage, percent, points, probability, signed, word
 from explore.reporting.ablation_tables import arm_rows, difference_rows, write_tables
 from explore.reporting.sections import Column, Page, Picture, Section, Table
 
@@ -78,7 +78,9 @@ def _protocol(options: Ablation, findings: Findings | None, rows: pd.DataFrame) 
         f"the same for every arm, compared in pairs; looked at after {looks}, until every difference of levels is told "
         "or negligible"
     )
-    said["Error"] = f"told wrongly with a probability of at most {100 * options.error:.3g} %, all looks together"
+    said["Error"] = (
+        f"told wrongly with a probability of at most {100 * options.error:.3g} % per factor, all looks together"
+    )
     if findings:
         said["Error"] += (
             f"; at this look a difference is told where p is below {findings.level:.3g} after Holm's correction for "
@@ -148,7 +150,7 @@ def _differences_table(findings: Findings) -> Table:
             Column.of("p, Holm", list(rows["p_holm"]), probability),
             Column.of("told", list(rows["different"]), _yes),
             Column.of("negligible", list(rows["negligible"]), _yes),
-            Column.of("standardised", list(rows["effect"]), lambda effect: f"{effect:.2f}"),
+            Column.of("standardised", list(rows["effect"]), signed),
             Column.of("p", list(rows["p"]), probability),
             *(Column.of(f"bootstrap {end}", list(rows[f"bootstrap_{end}"]), points) for end in ("low", "high")),
         ]

@@ -21,6 +21,7 @@ from explore.reporting.ablation_style import (
     percent,
     points,
     probability,
+    signed,
     verdict,
     word,
 )
@@ -228,9 +229,9 @@ def _said_of(one: Difference, level: float) -> str:
         f"{points(one.mean)} points, {coverage(level)} interval {points(one.low)} to {points(one.high)}",
         f"bootstrap {points(one.bootstrap_low)} to {points(one.bootstrap_high)}",
         f"p {probability(one.p_holm)} after Holm, {probability(one.p)} alone",
-        f"standardised {one.effect:.2f}, {one.seeds} seeds",
+        f"standardised {signed(one.effect)}, {one.seeds} seeds",
     ]
-    return "<br>".join(lines).replace("-", "−")
+    return "<br>".join(lines)
 
 
 def _add_marks(figure: go.Figure, scores: Scores) -> None:

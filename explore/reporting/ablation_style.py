@@ -150,7 +150,12 @@ def clipped(text: str, most: int = 32) -> str:
 
 def points(fraction: float) -> str:
     """Write a difference of accuracies in percentage points: `+0.42`."""
-    written = f"{100 * fraction:+.2f}".replace("-", "−")
+    return signed(100 * fraction)
+
+
+def signed(number: float) -> str:
+    """Write a number with its sign and two digits after the point: `−0.42`."""
+    written = f"{number:+.2f}".replace("-", "−")
     return "0.00" if written[1:] == "0.00" else written
 
 

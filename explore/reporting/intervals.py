@@ -19,9 +19,11 @@ def student(values: pd.DataFrame, level: float) -> "pd.Series[float]":
 def paired(values: pd.DataFrame, level: float) -> "pd.Series[float]":
     """Return half the width of the interval of each column's mean without what the rows have in common.
 
-    Rows are seeds, columns two or more cells of a design where every seed has been everywhere; of `1 - level`.
-    Cousineau (2005), "Confidence intervals in within-subject designs", with the correction of Morey (2008). Where there
-    are two columns, it is the interval of their difference in pairs divided by the square root of two.
+    Rows are seeds, columns cells of a design where every seed has been everywhere; of `1 - level`. Missing where there
+    is only one cell. Cousineau (2005), "Confidence intervals in within-subject designs", with the correction of Morey
+    (2008). Where there are two, it is the interval of their difference in pairs divided by the square root of two.
     """
     cells = values.shape[1]
+    if cells < 2:
+        return pd.Series(np.nan, index=values.columns)
     return student(values.sub(values.mean(axis=1), axis=0), level) * sqrt(cells / (cells - 1))
