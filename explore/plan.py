@@ -19,6 +19,7 @@ from explore.ablation.design import NOTE, SEED, Design
 from explore.ablation.options import PAIRED
 from explore.ablation.records import Scores
 from explore.ablation.schedule import Paired
+from explore.ablation.statistics import analyse
 from explore.architecture.catalog import one_of
 from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED, adapted
@@ -306,8 +307,6 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
 
 def _settled(design: Design, scores: Scores) -> bool:
     """Whether the seeds so far tell of every difference, or that it is negligible."""
-    from explore.ablation.statistics import analyse  # scipy.stats takes a second that searches need not wait
-
     return analyse(scores, looks=design.looks, error=design.options.error, margin=design.options.margin).settled
 
 

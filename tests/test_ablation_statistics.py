@@ -81,6 +81,8 @@ def test_the_correction_is_that_of_holm() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1, 1]
     assert holm([]) == []
+    ps = np.random.default_rng(0).uniform(size=12) ** 3
+    assert holm(list(ps)) == pytest.approx(multipletests(ps, method="holm")[1])
 
 
 def test_the_standardised_difference_has_the_correction_of_hedges() -> None:

@@ -85,7 +85,6 @@ OWNERS = {
     "datasets": {"data"},
     "ray": {"cluster.ray"},
     "grpc": {"search.storage"},
-    "statsmodels": {"ablation.statistics"},
 }
 # Reading a study, a report and a help text must not wait for these.
 HEAVY = {"torch", "lightning", "wandb"}

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import helmert
 from scipy.special import fdtrc, gammaln, ndtr, stdtr, stdtrit
-from statsmodels.stats.multitest import multipletests
 
 from explore.ablation.records import Difference, Effect, Findings, Scores
 from explore.ablation.seeds import level as level_after
@@ -161,8 +160,15 @@ def _spread(differences: Array) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Correct p values for their number; Holm (1979), "A simple sequentially rejective multiple test procedure"."""
-    return [float(p) for p in multipletests(ps, method="holm")[1]] if len(ps) else []
+    """Correct p values for their number; Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    That of statsmodels, against which it is tested, would take two seconds of every report to be loaded.
+    """
+    order = np.argsort(ps)
+    stepwise = np.arange(len(ps), 0, -1) * np.asarray(ps, float)[order]
+    corrected = np.empty(len(ps))
+    corrected[order] = np.minimum(np.maximum.accumulate(stepwise), 1)
+    return [float(p) for p in corrected]
 
 
 def effects(scores: Scores) -> list[Effect]:

@@ -48,7 +48,7 @@ def write_ablation(
             title=name,
             subtitle=_counts(scores, runs, options, findings),
             words=list(findings.words) if findings else ["No two seeds of all arms are complete yet: nothing is said."],
-            facts=_protocol(options, findings, rows) | facts,
+            facts={**_protocol(options, findings, rows), **facts},
             warnings=list(_warnings(scores, runs)),
             commands=commands,
             sections=list(_sections(options, scores, findings, rows, runs)),

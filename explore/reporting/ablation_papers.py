@@ -95,7 +95,7 @@ def _difference(row: "pd.Series[float]") -> str:
 def _latex(cells: pd.DataFrame, best: int | None, caption: str, factors: int) -> str:
     written = cells.map(lambda text: text.translate(_LATEX))
     if best is not None:
-        written.loc[best, _ACCURACY] = f"\\textbf{{{written.loc[best, _ACCURACY]}}}"
+        written[_ACCURACY] = _marked(written[_ACCURACY], best, "\\textbf{", "}")
     table = written.rename(columns=lambda heading: heading.translate(_LATEX)).to_latex(
         index=False,
         escape=False,
@@ -110,10 +110,14 @@ def _latex(cells: pd.DataFrame, best: int | None, caption: str, factors: int) ->
 def _markdown(cells: pd.DataFrame, best: int | None, caption: str, factors: int) -> str:
     written = cells.map(_plain)
     if best is not None:
-        written.loc[best, _ACCURACY] = f"**{written.loc[best, _ACCURACY]}**"
+        written[_ACCURACY] = _marked(written[_ACCURACY], best, "**", "**")
     rule = ["---"] * factors + ["---:"] * (cells.shape[1] - factors)
     lines = [map(_plain, cells.columns), rule, *written.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{_plain(caption)}\n"
+
+
+def _marked(cells: "pd.Series[str]", best: int, before: str, after: str) -> list[str]:
+    return [f"{before}{text}{after}" if place == best else text for place, text in enumerate(cells)]
 
 
 def _plain(text: str) -> str:

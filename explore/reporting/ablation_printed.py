@@ -2,6 +2,7 @@
 
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -37,7 +38,7 @@ from explore.reporting.printed import INK, plain, save
 
 SHAPES = ("o", "D", "s", "^", "P", "X", "*", "p")
 _ACCURACY = "validation accuracy / %"
-_LOOK = {
+_LOOK: Any = {  # Matplotlib's stubs list every key
     "text.parse_math": False,  # names are no formulas
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -75,7 +76,7 @@ def forest_picture(findings: Findings, margin: float) -> Figure | None:
     if not rows:
         return None
     figure = _figure(1.4 + 0.24 * len(rows))
-    axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    axes, beside = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1))
     axes.axvspan(-100 * margin, 100 * margin, color=style.GREY, alpha=0.13, linewidth=0)
     axes.axvline(0, color=style.GREY, linewidth=1)
     for place, row in enumerate(rows):
@@ -89,7 +90,7 @@ def forest_picture(findings: Findings, margin: float) -> Figure | None:
         label.set_fontweight("bold" if isinstance(row, str) else "normal")
     axes.set_ylim(len(rows) - 0.4, -0.8)
     beside.set_axis_off()
-    _write(beside, 0, ("difference [interval]", "p after Holm"), style.GREY)
+    _write(beside, 0, ("difference [interval]", "p, Holm"), style.GREY)
     axes.set_xlabel("difference of validation accuracy / percentage points")
     entries = [
         _entry("better", "o", BETTER),
@@ -223,7 +224,7 @@ def _write_numbers(axes: Axes, row: int, difference: Difference) -> None:
 
 
 def _write(axes: Axes, row: int, columns: tuple[str, str], colour: str) -> None:
-    for x, text in zip((0.0, 0.72), columns, strict=True):
+    for x, text in zip((0.0, 0.76), columns, strict=True):
         axes.text(x, row, text, transform=axes.get_yaxis_transform(), color=colour, fontsize=8, va="center")
 
 

@@ -62,7 +62,10 @@ def listed(findings: Findings) -> list[str | Difference]:
     if len({difference.of for difference in findings.levels}) != 1:
         for difference in findings.arms:
             found.setdefault(f"arms against {difference.against}", []).append(difference)
-    return [row for heading, differences in found.items() for row in (heading, *differences)]
+    rows: list[str | Difference] = []
+    for heading, differences in found.items():
+        rows += [heading, *differences]
+    return rows
 
 
 def marks(scores: Scores) -> Mapping[str, Mark]:
@@ -135,7 +138,7 @@ def floor(tables: Mapping[str, pd.DataFrame]) -> float:
 
     Where all begin to learn would squeeze into a line what they differ in.
     """
-    return 100 * min(table.mean().iloc[(table.shape[1] - 1) // 4] for table in tables.values())
+    return 100 * min(float(table.mean().iloc[(table.shape[1] - 1) // 4]) for table in tables.values())
 
 
 def word(key: str) -> str:

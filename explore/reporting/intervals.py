@@ -13,7 +13,8 @@ def student(values: pd.DataFrame, level: float) -> "pd.Series[float]":
     Missing values are left out; of fewer than two there is none, and the half is missing.
     """
     seeds = values.count()
-    return values.std() * stdtrit(seeds - 1, 1 - level / 2) / np.sqrt(seeds)
+    half: pd.Series[float] = values.std() * stdtrit(seeds - 1, 1 - level / 2) / np.sqrt(seeds)
+    return half
 
 
 def paired(values: pd.DataFrame, level: float) -> "pd.Series[float]":
