@@ -274,9 +274,9 @@ def test_two_thousand_trials_take_seconds(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(study, "trials", lambda: many)
     monkeypatch.setattr(study, "stretches", lambda: many)
     monkeypatch.setattr(page, "_write_pictures", _write_pictures)
-    start = time.monotonic()
+    start = time.process_time()
     content = written(study, tmp_path)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
     assert len(Tags(content).tables["trials"]["commands"]) == 2000
 
 
