@@ -48,7 +48,7 @@ def invented(factors: Mapping[str, Sequence[Any]] = MIXINGS, seeds: int = 8, fai
     sound = {name: levels for name, levels in arms.items() if name != failing}
     table = runs.pivot_table(index="seed", columns="arm", values="val_accuracy")[list(sound)].astype(float)
     scores = Scores(factors=factors, arms=sound, accuracies=table)
-    options = Ablation()
+    options = Ablation(by="model.width")
     return {"options": options, "scores": scores, "findings": findings(scores, options.margin), "runs": runs}
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -38,7 +39,7 @@ def best_told(rows: pd.DataFrame) -> int | None:
     compared = rows[rows["difference"].notna()]
     if compared.empty:
         return None
-    best = int(compared["difference"].astype(float).idxmax())
+    best = int(rows["difference"].astype(float).argmax())
     if rows["difference"][best] > 0:
         return best if rows["different"][best] else None
     return 0 if all(compared["different"]) else None
@@ -77,7 +78,7 @@ def _cells(rows: pd.DataFrame, scores: Scores, options: Ablation) -> pd.DataFram
     return pd.DataFrame(readable)
 
 
-def _level(level: object) -> str:
+def _level(level: Any) -> str:
     return _MISSING if pd.isna(level) else style.value(level)
 
 
