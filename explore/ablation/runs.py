@@ -21,12 +21,13 @@ def run_rows(design: Design, trials: Sequence[Trial]) -> pd.DataFrame:
 
     Columns: arm; one per factor; seed; val_accuracy (a fraction); curve (accuracies after each epoch); throughput in
     images/s with the ends of its 95 % interval, of the arm; macs of one image; params; the value of the free dimension
-    under its key, and residual, by which the arm differs from the first in what is matched; trial; status; reason;
-    command.
+    under its key, and residual, by which the arm differs from the first in what is matched; status; reason; command.
+    The index is the number of the trial.
     """
     speeds = _representatives(design, trials)
     runs = design.runs(trials, design.looks[-1])
-    return pd.DataFrame([_row(design, arm, seed, run, speeds.get(arm.name)) for arm, seed, run in runs if run])
+    rows = {run.number: _row(design, arm, seed, run, speeds.get(arm.name)) for arm, seed, run in runs if run}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
 
 
 def _representatives(design: Design, trials: Sequence[Trial]) -> dict[str, Trial]:
@@ -53,7 +54,6 @@ def _row(design: Design, arm: Arm, seed: int, run: Trial, timed: Trial | None) -
         "params": cost.params if cost else None,
         **({design.options.by: arm.free} if arm.free is not None else {}),
         "residual": arm.residual,
-        "trial": run.number,
         "status": run.status,
         "reason": run.evaluation.reason,
         "command": run.command,

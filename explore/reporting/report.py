@@ -34,7 +34,7 @@ def ablation_tables(study: Study, design: Design) -> dict[str, pd.DataFrame]:
     return {
         "arms": arm_rows(design.options, scores, findings, runs),
         "differences": difference_rows(findings),
-        "runs": runs.drop(columns="curve"),
+        "runs": runs.drop(columns="curve").reset_index(),
     }
 
 
