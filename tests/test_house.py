@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "comparison": {"architecture", "cost"},
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
+    "exporting": {"architecture", "candidate", "config", "cost", "data", "definition", "evaluation", "search"},
     "view": {"evaluation", "reporting", "search"},
     "command": {"architecture", "config", "faults", "schema"},
     "warm": {"evaluator"},
@@ -60,6 +61,7 @@ OWNERS = {
     "datasets": {"data"},
     "ray": {"cluster.ray"},
     "grpc": {"search.storage"},
+    "onnxruntime": {"exporting.formats"},
 }
 # Reading a study, a report and a help text must not wait for these.
 HEAVY = {"torch", "lightning", "wandb"}
