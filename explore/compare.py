@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from explore.schema import Config
 
 _MEANING = """The interval is for other searches like these: it says how the difference varies when the complete trials
-of each study are drawn anew from those it has (bootstrap, 2,000 times). It knows nothing of seeds of training."""
+of each study are others of the same kind (halves of those it has, drawn 1,000 times). It knows nothing of what other
+seeds of training or another measurement of speed would change."""
 
 
 def own(word: str) -> bool:
@@ -138,7 +139,6 @@ def _volumes(studies: "Sequence[Searched]", values: "Sequence[Worth]") -> "Table
         table.add_column(name, justify="left" if name == "study" else "right")
     table.add_column("95 % interval")
     for row, value in zip(summary(studies, values), values, strict=True):
-        interval = value.interval
         table.add_row(
             row["study"],
             str(row["finished"]),
@@ -147,10 +147,22 @@ def _volumes(studies: "Sequence[Searched]", values: "Sequence[Worth]") -> "Table
             f"{row['seconds']:,.0f} s",
             str(row["front"]),
             f"{value.hypervolume:.3f}",
-            f"{value.difference:+.3f}" if interval else "",
-            f"{interval[0]:+.3f} to {interval[1]:+.3f}: {value.verdict}" if interval else value.verdict,
+            f"{value.difference:+.3f}" if value.study != studies[0].name else "",
+            _verdict(value, first=value.study == studies[0].name),
         )
     return table
+
+
+def _verdict(value: "Worth", *, first: bool) -> str:
+    from explore.reporting.fronts import FEWEST
+
+    if first:
+        return "the others are compared with it"
+    if value.interval is None:
+        return f"not known with fewer than {FEWEST} complete trials"
+    low, high = value.interval
+    words = "larger" if low > 0 else "smaller" if high < 0 else "not told apart"
+    return f"{low:+.3f} to {high:+.3f}: {words}"
 
 
 def _fronts(studies: "Sequence[Searched]", rows: "Sequence[Step]") -> "Table":

@@ -62,6 +62,7 @@ OWNERS = {
     "ray": {"cluster.ray"},
     "grpc": {"search.storage"},
     "onnxruntime": {"exporting.formats"},
+    "optuna_dashboard": {"reporting.dashboard"},
 }
 # Reading a study, a report and a help text must not wait for these.
 HEAVY = {"torch", "lightning", "wandb"}
