@@ -12,6 +12,9 @@ class FromPixels(nn.Module):
     `mean`, `std`: per channel over the training images, with pixels from 0 to 1.
     """
 
+    scale: Tensor
+    bias: Tensor
+
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network

@@ -136,7 +136,8 @@ print([classes[index] for index in logits.argmax(1)])"""
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-        @torch.compiler.disable  # a protocol that compiles does so with what is torch's
+        # A protocol that compiles does so with what is torch's.
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
         def run(images: "torch.Tensor") -> "torch.Tensor":
             return torch.from_numpy(session.run(None, {_INPUT: images.numpy()})[0])
 
