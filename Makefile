@@ -30,7 +30,7 @@ test-gpu: $(READY) ## the tests that need a CUDA device
 
 test-cluster: $(READY) ## the tests with real PostgreSQL, Slurm and Ray, which it installs; as root on Debian
 	@$(PYTHON) tests/cluster_services.py install
-	@$(INSTALL) --quiet --editable '.[data,dev,postgres,ray,grpc]'
+	@$(INSTALL) --quiet --editable '.[data,dashboard,dev,export,postgres,ray,grpc]'
 	@$(TESTS) -m cluster $(ARGS)
 
 docs: $(READY) ## the page of all mixings, from the catalogs
@@ -63,7 +63,7 @@ $(READY): pyproject.toml
 	echo "Setting up $(ENV) with $$($$base --version): a few minutes, once"; \
 	if [ -e $(UNFINISHED) ]; then find $(ENV) -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; fi; \
 	mkdir -p $(ENV) && touch $(UNFINISHED) && rm -f $(READY) && $$base -m venv $(ENV) && \
-	{ $(INSTALL) --editable '.[data,dev]' && mv $(UNFINISHED) $(READY); } 2>&1 | tee $(LOG) | \
+	{ $(INSTALL) --editable '.[data,dashboard,dev,export]' && mv $(UNFINISHED) $(READY); } 2>&1 | tee $(LOG) | \
 	while IFS= read -r line; do case "$$line" in \
 		*Downloading*MB\)) echo "$$line";; \
 		"Installing collected packages"*) echo "  Installing";; esac; done; \

@@ -30,7 +30,7 @@ from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Data
 from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, STOPPED, Epoch, Evaluation, Report
-from explore.training.fit import accuracy, fit
+from explore.training.fit import accuracy, fit, restore
 from explore.training.handing import Turn
 from explore.training.memory import give_back_memory, out_of_memory
 from explore.training.module import Diverged
@@ -217,6 +217,16 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
     batches = _batches(candidate, dataset, dataset.test)
     with _turns(recipe) as turn:
         return accuracy(network, batches, recipe, folder, turn=turn)
+
+
+def trained(candidate: Candidate, dataset: Dataset, folder: Path) -> tuple[Network, tuple[Epoch, ...]]:
+    """The network with the weights that its training left in `folder`, in evaluation mode, and its curve up to them.
+
+    Raises ValueError where its checkpoint is gone or damaged.
+    """
+    network = build(replace(candidate, pretrained=None), dataset)
+    curve = restore(network, folder)
+    return network.eval(), tuple(Epoch(**record) for record in curve)  # type: ignore[arg-type]
 
 
 def time_published(name: str, dataset: Dataset, options: Measuring) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -55,20 +55,20 @@ def run(
     main: "Callable[[Config, list[str]], int]",
     text: str,
     meanwhile: Callable[[], None] = lambda: None,
-    words: Collection[str] = (),
+    own: Callable[[str], bool] = lambda word: False,
 ) -> NoReturn:
     """Run a command on the overrides of the command line; `text` is its help.
 
-    `meanwhile` is called before the heavy imports, for what can go on beside them. `words` are understood by `main`
-    alone: it gets them among the overrides, but the configuration does not. Exits with the status that `main` returns,
-    and with 2 for bad input.
+    `meanwhile` is called before the heavy imports, for what can go on beside them. `own` tells the words that `main`
+    alone understands: it gets them among the overrides, but the configuration does not. Exits with the status that
+    `main` returns, and with 2 for bad input.
     """
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(text.strip() + "\n\n" + _choices())
         sys.exit(0)
     meanwhile()
-    sys.exit(_run(main, arguments, words))
+    sys.exit(_run(main, arguments, own))
 
 
 def make_folder(folder: Path) -> None:
@@ -80,11 +80,15 @@ def make_folder(folder: Path) -> None:
         raise Refused(f"outputs must be a folder that can be written to, got {folder} ({reason})") from error
 
 
-def _run(main: "Callable[[Config, list[str]], int]", arguments: list[str], words: Collection[str] = ()) -> int:
+def _run(
+    main: "Callable[[Config, list[str]], int]",
+    arguments: list[str],
+    own: Callable[[str], bool] = lambda word: False,
+) -> int:
     try:
         if flags := {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}:
             return _show(flags, arguments)
-        return main(_composed([one for one in arguments if one not in words]), arguments)
+        return main(_composed([one for one in arguments if not own(one)]), arguments)
     except Refused as refusal:
         return _refuse(refusal, arguments)
     except BrokenPipeError:

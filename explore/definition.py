@@ -1,6 +1,7 @@
 """What makes the trials of a study comparable, and what may change between two runs of it."""
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -40,6 +41,12 @@ def described(config: Config) -> dict[str, Any]:
         kept["pretrained"] = {"file": Path(config.pretrained).name, "sha256": _digest(config.pretrained)}
     source = next((name for name, source in SOURCES.items() if type(config.data) is source), type(config.data).__name__)
     return {**kept, "data": {"source": source, **kept["data"]}}
+
+
+def alone(config: Config) -> Path:
+    """The folder of a candidate that is trained by itself, outside of a study: another one for each configuration."""
+    identity = hashlib.sha256(json.dumps(described(config), sort_keys=True).encode()).hexdigest()[:8]
+    return Path(config.outputs) / "train" / identity
 
 
 def definition(config: Config) -> dict[str, Any]:

@@ -48,6 +48,11 @@ _PUBLISHED_BATCH_ON_CPU = 8
 _OF_THE_NETWORK = ("model.", "token_mixing", "channel_mixing", "data")
 
 
+def own(word: str) -> bool:
+    """Whether a word of the command line is for this command alone."""
+    return word in ALL
+
+
 def main(config: "Config", overrides: list[str]) -> int:
     """Measure one network, or all that a word of `ALL` among the overrides stands for, and print the cost."""
     from explore.cost_tables import print_network, print_published, print_variants
@@ -258,4 +263,4 @@ class _Progress:
 
 
 if __name__ == "__main__":
-    run(main, __doc__ or "", words=ALL)
+    run(main, __doc__ or "", own=own)

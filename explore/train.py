@@ -16,12 +16,9 @@ Often set:
   format=json                              the result for machines
 """
 
-import hashlib
-import json
 import shlex
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from explore.command import make_folder, print_json, refusing_bad_input, run
@@ -36,7 +33,7 @@ def main(config: "Config", overrides: list[str]) -> int:
     """Train one candidate and print its learning curve and cost."""
     from explore.candidate import local_rank
     from explore.data.dataset import load
-    from explore.definition import described
+    from explore.definition import alone
     from explore.evaluation import COMPLETE, INTERRUPTED, Evaluation
     from explore.evaluator import TrainingEvaluator
     from explore.tracking import Tracker
@@ -44,8 +41,7 @@ def main(config: "Config", overrides: list[str]) -> int:
     with refusing_bad_input():
         config.tracking.check()
         config.candidate.check(load(config.data))
-    identity = hashlib.sha256(json.dumps(described(config), sort_keys=True).encode()).hexdigest()[:8]
-    folder = Path(config.outputs) / "train" / identity
+    folder = alone(config)
     make_folder(folder)
     evaluator = TrainingEvaluator(tuple(overrides))
     if local_rank():
@@ -59,7 +55,7 @@ def main(config: "Config", overrides: list[str]) -> int:
         print(_line(item), file=stream, flush=True)
 
     command = shlex.join(["python", "-m", "explore.train", *overrides])
-    tracker.open(identity, "train", {"command": command}, ())
+    tracker.open(folder.name, "train", {"command": command}, ())
     try:
         evaluation = evaluator([], folder, report)
     except KeyboardInterrupt:

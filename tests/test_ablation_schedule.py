@@ -166,6 +166,7 @@ def test_the_table_of_runs_has_what_people_compute_with() -> None:
     rows = run_rows(DESIGN, study.trials())
     assert len(rows) == 24
     assert list(rows.columns[:4]) == ["arm", "token_mixing", "channel_mixing", "seed"]
+    assert list(rows.columns) == list(run_rows(DESIGN, []).columns)
     first = rows.iloc[0]
     assert (first.arm, first.seed, first["model.width"], first.throughput) == ("mlp + mlp", 3, 8, 8000)
     assert np.allclose(rows.val_accuracy, [one[-1] for one in rows.curve])

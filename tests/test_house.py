@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "comparison": {"architecture", "cost"},
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
+    "exporting": {"architecture", "candidate", "config", "cost", "data", "definition", "evaluation", "search"},
     "verdict": {"ablation", "evaluation", "reporting", "search"},
     "view": {"ablation", "evaluation", "reporting", "search"},
     "command": {"architecture", "config", "faults", "schema"},
@@ -85,6 +86,8 @@ OWNERS = {
     "datasets": {"data"},
     "ray": {"cluster.ray"},
     "grpc": {"search.storage"},
+    "onnxruntime": {"exporting.formats"},
+    "optuna_dashboard": {"reporting.dashboard"},
 }
 # Reading a study, a report and a help text must not wait for these.
 HEAVY = {"torch", "lightning", "wandb"}

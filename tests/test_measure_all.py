@@ -35,7 +35,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Any, monkeypatch: pytest.M
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        status = _run(measure.main, list(arguments), measure.ALL)
+        status = _run(measure.main, list(arguments), measure.own)
         return status, *capsys.readouterr()
 
     return call

@@ -27,7 +27,14 @@ def run_rows(design: Design, trials: Sequence[Trial]) -> pd.DataFrame:
     speeds = _representatives(design, trials)
     runs = design.runs(trials, design.looks[-1])
     rows = {run.number: _row(design, arm, seed, run, speeds.get(arm.name)) for arm, seed, run in runs if run}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=_columns(design)).rename_axis("trial")
+
+
+def _columns(design: Design) -> list[str]:
+    matched = [] if design.options.match == "none" else [design.options.by]
+    speed = ["throughput", "throughput_low", "throughput_high"]
+    asked = ["arm", *design.factors, "seed", "val_accuracy", "curve", *speed, "macs", "params", *matched]
+    return [*asked, "residual", "status", "reason", "command"]
 
 
 def _representatives(design: Design, trials: Sequence[Trial]) -> dict[str, Trial]:
@@ -38,23 +45,14 @@ def _representatives(design: Design, trials: Sequence[Trial]) -> dict[str, Trial
     return found
 
 
-def _row(design: Design, arm: Arm, seed: int, run: Trial, timed: Trial | None) -> dict[str, Any]:
+def _row(design: Design, arm: Arm, seed: int, run: Trial, timed: Trial | None) -> list[Any]:
     cost = run.evaluation.cost
     speed = timed.evaluation.cost.throughput if timed and timed.evaluation.cost else None
-    return {
-        "arm": arm.name,
-        **{key: arm.levels.get(key) for key in design.factors},
-        "seed": seed,
-        "val_accuracy": run.accuracy,
-        "curve": [epoch.val_accuracy for epoch in run.evaluation.curve],
-        "throughput": speed.images_per_second if speed else None,
-        "throughput_low": speed.low if speed else None,
-        "throughput_high": speed.high if speed else None,
-        "macs": cost.macs if cost else None,
-        "params": cost.params if cost else None,
-        **({design.options.by: arm.free} if arm.free is not None else {}),
-        "residual": arm.residual,
-        "status": run.status,
-        "reason": run.evaluation.reason,
-        "command": run.command,
-    }
+    return [
+        *(arm.name, *(arm.levels.get(key) for key in design.factors), seed),
+        *(run.accuracy, [epoch.val_accuracy for epoch in run.evaluation.curve]),
+        *((speed.images_per_second, speed.low, speed.high) if speed else (None, None, None)),
+        *((cost.macs, cost.params) if cost else (None, None)),
+        *([] if design.options.match == "none" else [arm.free]),
+        *(arm.residual, run.status, run.evaluation.reason, run.command),
+    ]

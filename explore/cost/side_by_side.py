@@ -24,12 +24,14 @@ def compare_throughput(
     report: Callable[[str], None],
     clock: Clock | None = None,
     batch_sizes: Mapping[str, int] | None = None,
+    pixels: bool = False,
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Seconds of a pass in each turn by name, and reasons by the names of those that cannot be compiled.
 
     As `measure_throughput` with the same options, but with the blocks of all networks in turn, so that the values of
     one turn belong together; all networks lie on the device at the same time. `report` is told what goes on;
-    `batch_sizes` are those of all networks, where not all have that of the options.
+    `batch_sizes` are those of all networks, where not all have that of the options. With `pixels` the networks take
+    images as they are stored, uint8 from 0 to 255.
 
     Raises:
         ValueError: the device or precision does not exist here, or a network lies on the meta device.
@@ -42,7 +44,7 @@ def compare_throughput(
         stack.enter_context(torch.inference_mode())
         stack.enter_context(autocast(turn.device, turn.precision))
         sizes = batch_sizes or dict.fromkeys(networks, options.images)
-        batches = {size: torch.rand(size, *image_shape, device=turn.device) for size in set(sizes.values())}
+        batches = {size: _images((size, *image_shape), turn.device, pixels) for size in set(sizes.values())}
         images = {name: batches[size] for name, size in sizes.items()}
         failures: dict[str, str] = {}
         forwards: Mapping[str, Callable[[Tensor], Tensor]] = networks
@@ -51,6 +53,12 @@ def compare_throughput(
         report(f"timing {len(forwards)} networks in turn, {options.dispatch}")
         passes = {name: partial(forward, images[name]) for name, forward in forwards.items()}
         return turn.time(passes, options.max_seconds) if passes else {}, failures
+
+
+def _images(shape: tuple[int, ...], device: torch.device, pixels: bool) -> Tensor:
+    if pixels:
+        return torch.randint(256, shape, dtype=torch.uint8, device=device)
+    return torch.rand(shape, device=device)
 
 
 def compare_training_steps(

@@ -81,17 +81,31 @@ def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path
     return module.means()[1]
 
 
+def restore(network: nn.Module, folder: Path) -> list[dict[str, float]]:
+    """Give a network the weights that `fit` left in `folder`, and return the learning curve up to them.
+
+    Raises ValueError where the checkpoint is gone or damaged.
+    """
+    checkpoint = _checkpoint(folder)
+    nn.ModuleDict({"network": network}).load_state_dict(checkpoint["state_dict"])
+    return list(checkpoint["curve"])
+
+
 def trained_weights(folder: Path) -> Mapping[str, Tensor]:
     """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`.
 
     Raises ValueError where it is gone or damaged.
     """
+    weights: Mapping[str, Tensor] = _checkpoint(folder)["state_dict"]
+    return weights
+
+
+def _checkpoint(folder: Path) -> dict[str, Any]:
     path = folder / CHECKPOINT
     if wrong := damage(path):
         raise ValueError(f"the checkpoint of a trained network must be whole, got {path}: {wrong}; train it again")
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    weights: Mapping[str, Tensor] = checkpoint["state_dict"]
-    return weights
+    return checkpoint
 
 
 class _Rungs(Callback):

@@ -1,0 +1,171 @@
+"""An exported network is the trained one, and whoever asks for what cannot be is told what can.
+
+The whole way, from a search to a file that is read without this package, is in test_export_whole.py, and so is every
+mixing of the catalogs.
+
+python -m pytest tests/test_export.py
+"""
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from filled_studies import add, new_study, searched
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
+from torch import nn
+
+from explore import export as command
+from explore.candidate import build
+from explore.command import _run
+from explore.config import compose
+from explore.data.dataset import load
+from explore.evaluation import Epoch
+from explore.exporting.agreement import TOLERANCE, Agreement, accuracy_interval, compare
+from explore.exporting.artifact import export, facts
+from explore.exporting.form import FromPixels
+from explore.exporting.formats import FACTS, FORMATS, Onnx, TorchExport
+from explore.exporting.trained import Trained, asked_for
+from explore.search.study import front
+
+TINY = ["data=digits", "model.patch_size=4", "model.width=8", "model.depth=1", "cost.batch_size=4"]
+TINY += ["cost.max_seconds=0.01", "cost.block_seconds=0.001", "cost.warmup=0"]
+EPOCH = Epoch(epoch=1, train_loss=1.0, val_loss=1.0, val_accuracy=0.5, lr=1e-3, seconds=1.0)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    candidate = compose(TINY).candidate
+    dataset = load(candidate.data)
+    network = build(candidate, dataset).eval()
+    with torch.no_grad():
+        network.head.weight.mul_(100)  # logits as large as those of a network that has learned
+    study = new_study()
+    add(study)
+    (trial,) = study.trials()
+    return Trained(trial=trial, candidate=candidate, dataset=dataset, network=network, curve=(EPOCH,))
+
+
+def classifier(trained: Trained) -> FromPixels:
+    return FromPixels(trained.network.deployed(), trained.dataset.mean, trained.dataset.std).eval()
+
+
+@pytest.mark.parametrize("name", ["torch_export", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_a_file_has_everything_and_takes_any_batch_of_pixels(name: str, trained: Trained, tmp_path: Path) -> None:
+    kind, path, original = FORMATS[name], tmp_path / "network", classifier(trained)
+    kind.check()
+    kind.write(original, (1, 8, 8), facts(trained), path)
+    network, pixels = kind.read(path, torch.device("cpu"), 1), trained.dataset.test.images
+    with torch.inference_mode():
+        for batch in (1, 2, 7):
+            expected = original(pixels[:batch])
+            torch.testing.assert_close(network(pixels[:batch]), expected, rtol=1e-4, atol=1e-5)
+    agreement = compare(trained.network, network, trained.dataset, torch.device("cpu"))
+    assert agreement.holds
+    assert agreement.images == len(trained.dataset.test)
+    assert agreement.right == agreement.original_right
+    assert str(Path(__file__).parents[1]) not in path.read_bytes().decode("latin-1"), "folders of this machine"
+
+
+def test_the_facts_lie_inside(trained: Trained, tmp_path: Path) -> None:
+    TorchExport().write(classifier(trained), (1, 8, 8), facts(trained), tmp_path / "network.pt2")
+    found = {FACTS: ""}
+    torch.export.load(tmp_path / "network.pt2", extra_files=found)
+    known = json.loads(found[FACTS])
+    assert json.loads(known["classes"]) == [str(digit) for digit in range(10)]
+    assert known["input"] == "uint8, batch × 1 × 8 × 8, pixels from 0 to 255"
+    assert json.loads(known["mean"]) == list(trained.dataset.mean)
+
+
+class OneOff(TorchExport):
+    """Writes another network than it is given: one weight is off."""
+
+    name = "one_off"
+
+    def write(self, module: nn.Module, shape: tuple[int, int, int], facts: Mapping[str, str], path: Path) -> None:
+        other = copy.deepcopy(module)
+        other.get_parameter("network.head.bias").data[0] += 0.01
+        super().write(other, shape, facts, path)
+
+
+def test_what_is_not_the_same_network_is_refused_and_not_kept(trained: Trained, tmp_path: Path) -> None:
+    file = tmp_path / "network.pt2"
+    file.write_text("an earlier one")
+    with pytest.raises(ValueError, match=r"must give the logits of the original, within 0.0001 .* difference of 0.01 "):
+        export(trained, OneOff(), file, {})
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier one"]
+
+
+def test_both_forms_are_timed(trained: Trained, tmp_path: Path) -> None:
+    agreement, speeds = export(trained, FORMATS["torch_export"], tmp_path / "network.pt2", {"study": "digits"})
+    assert agreement.holds
+    assert [path.name for path in tmp_path.iterdir()] == ["network.pt2"]
+    assert (speeds.batch_size, speeds.threads) == (256, 1), "as the trial was measured"
+    assert speeds.exported.low <= speeds.exported.images_per_second <= speeds.exported.high
+    assert speeds.ratio[0] <= speeds.ratio[1] <= speeds.ratio[2]
+
+
+@given(largest=st.floats(0, 1e6), factor=st.floats(0, 10))
+def test_rounding_is_told_from_a_difference(largest: float, factor: float) -> None:
+    difference = factor * TOLERANCE * max(1.0, largest)
+    agreement = Agreement(images=1, right=1, original_right=1, difference=difference, largest=largest)
+    assert agreement.holds == (difference <= TOLERANCE * max(1.0, largest))
+    if abs(factor - 1) > 1e-6:
+        assert agreement.holds == (factor < 1)
+
+
+def test_what_is_no_number_does_not_hold() -> None:
+    for difference, largest in ((math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan)):
+        one = Agreement(images=1, right=1, original_right=1, difference=difference, largest=largest)
+        assert not one.holds
+
+
+@given(st.integers(1, 5000).flatmap(lambda images: st.tuples(st.integers(0, images), st.just(images))))
+def test_the_interval_of_an_accuracy_is_that_of_others(counts: tuple[int, int]) -> None:
+    assert accuracy_interval(*counts) == pytest.approx(proportion_confint(*counts, method="wilson"), abs=1e-9)
+
+
+def test_trials_are_found_by_number_and_by_front() -> None:
+    study = searched(8)
+    trials = study.trials()
+    assert asked_for("front", trials) == front(trials)
+    assert [one.number for one in asked_for("3", trials)] == [3]
+    with pytest.raises(ValueError, match=r"trial must be front or the number of a trial .*from 0 to 7\), got '8'"):
+        asked_for("8", trials)
+    failed = add(study, status="failed")
+    with pytest.raises(ValueError, match=f"must be one that was measured, got {failed.number}, which is failed"):
+        asked_for(str(failed.number), study.trials())
+    with pytest.raises(ValueError, match="trial=front needs a complete trial"):
+        asked_for("front", [])
+
+
+REFUSED = {
+    "": "trial must be given once, as a number or front, got nothing",
+    "trial=1": "format must be given, one of torch_export, onnx or both, got none",
+    "trial=1 trial=2 format=onnx": "trial must be given once, as a number or front, got 1 and 2",
+    "trial=1 format=onxx": "format must be one of torch_export, onnx (to write) or text, json (to print), got 'onxx'",
+    "trial=1 format=onnx model.width=8": "what a trial is was settled by its study, got model.width=8; only data, cost",
+    "trial=1 format=torch_export": "study must be given, got nothing; add study=NAME",
+    "trial=1 format=torch_export study=none": "study none must exist, got no file",
+}
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_what_cannot_be_is_refused_in_words(
+    given: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _run(command.main, given.split(), command.own) == 2
+    assert REFUSED[given] in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Onnx, "libraries", ("onnx", "onnx_of_tomorrow"))
+    with pytest.raises(ValueError, match=r"needs onnx_of_tomorrow, which is not installed; pip install 'explore\[exp"):
+        FORMATS["onnx"].check()
