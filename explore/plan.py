@@ -115,8 +115,9 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         base.append(f"{SNAPSHOT}={dataset.snapshot}")
     space = _checked_space(config, base)
     settings = json.loads(json.dumps({**definition(config), "images": dataset.fingerprint}))
-    if study := find_study(url, config.study or "sweep"):
-        refuse_other_settings(study, settings)
+    study = find_study(url, config.study or "sweep")
+    if study and config.sampler == PAIRED:
+        refuse_other_settings(study, settings)  # before its arms are taken from it
     design = designed(config, base, space, dataset, study) if config.sampler == PAIRED else None
     command = shlex.join(["python", "-m", "explore.sweep", *overrides])
     plan = Plan(
@@ -155,6 +156,8 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     first = scheduler(plan, space, dataset)
     if first.next([], room=True) is None:
         raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}{_ADVICE}")
+    if study:
+        refuse_other_settings(study, settings)
     return plan
 
 

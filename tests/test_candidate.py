@@ -131,7 +131,7 @@ def test_candidate_beyond_a_limit_is_refused_before_training(
     monkeypatch.setattr(module, "fit", raising(AssertionError("trained")))
     name = limit.partition("=")[0]
     if name != "throughput":
-        monkeypatch.setattr(module, "measure_throughput", raising(AssertionError("timed")))
+        monkeypatch.setattr(module, "timed_cost", raising(AssertionError("timed")))
     reported: list[Any] = []
     evaluation = evaluate(candidate(f"limits.{limit}"), tmp_path, reported.append)
     assert evaluation.status == REFUSED
@@ -232,7 +232,7 @@ def test_resumed_evaluation_measures_nothing_again(tmp_path: Path, monkeypatch: 
     with pytest.raises(InterruptedError):
         evaluate(candidate(), tmp_path, stopper)
     monkeypatch.setattr(module, "measure_cost", raising(AssertionError("counted again")))
-    monkeypatch.setattr(module, "measure_throughput", raising(AssertionError("timed again")))
+    monkeypatch.setattr(module, "timed_cost", raising(AssertionError("timed again")))
     reported: list[Any] = []
     evaluation = evaluate(candidate(), tmp_path, reported.append)
     assert evaluation.status == COMPLETE

@@ -27,7 +27,7 @@ def test_a_comparison_is_not_repeated(cannot_be_compiled: tuple[int, ...], monke
 
     monkeypatch.setattr(conclusion, "time_together", time_together)
     monkeypatch.setattr(conclusion, "this_machine", lambda candidate: ("AMD EPYC", None, "2.13.0"))
-    plan = SimpleNamespace(base=("+sweep=pareto",), space={"model.depth": "int(1, 8)"}, output=Path())
+    plan = SimpleNamespace(base=("+sweep=pareto",), keys={"model.depth"}, design=None, output=Path())
     for _ in range(2):
         conclusion.compare_speeds(plan, study)  # type: ignore[arg-type]
     assert made == [[0, 1, 2]]

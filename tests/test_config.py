@@ -265,6 +265,8 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
         "search.seed": "5",
         "stopping.rule": "off",
         "warm_start.study": "x",
+        "front.seeds": "3",
+        "ablation.margin": "0.1",  # of concern to sampler=paired only
         "format": "json",
         "storage.url": "sqlite:///x",
         "cluster.grace": "1",
