@@ -48,7 +48,7 @@ def show_verdict(study: Study, design: Design, report: Path, style: str, *, ende
             console.print(words, markup=False, highlight=False, soft_wrap=True)
     console.print()
     for sentence in findings.words if findings else ():
-        console.print(f"{sentence[:1].upper()}{sentence[1:]}.", markup=False, highlight=False, soft_wrap=True)
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if ended:
         console.print(f"Ended: {ended}", markup=False, highlight=False)
     console.print(f"\nReport: {report}", markup=False, highlight=False, soft_wrap=True)

@@ -47,7 +47,7 @@ def test_an_ablation_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert (folder / name).stat().st_size, name
     runs = pd.read_csv(folder / "runs.csv")
     assert len(runs) == len(trials)
-    assert "token mixing pooling" in capsys.readouterr().out
+    assert "Token mixing" in capsys.readouterr().out
 
     # Typed again it has nothing to do, and says the same.
     assert sweep(tmp_path, *TINY, *seeds, "format=json") == 0

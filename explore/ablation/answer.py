@@ -18,4 +18,5 @@ def answer(design: Design, trials: Sequence[Trial]) -> tuple[Scores, Findings | 
     if len(scores.accuracies) < _FEWEST or len(scores.arms) < _FEWEST:
         return scores, None
     found = analyse(scores, looks=design.looks, error=asked.error, margin=asked.margin)
-    return scores, replace(found, words=sentences(found, matched=asked.match, margin=asked.margin))
+    said = sentences(found, matched=asked.match, margin=asked.margin)
+    return scores, replace(found, words=tuple(f"{one[:1].upper()}{one[1:]}." for one in said))
