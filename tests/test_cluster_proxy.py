@@ -13,6 +13,7 @@ import pytest
 from cluster_services import (
     LEFT_OPEN,
     PASSWORD,
+    Open,
     Postgres,
     answers,
     end_processes_below,
@@ -21,7 +22,7 @@ from cluster_services import (
     start_command,
     wait_until,
 )
-from filled_studies import TEMPLATE
+from filled_studies import TEMPLATE, fabricated
 
 from explore.evaluation import COMPLETE, Evaluation
 from explore.search.storage import open_storage, open_study
@@ -66,7 +67,7 @@ def test_workers_behind_a_proxy_fill_a_study_though_it_is_started_again(tmp_path
         assert "Traceback" not in "".join(said)
 
 
-def test_what_has_ended_cannot_be_written_over_through_a_proxy(server: Postgres) -> None:
+def test_what_has_ended_cannot_be_written_over_through_a_proxy(server: Postgres, opened: Open) -> None:
     port = free_port()
     with proxy(server, port):
         storage = open_storage(f"grpc://127.0.0.1:{port}")
@@ -75,8 +76,11 @@ def test_what_has_ended_cannot_be_written_over_through_a_proxy(server: Postgres)
         trial = study.claim(TEMPLATE.proposal, command="", target=1)
         assert trial is not None
         assert again.claim(TEMPLATE.proposal, command="", target=1) is None
-        assert study.finish(trial, TEMPLATE.evaluation)
+        [complete] = fabricated([(0.9, 1000.0)])
+        assert study.finish(trial, complete.evaluation)
         assert not again.finish(trial, Evaluation(status="failed"))
         with pytest.raises(TakenOver):
             again.beat(trial)
         assert [one.status for one in again.trials()] == [COMPLETE]
+        [behind] = opened("ended").trials()
+        assert (behind.evaluation, again.trials()[0].evaluation) == (complete.evaluation, complete.evaluation)
