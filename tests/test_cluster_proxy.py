@@ -10,18 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster_services import (
-    LEFT_OPEN,
-    PASSWORD,
-    Open,
-    Postgres,
-    answers,
-    end_processes_below,
-    free_port,
-    said_by,
-    start_command,
-    wait_until,
-)
+from cluster_machines import answers, end_processes_below, free_port, said_by, start_command, wait_until
+from cluster_services import LEFT_OPEN, PASSWORD, Open, Postgres
 from filled_studies import TEMPLATE, fabricated
 
 from explore.evaluation import COMPLETE, Evaluation
@@ -40,7 +30,7 @@ def proxy(server: Postgres, port: int) -> Iterator[None]:
         wait_until(lambda: answers(port), 120, "the proxy")
         yield
     finally:
-        end_processes_below([process])  # type: ignore[list-item]
+        end_processes_below([process])
         assert process.stdout
         assert process.stderr
         with process.stdout, process.stderr:

@@ -11,18 +11,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster_services import (
-    LEFT_OPEN,
-    PASSWORD,
-    PATIENCE,
-    Open,
-    Postgres,
-    end_processes_below,
-    said_by,
-    start_command,
-    start_ray,
-    wait_until,
-)
+from cluster_machines import PATIENCE, end_processes_below, said_by, start_command, wait_until
+from cluster_services import LEFT_OPEN, PASSWORD, Open, Postgres, start_ray
 
 from explore.evaluation import INTERRUPTED, RUNNING
 

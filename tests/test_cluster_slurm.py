@@ -15,18 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_services import (
-    LEFT_OPEN,
-    PASSWORD,
-    PATIENCE,
-    Open,
-    Postgres,
-    Slurm,
-    said_by,
-    start_command,
-    start_slurm,
-    wait_until,
-)
+from cluster_machines import PATIENCE, said_by, start_command, wait_until
+from cluster_services import LEFT_OPEN, PASSWORD, Open, Postgres, Slurm, start_slurm
 
 from explore.evaluation import COMPLETE, RUNNING
 from explore.search.study import Study

@@ -13,6 +13,7 @@ import pytest
 from explore.cluster.job import Job
 from explore.cluster.slurm import Slurm
 from explore.config import compose
+from explore.faults import Unwritable
 from explore.plan import _for_workers, study_url
 from explore.search import patience
 from explore.search.options import URL_VARIABLE, Grpc, Postgres, Sqlite
@@ -156,7 +157,16 @@ def test_patience_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(patience.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     storage = Failing(ConnectionError("down"))
     storage.asked = -1_000_000
-    with pytest.raises(ConnectionError, match="the storage does not answer: it is down"):
-        patient(storage, (ConnectionError,), lambda error: f"it is {error}").get_all_studies()  # type: ignore[arg-type]
+    waiting = patient(storage, (ConnectionError,), lambda error: f"it is {error}")  # type: ignore[arg-type]
+    words = "the storage does not answer: it is down; what was found so far is kept, and the same command goes on"
+    with pytest.raises(Unwritable, match=words):
+        waiting.get_all_studies()
     assert 600 < now[0] < 610
-    assert capsys.readouterr().err == "explore: waiting for the storage: it is down\n"
+    assert capsys.readouterr().err.startswith(f"explore: waiting for the storage: {words}")
+    with pytest.raises(Unwritable, match=words):
+        waiting.get_all_studies()
+    assert now[0] < 610, "who leaves does not wait again"
+    storage.asked = 3
+    waiting.get_all_studies()
+    storage.asked = 0
+    waiting.get_all_studies()  # and is patient again with one that came back
