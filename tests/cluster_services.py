@@ -1,6 +1,6 @@
 """Real services on this machine, each with one line: PostgreSQL, Slurm with several virtual nodes, Ray.
 
-`python tests/cluster_services.py install` installs what they need, as root on Debian or Ubuntu. Whoever starts one with
+`make services` installs what they need, as root on Debian or Ubuntu. Whoever starts one with
 `with start_postgres() as server:` has it ended afterwards, and everything that it has started.
 """
 
@@ -41,10 +41,9 @@ from explore.search.study import Study
 Open = Callable[[str], Study]
 Process = subprocess.Popen[bytes]
 
-PACKAGES = ("postgresql", "slurm-wlm", "munge", "iproute2", "util-linux", "procps")
 PASSWORD = "open-sesame"
-SMALL = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "storage=postgres"]
-BY_HAND = [*SMALL, "cluster=manual"]
+SMALL = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off"]
+BY_HAND = [*SMALL, "cluster=manual", "storage=postgres"]
 # A study that is forgotten leaves a connection open, or a command its pipes.
 LEFT_OPEN = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 RAY_PORT = 6399  # not between 10002 and 19999, where workers of Ray listen
@@ -320,27 +319,3 @@ def start_ray(cpus: int, gpus: int = 0) -> Iterator[Ray]:
             yield ray
         finally:
             end_processes_below(ray.nodes)
-
-
-def install() -> None:
-    """Install the services that are not there yet."""
-    if os.geteuid() != 0:
-        sys.exit(
-            "make test-cluster must be run as root, because it makes networks and machines; try sudo make test-cluster"
-        )
-    if all(map(shutil.which, ("psql", "sbatch", "munged", "ip", "unshare"))):
-        return
-    if not shutil.which("apt-get"):
-        sys.exit(
-            f"make test-cluster needs what Debian calls {' '.join(PACKAGES)}; install it, there is no apt-get here"
-        )
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # The services must not start by themselves: the tests start their own.
-    subprocess.run(["apt-get", "update", "-q"], check=True, env=environment)
-    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *PACKAGES]
-    subprocess.run(command, check=True, env={**environment, "RUNLEVEL": "1"})
-
-
-if __name__ == "__main__":
-    assert sys.argv[1:] == ["install"], "python tests/cluster_services.py install"
-    install()
