@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,9 @@ def start_command(
     prefix: Sequence[str] = (),
 ) -> Command:
     """A command of the project in a session of its own, on another machine if one is named."""
-    line = [*prefix, *on_machine(machine), sys.executable, "-m", f"explore.{command}", *arguments]
+    # Who runs the tests in the background ignores Ctrl-C, and so would all that they start.
+    hearing = ["env", "--default-signal=INT"]
+    line = [*prefix, *on_machine(machine), *hearing, sys.executable, "-m", f"explore.{command}", *arguments]
     everything = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=everything, start_new_session=True
@@ -88,6 +90,16 @@ def with_descendants(pids: Sequence[int]) -> list[int]:
         if len(found) == before:
             break
     return list(found)
+
+
+def trial_processes(started: Iterable["subprocess.Popen[bytes] | Command"]) -> list[int]:
+    """Those below that train: forks of the warm server of a worker."""
+    below = with_descendants([process.pid for process in started])
+    table = subprocess.check_output(["ps", "-eo", "pid,ppid,args"], text=True).splitlines()[1:]
+    forks = {
+        int(pid): int(parent) for pid, parent, line in (row.split(None, 2) for row in table) if "forkserver" in line
+    }
+    return [pid for pid, parent in forks.items() if parent in forks and pid in below]
 
 
 def end_processes_below(started: Sequence["subprocess.Popen[bytes] | Command"]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from cluster_machines import (
+    PATIENCE,
     ROOT,
     answers,
     end_processes_below,
@@ -46,6 +47,7 @@ SMALL = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off"]
 BY_HAND = [*SMALL, "cluster=manual", "storage=postgres"]
 # A study that is forgotten leaves a connection open, or a command its pipes.
 LEFT_OPEN = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+STARTED = b"Ray runtime started"
 RAY_PORT = 6399  # not between 10002 and 19999, where workers of Ray listen
 
 
@@ -285,17 +287,20 @@ class Ray:
 
     def add_node(self, cpus: int, gpus: int = 0, more: Sequence[str] = (), machine: str = "") -> Process:
         """Another node, on another machine if one is named; the first is the head."""
-        where = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--temp-dir={self.folder}/ray"]
-        if self.nodes:
-            where = [f"--address=127.0.0.1:{RAY_PORT}"]
+        head = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--temp-dir={self.folder}/ray"]
+        where = [f"--address=127.0.0.1:{RAY_PORT}"] if self.nodes else head
         ray = str(Path(sys.executable).with_name("ray"))
         node = [ray, "start", "--block", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
-        with (self.folder / f"node{len(self.nodes)}.out").open("wb") as out:
-            line = [*self.prefix, *on_machine(machine), *node, *where, *more, "--disable-usage-stats"]
-            process = subprocess.Popen(
-                line, stdout=out, stderr=out, env={**os.environ, **self.environment}, start_new_session=True
-            )
-        self.nodes.append(process)
+        line = [*self.prefix, *on_machine(machine), *node, *where, *more, "--disable-usage-stats"]
+        environment = {**os.environ, **self.environment}
+        for _ in range(PATIENCE):  # Ray gives itself 30 s
+            log = self.folder / f"node{len(self.nodes)}.out"
+            with log.open("wb") as out:
+                process = subprocess.Popen(line, stdout=out, stderr=out, env=environment, start_new_session=True)
+            self.nodes.append(process)
+            wait_until(lambda log=log, process=process: STARTED in log.read_bytes() or process.poll(), 60, "a node")
+            if process.poll() is None:
+                break
         return process
 
 
@@ -314,8 +319,6 @@ def start_ray(cpus: int, gpus: int = 0) -> Iterator[Ray]:
         ray = Ray(folder, network.prefix, environment, [])
         try:
             ray.add_node(cpus, gpus)
-            up = "Ray runtime started"
-            wait_until(lambda: up in (folder / "node0.out").read_text(errors="replace"), 120, "Ray")
             yield ray
         finally:
             end_processes_below(ray.nodes)
