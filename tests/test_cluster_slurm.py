@@ -18,6 +18,8 @@ import pytest
 from cluster_machines import PATIENCE, Command, said_by, signal_all, start_command, trial_processes, wait_until
 from cluster_services import LEFT_OPEN, PASSWORD, SMALL, Open, Postgres, Slurm, assert_whole, epochs_of, start_slurm
 
+from explore.cluster.job import Job
+from explore.cluster.slurm import Slurm as Options
 from explore.evaluation import INTERRUPTED, RUNNING
 from explore.search.study import Study
 
@@ -176,23 +178,35 @@ def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
     wait_until(lambda: slurm.idle() == 3, 120, "the node")
 
 
+def test_what_slurm_refuses_is_refused_in_its_words(
+    tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    job = Job(name="explore-refused", command=["true"], folder=tmp_path, secrets={}, logs=tmp_path)
+    for options, words in (
+        (Options(partition="none"), "invalid partition specified: none"),
+        (Options(gpus=99), "Requested node configuration is not available"),
+        (Options(options=["--nonsense"]), "unrecognized option '--nonsense'"),
+    ):
+        options.check()
+        with pytest.raises(ValueError, match=f"Slurm must take the jobs, got: sbatch: .*{words}"):
+            options.submit(job, 2)
+    assert not slurm.run("squeue", "-h", "--name=explore-refused")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("cluster.partition=none", "invalid partition specified: none"),
         ("cluster.time=soon", "cluster.time must be a time such as 30m, 4h or 2d, got soon"),
-        ("cluster.options=[--nonsense]", "Slurm must take the jobs, got: sbatch: unrecognized option '--nonsense'"),
-        ("storage=sqlite", "cluster=slurm needs a storage for many machines, got an SQLite file"),
         ("PATH=/nowhere", "cluster=slurm needs the command sbatch, got none here; run it on a login node"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(
+def test_what_cannot_be_is_refused_by_the_command(
     more: str, message: str, tmp_path: Path, server: Postgres, slurm: Slurm
 ) -> None:
     search = Search("refused", tmp_path, server, slurm, "workers=1")
     name, _, value = more.partition("=")
-    if name == "storage":
-        search.places = ["study=refused"]
     if name == "PATH":
         search.environment[name] = value
     command = search.sweep(*([] if name == "PATH" else [more]))
@@ -200,3 +214,4 @@ def test_what_cannot_be_is_refused_in_words(
     assert command.returncode == 2
     assert message in err
     assert "Traceback" not in err
+    assert not search.folder.exists()
