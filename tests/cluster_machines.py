@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 5
+DIE_WITH_US = ["/usr/bin/setpriv", "--pdeathsig", "KILL"]
 Command = subprocess.Popen[str]
 
 
@@ -29,8 +30,17 @@ def start_command(
 ) -> Command:
     """A command of the project in a session of its own, on another machine if one is named."""
     # Who runs the tests in the background ignores Ctrl-C, and so would all that they start.
-    hearing = ["env", "--default-signal=INT"]
-    line = [*prefix, *on_machine(machine), *hearing, sys.executable, "-m", f"explore.{command}", *arguments]
+    hearing = ["/usr/bin/env", "--default-signal=INT"]
+    line = [
+        *DIE_WITH_US,
+        *prefix,
+        *on_machine(machine),
+        *hearing,
+        sys.executable,
+        "-m",
+        f"explore.{command}",
+        *arguments,
+    ]
     everything = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=everything, start_new_session=True

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from cluster_machines import (
+    DIE_WITH_US,
     PATIENCE,
     ROOT,
     answers,
@@ -187,7 +188,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 GresTypes=gpu
 KillWait=5
-SlurmdTimeout=30
+SlurmdTimeout=60
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmdPidFile={folder}/slurmd.%n.pid
@@ -213,7 +214,7 @@ class Slurm:
 
     def start(self, *daemon: str, machine: str = "") -> Process:
         with (self.folder / f"{daemon[0]}{machine}.out").open("ab") as out:
-            line, everything = [*on_machine(machine), *daemon], {**os.environ, **self.environment}
+            line, everything = [*DIE_WITH_US, *on_machine(machine), *daemon], {**os.environ, **self.environment}
             return subprocess.Popen(line, stdout=out, stderr=out, env=everything, start_new_session=True)
 
     def start_node(self, name: str) -> None:
@@ -291,7 +292,7 @@ class Ray:
         where = [f"--address=127.0.0.1:{RAY_PORT}"] if self.nodes else head
         ray = str(Path(sys.executable).with_name("ray"))
         node = [ray, "start", "--block", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
-        line = [*self.prefix, *on_machine(machine), *node, *where, *more, "--disable-usage-stats"]
+        line = [*DIE_WITH_US, *self.prefix, *on_machine(machine), *node, *where, *more, "--disable-usage-stats"]
         environment = {**os.environ, **self.environment}
         for _ in range(PATIENCE):  # Ray gives itself 30 s
             log = self.folder / f"node{len(self.nodes)}.out"
