@@ -126,7 +126,7 @@ def test_at_the_time_limit_a_worker_leaves_and_begins_again_until_the_end(
 ) -> None:
     """A trial that hangs takes as long as any, however fast this machine is."""
     search = Search("limited", tmp_path, server, slurm, "trials=2", "workers=1", "training.epochs=100")
-    command = search.sweep("cluster.time=2m")
+    command = search.sweep("cluster.time=3m")
     study = search.begun(opened, command)
     wait_until(lambda: epochs_of(study) > 5, 120, "training", [command])
     signal_all(trial_processes(slurm.machines.values()), signal.SIGSTOP)

@@ -67,7 +67,7 @@ def test_an_array_is_asked_for_with_its_resources_and_the_secret_stays_out_of_si
     assert "sesame" not in str(got["arguments"])
     Slurm(time="1m").submit(job, 1)
     got = json.loads(asked.read_text())
-    assert "--signal=B:USR1@15" in got["arguments"]
+    assert "--signal=B:USR1@20" in got["arguments"]
     assert not [one for one in got["arguments"] if one.startswith(("--gres", "--mem", "--partition"))]
     assert got["script"].endswith("study=shoes workers=1\n")
 

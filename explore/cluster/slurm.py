@@ -56,7 +56,7 @@ class Slurm(Cluster):
             "mem": self.memory,
             "time": seconds // 60,
             # The shell is replaced by the worker, which so gets the signal that Slurm sends to a shell alone.
-            "signal": f"B:{TIME_IS_UP.name.removeprefix('SIG')}@{min(_NOTICE_SECONDS, seconds // 4)}",
+            "signal": f"B:{TIME_IS_UP.name.removeprefix('SIG')}@{min(_NOTICE_SECONDS, seconds // 3)}",
         }
         flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
         worker = shlex.join([*job.command, *([] if self.gpus else ["workers=1"])])
