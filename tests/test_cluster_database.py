@@ -3,26 +3,30 @@ could be heard, and no trial is trained twice.
 
 What is proved: a server that freezes for longer than a worker may be silent; connections that are cut; a machine whose
 network is down for a moment, and then for so long that another one takes its trial, over which it does not write; a
-disk that is full and a database that is read-only are said in words.
+machine that is gone and held a lock; a disk that is full and a database that is read-only are said in words.
 
 make test-cluster ARGS=tests/test_cluster_database.py
 """
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from cluster_machines import said_by, start_command, start_network, wait_until
+from cluster_machines import DIE_WITH_US, ROOT, end_processes_below, said_by, start_command, start_network, wait_until
 from cluster_services import LEFT_OPEN, PASSWORD, Open, Postgres, assert_whole, begin, epochs_of
+from filled_studies import TEMPLATE
 
 from explore.evaluation import RUNNING
 from explore.faults import Unwritable
 from explore.search import patience
 from explore.search.owner import GIVEN_UP_SECONDS
-from explore.search.study import Study
+from explore.search.storage import open_storage
+from explore.search.study import Study, create_study
 
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 ENVIRONMENT = {"PGPASSWORD": PASSWORD}
@@ -94,6 +98,37 @@ def test_a_machine_whose_network_was_down_goes_on_or_leaves_its_trial_to_others(
     assert study.trials()[0].owner["host"] == "beta"
     assert "waiting for the storage: the storage does not answer: " in said[0]
     assert not any("Traceback" in words for words in said)
+
+
+HOLD = """
+import sys, time
+from sqlalchemy import text
+from explore.search.storage import open_storage
+engine = vars(open_storage(sys.argv[1]))["_storage"]._backend.engine
+with engine.connect() as connection:
+    connection.execute(text("select * from studies for update"))
+    print("held", flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_a_machine_that_is_gone_holds_no_lock_for_long(server: Postgres, opened: Open) -> None:
+    create_study(open_storage(server.secret), "locked", {"space": {}})
+    study = opened("locked")
+    with start_network(cable=True) as network:
+        line = [*DIE_WITH_US, *network.prefix, sys.executable, "-c", HOLD, server.url_at(network.gateway)]
+        everything = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+        holder = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=everything)
+        assert holder.stdout
+        with holder.stdout:
+            assert holder.stdout.readline() == "held\n"
+            network.cut()
+            cut = time.monotonic()
+            trial = study.claim(TEMPLATE.proposal, command="", target=1)
+            waited = time.monotonic() - cut
+            end_processes_below([holder])
+    assert trial is not None
+    assert 20 < waited < 300, "it was locked, and not for ever"
 
 
 @contextmanager

@@ -21,8 +21,8 @@ def patient(
     """The storage, each call of which is tried again for ten minutes while it ends with an error that may pass.
 
     A call that was lost on the way back is then made twice. Values are only written again, a trial ends only once, and
-    whoever makes a trial has to look for a twin. Then it is Unwritable; `reason` says for people what happened, without
-    passwords.
+    whoever makes a trial has to look for a twin. After that it raises Unwritable; `reason` says for people what happened,
+    without passwords.
     """
     return cast(BaseStorage, _Patient(storage, tuple(passing), reason))
 
