@@ -21,7 +21,7 @@ def patient(
     """The storage, each call of which is tried again for ten minutes while it ends with an error that may pass.
 
     A call that was lost on the way back is then made twice. Values are only written again, a trial ends only once, and
-    whoever makes a trial has to look for a twin. After that it raises Unwritable; `reason` says for people what happened,
+    whoever makes a trial has to look for a twin. After that it raises Unwritable, with what `reason` says for people,
     without passwords.
     """
     return cast(BaseStorage, _Patient(storage, tuple(passing), reason))
