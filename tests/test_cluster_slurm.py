@@ -11,11 +11,12 @@ make test-cluster ARGS=tests/test_cluster_slurm.py
 import json
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_machines import PATIENCE, Command, said_by, signal_all, start_command, trial_processes, wait_until
+from cluster_machines import PATIENCE, ROOT, Command, said_by, signal_all, start_command, trial_processes, wait_until
 from cluster_services import LEFT_OPEN, PASSWORD, SMALL, Open, Postgres, Slurm, assert_whole, epochs_of, start_slurm
 
 from explore.cluster.job import Job
@@ -136,6 +137,20 @@ def test_at_the_time_limit_a_worker_leaves_and_begins_again_until_the_end(
     assert log.count("join study") == log.count("leaves study") >= 2, "it left by itself before Slurm ended it"
     assert "DUE TO TIME LIMIT" not in log
     assert [one.evaluation.reason for one in study.stretches() if one.status == INTERRUPTED] == ["stopped from outside"]
+
+
+def test_a_job_that_begins_again_leaves_the_others_of_its_array_alone(
+    tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    again = f'{sys.executable} -c "from explore.cluster.slurm import begin_again; begin_again()"'
+    first = '[ "$SLURM_JOB_ID" = "$SLURM_ARRAY_JOB_ID" ] && [ -z "$SLURM_RESTART_COUNT" ]'
+    script = f"echo begun; if {first}; then sleep 3; {again}; fi; sleep 20"
+    job = Job(name="explore-again", command=["sh", "-c", script], folder=ROOT, secrets={}, logs=tmp_path)
+    Options().submit(job, 2)
+    wait_until(lambda: not slurm.run("squeue", "-h", "--name=explore-again"), 90, "the jobs")
+    assert sorted(log.read_text().count("begun") for log in tmp_path.glob("*.log")) == [1, 2]
 
 
 def test_a_job_that_is_cancelled_leaves_its_trial_to_others(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from explore.cluster.job import Job
-from explore.cluster.slurm import Slurm
+from explore.cluster.slurm import Slurm, begin_again
 from explore.config import compose
 from explore.faults import Unwritable
 from explore.plan import _check_cluster, _for_workers, study_url
@@ -70,6 +70,19 @@ def test_an_array_is_asked_for_with_its_resources_and_the_secret_stays_out_of_si
     assert "--signal=B:USR1@20" in got["arguments"]
     assert not [one for one in got["arguments"] if one.startswith(("--gres", "--mem", "--partition"))]
     assert got["script"].endswith("study=shoes workers=1\n")
+
+
+def test_one_job_of_an_array_begins_again_and_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    begin_again()
+    assert (tmp_path / "asked").read_text() == "requeue 17\n"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    begin_again()
+    assert (tmp_path / "asked").read_text() == "requeue 17_0\n"
 
 
 @pytest.mark.parametrize("time", ["soon", "0m", "4", "4h30m", ""])

@@ -82,7 +82,10 @@ class Slurm(Cluster):
 
 def begin_again() -> None:
     """Put the job that this process is back into the queue; Slurm ends the process for it."""
-    subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+    # The number of one job of an array is that of the array, and would put back all of them.
+    of_array = [os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK")]
+    job = "_".join(filter(None, of_array)) or os.environ["SLURM_JOB_ID"]
+    subprocess.run(["scontrol", "requeue", job], check=True)
 
 
 def _seconds(time: str) -> int:
