@@ -9,8 +9,12 @@ INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --progress-bar o
 # Where to look for a Python to begin with; `make setup BASE=/path/to/python3.12` names one.
 BASE := python3 python3.13 python3.12 python3.11
 TESTS := $(PYTHON) -m pytest
+EXTRAS ?= data,dashboard,dev,export
+# What the tests of clusters run, and the packages of Debian that have it.
+SERVICES := /usr/lib/postgresql/*/bin/initdb /usr/bin/sbatch /usr/sbin/munged /usr/bin/unshare /usr/bin/ps
+PACKAGES := postgresql slurm-wlm munge iproute2 util-linux procps
 
-.PHONY: help sweep test test-slow test-gpu test-cluster docs lint setup clean
+.PHONY: help sweep test test-slow test-gpu test-cluster services docs lint setup clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -28,10 +32,23 @@ test-slow: $(READY) ## the tests that take longer
 test-gpu: $(READY) ## the tests that need a CUDA device
 	@$(TESTS) -m gpu $(ARGS)
 
-test-cluster: $(READY) ## the tests with real PostgreSQL, Slurm and Ray, which it installs; as root on Debian
-	@$(PYTHON) tests/cluster_services.py install
-	@$(INSTALL) --quiet --editable '.[data,dashboard,dev,export,postgres,ray,grpc]'
-	@$(TESTS) -m cluster $(ARGS)
+test-cluster: services $(READY) ## the tests with real PostgreSQL, Slurm and Ray, which it installs; as root on Debian
+	@$(PYTHON) -c 'import grpc, psycopg, ray' 2>/dev/null || \
+		$(INSTALL) --quiet --editable '.[$(EXTRAS),postgres,ray,grpc]'
+	@$(TESTS) -n 4 --dist loadfile -m cluster $(ARGS)
+
+# With RUNLEVEL the services do not start by themselves: the tests start and end their own.
+services:
+	@if [ "$$(id -u)" != 0 ]; then echo "make test-cluster must be run as root, because it makes machines and networks," \
+		"got user $$(id -un); try sudo make test-cluster" >&2; exit 1; fi; \
+	if command -v unshare > /dev/null && ! unshare --net --uts --pid --fork true 2> /dev/null; then \
+		echo "make test-cluster must be allowed to make namespaces, got a container that is not;" \
+		"try docker run --privileged" >&2; exit 1; fi; \
+	if ls $(SERVICES) > /dev/null 2>&1; then exit 0; fi; \
+	if ! command -v apt-get > /dev/null; then echo "make test-cluster must find what Debian calls $(PACKAGES)," \
+		"got a system without apt-get; run it on Debian or Ubuntu" >&2; exit 1; fi; \
+	echo "Installing $(PACKAGES)"; export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	apt-get update -qq && apt-get install -qq -y --no-install-recommends $(PACKAGES) > /dev/null
 
 docs: $(READY) ## the page of all mixings, from the catalogs
 	@$(PYTHON) docs/make_mixings.py
@@ -63,7 +80,7 @@ $(READY): pyproject.toml
 	echo "Setting up $(ENV) with $$($$base --version): a few minutes, once"; \
 	if [ -e $(UNFINISHED) ]; then find $(ENV) -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; fi; \
 	mkdir -p $(ENV) && touch $(UNFINISHED) && rm -f $(READY) && $$base -m venv $(ENV) && \
-	{ $(INSTALL) --editable '.[data,dashboard,dev,export]' && mv $(UNFINISHED) $(READY); } 2>&1 | tee $(LOG) | \
+	{ $(INSTALL) --editable '.[$(EXTRAS)]' && mv $(UNFINISHED) $(READY); } 2>&1 | tee $(LOG) | \
 	while IFS= read -r line; do case "$$line" in \
 		*Downloading*MB\)) echo "$$line";; \
 		"Installing collected packages"*) echo "  Installing";; esac; done; \

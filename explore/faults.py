@@ -19,6 +19,11 @@ _OF_SQLITE = {
     "SQLITE_IOERR": _ERRORS[errno.EIO],
     "SQLITE_CANTOPEN": "the database cannot be opened",
 }
+_OF_POSTGRES = {  # by SQLSTATE
+    "53100": "no space is left on the disk of the database",
+    "25006": "the database is read-only",
+    "58030": "the disk of the database reports an error",
+}
 
 _ADVICE = "what was found so far is kept: make room, and the same command goes on"
 
@@ -36,9 +41,9 @@ def unwritable(error: BaseException) -> Unwritable | None:
             place = f" ({cause.filename})" if cause.filename else ""
             return Unwritable(f"results must be kept, but {_ERRORS[cause.errno]}{place}; {_ADVICE}")
         name = getattr(cause, "sqlite_errorname", "")
-        for kind, words in _OF_SQLITE.items():
-            if name.startswith(kind):
-                return Unwritable(f"the study must be kept, but {words}; {_ADVICE}")
+        of_sqlite = (words for kind, words in _OF_SQLITE.items() if name.startswith(kind))
+        if words := next(of_sqlite, "") or _OF_POSTGRES.get(str(getattr(cause, "sqlstate", "")), ""):
+            return Unwritable(f"the study must be kept, but {words}; {_ADVICE}")
     return None
 
 

@@ -12,56 +12,25 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from cluster_services import (
-    LEFT_OPEN,
-    PASSWORD,
-    PATIENCE,
-    Open,
-    Postgres,
-    said_by,
-    signal_machine,
-    start_command,
-    wait_until,
-)
+from cluster_machines import PATIENCE, said_by, signal_machine, start_command, wait_until
+from cluster_services import BY_HAND, LEFT_OPEN, PASSWORD, Open, Postgres, assert_whole, begin, epochs_of
 
-from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
-from explore.search.study import Study, finished
+from explore.evaluation import INTERRUPTED, RUNNING
 
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
-SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=manual", "storage=postgres"]
-
-
-@pytest.fixture
-def environment(server: Postgres) -> dict[str, str]:
-    return {"PGPASSWORD": PASSWORD}
-
-
-def begin(name: str, folder: Path, server: Postgres, environment: Mapping[str, str], *more: str) -> list[str]:
-    """Begin a study; where it is, for other commands."""
-    places = [f"study={name}", f"storage.url={server.url}"]
-    said_by(
-        start_command(
-            "sweep", *SWEEP, *places, f"outputs={folder}", "cluster.follow=false", *more, environment=environment
-        )
-    )
-    return places
-
-
-def epochs_of(study: Study) -> int:
-    return sum(trial.evaluation.epochs for trial in study.trials())
+ENVIRONMENT = {"PGPASSWORD": PASSWORD}
 
 
 def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
+    tmp_path: Path, server: Postgres, opened: Open
 ) -> None:
-    places = begin("two", tmp_path, server, environment, "trials=6")
-    command = [*SWEEP, *places, f"outputs={tmp_path}", "trials=6", "format=json"]
-    follower = start_command("sweep", *command, environment=environment)
-    workers = [start_command("worker", *places, "workers=1", environment=environment, machine="alpha")]
+    places = begin("two", tmp_path, server.url, "trials=6")
+    command = [*BY_HAND, *places, f"outputs={tmp_path}", "trials=6", "format=json"]
+    follower = start_command("sweep", *command, environment=ENVIRONMENT)
+    workers = [start_command("worker", *places, "workers=1", environment=ENVIRONMENT, machine="alpha")]
     secret = {"EXPLORE_STORAGE_URL": server.secret}
     workers += [start_command("worker", "study=two", "workers=1", environment=secret, machine="beta")]
     study = opened("two")
@@ -70,10 +39,8 @@ def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
     said = [said_by(worker) for worker in workers]
     out, err = follower.communicate(timeout=PATIENCE * 120)
     shown = json.loads(out)
-    trials = study.trials()
-    assert [trial.status for trial in trials] == [COMPLETE] * 6
-    assert len({trial.proposal.key for trial in trials}) == 6
-    assert {trial.owner["host"] for trial in trials} == {"alpha", "beta"}
+    assert_whole(study, 6, epochs=2)
+    assert {trial.owner["host"] for trial in study.trials()} == {"alpha", "beta"}
     assert sum("nothing is left to do, report" in words for words in said) == 1
     assert shown["trials"] == {"complete": 6}
     assert all(member["test_accuracy"] is not None for member in shown["front"])
@@ -89,15 +56,15 @@ def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
 
 
 def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
+    tmp_path: Path, server: Postgres, opened: Open
 ) -> None:
     """It is stopped as a whole, as one that is suspended is, and goes on while another one trains its trial."""
-    places = begin("silent", tmp_path, server, environment, "trials=1", "training.epochs=400")
+    places = begin("silent", tmp_path, server.url, "trials=1", "training.epochs=400")
     study = opened("silent")
-    alpha = start_command("worker", *places, "workers=1", environment=environment, machine="alpha")
+    alpha = start_command("worker", *places, "workers=1", environment=ENVIRONMENT, machine="alpha")
     wait_until(lambda: epochs_of(study) > 3, 120, "training")
     signal_machine(alpha, signal.SIGSTOP)
-    beta = start_command("worker", *places, "workers=1", environment=environment, machine="beta")
+    beta = start_command("worker", *places, "workers=1", environment=ENVIRONMENT, machine="beta")
     wait_until(lambda: study.trials()[0].owner["host"] == "beta", 240, "taking over")
     taken = study.trials()[0]
     assert (taken.number, taken.status) == (0, RUNNING)
@@ -106,19 +73,16 @@ def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
     assert taken.folder != "trials/0000"
     signal_machine(alpha, signal.SIGCONT)
     said = said_by(alpha), said_by(beta)
-    (trial,) = study.trials()
-    assert (trial.status, trial.owner["host"]) == (COMPLETE, "beta")
-    assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, 401))
+    assert_whole(study, 1, epochs=400)
+    assert study.trials()[0].owner["host"] == "beta"
     assert len(before) > 1000
     assert not any("Traceback" in words for words in said)
 
 
-def test_the_server_may_be_started_again_while_workers_work(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
-) -> None:
-    places = begin("restarted", tmp_path, server, environment, "trials=6", "training.epochs=10")
+def test_the_server_may_be_started_again_while_workers_work(tmp_path: Path, server: Postgres, opened: Open) -> None:
+    places = begin("restarted", tmp_path, server.url, "trials=6", "training.epochs=10")
     study = opened("restarted")
-    worker = start_command("worker", *places, "workers=2", environment=environment)
+    worker = start_command("worker", *places, "workers=2", environment=ENVIRONMENT)
     for _ in range(3):
         before = epochs_of(study)
         wait_until(lambda before=before: epochs_of(study) > before, 120, "training")
@@ -126,43 +90,41 @@ def test_the_server_may_be_started_again_while_workers_work(
         time.sleep(4)
         server.start()
     said = said_by(worker)
-    assert [trial.status for trial in finished(study.trials())] == [COMPLETE] * 6
+    assert_whole(study, 6, epochs=10)
     assert "waiting for the storage" in said
     assert "Traceback" not in said
 
 
-def test_stop_ends_workers_everywhere_and_the_study_can_go_on(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
-) -> None:
+def test_stop_ends_workers_everywhere_and_the_study_can_go_on(tmp_path: Path, server: Postgres, opened: Open) -> None:
     long = ["trials=1", "training.epochs=5000"]
-    places = begin("stopped", tmp_path, server, environment, *long)
+    places = begin("stopped", tmp_path, server.url, *long)
     study = opened("stopped")
     for machine in ("alpha", "beta"):
         before = epochs_of(study)
-        worker = start_command("worker", *places, "workers=1", environment=environment, machine=machine)
+        worker = start_command("worker", *places, "workers=1", environment=ENVIRONMENT, machine=machine)
         wait_until(lambda before=before: epochs_of(study) > before + 2, 240, "training")
-        said = said_by(start_command("stop", *places, "cluster.grace=1", environment=environment))
+        said = said_by(start_command("stop", *places, "cluster.grace=1", environment=ENVIRONMENT))
         assert "nobody works on it" in said
         assert "Go on:  python -m explore.sweep +sweep=smoke" in said
         said_by(worker, 60)
         [trial] = study.trials()
         assert (trial.status, trial.owner["host"]) == (INTERRUPTED, machine)
-        assert "was stopped; go on with it" in said_by(start_command("worker", *places, environment=environment))
-        begin("stopped", tmp_path, server, environment, *long)
+        assert "was stopped; go on with it" in said_by(start_command("worker", *places, environment=ENVIRONMENT))
+        begin("stopped", tmp_path, server.url, *long)
     assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, trial.evaluation.epochs + 1))
 
 
 def test_a_machine_that_does_not_see_the_folder_is_refused_before_any_work(
-    tmp_path: Path, server: Postgres, environment: dict[str, str], opened: Open
+    tmp_path: Path, server: Postgres, opened: Open
 ) -> None:
-    places = begin("folder", tmp_path, server, environment, "trials=1")
-    worker = start_command("worker", *places, f"outputs={tmp_path / 'other'}", environment=environment)
+    places = begin("folder", tmp_path, server.url, "trials=1")
+    worker = start_command("worker", *places, f"outputs={tmp_path / 'other'}", environment=ENVIRONMENT)
     _, err = worker.communicate(timeout=PATIENCE * 120)
     assert worker.returncode == 2
     assert "outputs must be the folder where the checkpoints of study folder lie, the same on all machines" in err
     study = opened("folder")
     study.note("device", "NVIDIA H100 80GB HBM3")
-    worker = start_command("worker", *places, environment=environment)
+    worker = start_command("worker", *places, environment=ENVIRONMENT)
     _, err = worker.communicate(timeout=PATIENCE * 120)
     assert worker.returncode == 2
     assert "all machines of a study must have the same device" in err

@@ -10,18 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster_services import (
-    LEFT_OPEN,
-    PASSWORD,
-    Postgres,
-    answers,
-    end_processes_below,
-    free_port,
-    said_by,
-    start_command,
-    wait_until,
-)
-from filled_studies import TEMPLATE
+from cluster_machines import answers, end_processes_below, free_port, said_by, start_command, wait_until
+from cluster_services import LEFT_OPEN, PASSWORD, Open, Postgres
+from filled_studies import TEMPLATE, fabricated
 
 from explore.evaluation import COMPLETE, Evaluation
 from explore.search.storage import open_storage, open_study
@@ -39,7 +30,7 @@ def proxy(server: Postgres, port: int) -> Iterator[None]:
         wait_until(lambda: answers(port), 120, "the proxy")
         yield
     finally:
-        end_processes_below([process])  # type: ignore[list-item]
+        end_processes_below([process])
         assert process.stdout
         assert process.stderr
         with process.stdout, process.stderr:
@@ -66,7 +57,7 @@ def test_workers_behind_a_proxy_fill_a_study_though_it_is_started_again(tmp_path
         assert "Traceback" not in "".join(said)
 
 
-def test_what_has_ended_cannot_be_written_over_through_a_proxy(server: Postgres) -> None:
+def test_what_has_ended_cannot_be_written_over_through_a_proxy(server: Postgres, opened: Open) -> None:
     port = free_port()
     with proxy(server, port):
         storage = open_storage(f"grpc://127.0.0.1:{port}")
@@ -75,8 +66,11 @@ def test_what_has_ended_cannot_be_written_over_through_a_proxy(server: Postgres)
         trial = study.claim(TEMPLATE.proposal, command="", target=1)
         assert trial is not None
         assert again.claim(TEMPLATE.proposal, command="", target=1) is None
-        assert study.finish(trial, TEMPLATE.evaluation)
+        [complete] = fabricated([(0.9, 1000.0)])
+        assert study.finish(trial, complete.evaluation)
         assert not again.finish(trial, Evaluation(status="failed"))
         with pytest.raises(TakenOver):
             again.beat(trial)
         assert [one.status for one in again.trials()] == [COMPLETE]
+        [behind] = opened("ended").trials()
+        assert (behind.evaluation, again.trials()[0].evaluation) == (complete.evaluation, complete.evaluation)

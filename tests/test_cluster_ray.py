@@ -1,7 +1,8 @@
-"""Workers as actors of a Ray cluster, for real: two nodes in a network of their own, studies in PostgreSQL.
+"""Workers as actors of a Ray cluster, for real: several nodes in a network of their own, studies in PostgreSQL.
 
-What is proved: workers that share a GPU fill a study while the command follows; those of a node that dies begin again
-on another one and go on from their checkpoints; Ctrl-C leaves them at work, and explore.stop ends them.
+What is proved: workers that share a GPU fill a study while the command follows; when a node dies, as a machine whose
+power fails, its worker begins again on another node and its trial goes on from its last epoch, once; Ctrl-C leaves
+workers at work, and explore.stop ends them.
 
 make test-cluster ARGS=tests/test_cluster_ray.py
 """
@@ -11,24 +12,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster_services import (
-    LEFT_OPEN,
-    PASSWORD,
-    PATIENCE,
-    Open,
-    Postgres,
-    end_processes_below,
-    said_by,
-    start_command,
-    start_ray,
-    wait_until,
-)
+from cluster_machines import PATIENCE, end_processes_below, said_by, start_command, wait_until
+from cluster_services import LEFT_OPEN, PASSWORD, SMALL, Open, Postgres, assert_whole, epochs_of, start_ray
 
-from explore.evaluation import INTERRUPTED, RUNNING
+from explore.evaluation import INTERRUPTED
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
-SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=ray", "storage=postgres"]
+SWEEP = [*SMALL, "cluster=ray", "storage=postgres"]
 
 
 def test_workers_that_share_a_gpu_fill_a_study(tmp_path: Path, server: Postgres) -> None:
@@ -52,27 +43,48 @@ def test_workers_that_share_a_gpu_fill_a_study(tmp_path: Path, server: Postgres)
         assert PASSWORD not in seen
 
 
-def test_workers_of_a_node_that_dies_begin_again_on_another(tmp_path: Path, server: Postgres, opened: Open) -> None:
+def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(tmp_path: Path, server: Postgres, opened: Open) -> None:
     with start_ray(cpus=1) as ray:
         environment = {**ray.environment, "PGPASSWORD": PASSWORD}
         places = ["study=moved", f"storage.url='{server.socket_url}'", f"outputs={tmp_path}"]
-        more = [*places, "workers=1", "+cluster.resources.place=1", "trials=1", "training.epochs=5000"]
-        mortal = ray.add_node(cpus=1, more=['--resources={"place": 1}'])
+        more = [*places, "workers=2", "+cluster.resources.place=1", "trials=3", "training.epochs=300"]
+        here = ['--resources={"place": 1}']
+        nodes = {name: ray.add_node(cpus=1, more=here, machine=name) for name in ("alpha", "beta")}
         follower = start_command("sweep", *SWEEP, *more, environment=environment, prefix=ray.prefix)
-        wait_until(lambda: (tmp_path / "moved" / ".study").exists(), 120, "beginning")
+        wait_until((tmp_path / "moved" / ".study").exists, 120, "beginning", [follower])
         study = opened("moved")
-        wait_until(lambda: [one for one in study.trials() if one.evaluation.epochs > 2], 240, "training")
-        before = study.trials()[0].evaluation.epochs
-        end_processes_below([mortal])
-        ray.add_node(cpus=1, more=['--resources={"place": 1}'])
-        wait_until(lambda: [one for one in study.trials() if one.continues is not None], 300, "beginning again")
-        wait_until(lambda: study.trials()[0].evaluation.epochs > before + 2, 240, "going on")
+        wait_until(
+            lambda: len([one for one in study.trials() if one.evaluation.epochs > 2]) == 2, 240, "training", [follower]
+        )
+        lost = study.trials()[0]
+        end_processes_below([nodes[lost.owner["host"]]])
+        ray.add_node(cpus=1, more=here, machine="gamma")
+        said_by(follower, 600)
+        assert_whole(study, 3, epochs=300)
+        [again] = [one for one in study.stretches() if one.continues is not None]
+        assert (again.continues, again.number) == (lost.row, lost.number)
+        assert again.owner["host"] != lost.owner["host"]
+        logs = [path.read_text() for path in (tmp_path / "moved" / "workers").glob("*.log")]
+        assert sorted(log.count("join study") for log in logs) == [1, 2], "Ray has begun it again elsewhere"
+        assert "on gamma" in "".join(logs)
+
+
+def test_ctrl_c_leaves_the_workers_which_stop_ends(tmp_path: Path, server: Postgres, opened: Open) -> None:
+    with start_ray(cpus=1) as ray:
+        environment = {**ray.environment, "PGPASSWORD": PASSWORD}
+        places = ["study=left", f"storage.url='{server.socket_url}'"]
+        more = [*places, f"outputs={tmp_path}", "workers=1", "trials=1", "training.epochs=5000"]
+        follower = start_command("sweep", *SWEEP, *more, environment=environment, prefix=ray.prefix)
+        wait_until((tmp_path / "left" / ".study").exists, 120, "beginning", [follower])
+        study = opened("left")
+        wait_until(lambda: epochs_of(study) > 2, 240, "training", [follower])
         follower.send_signal(signal.SIGINT)
         _, err = follower.communicate(timeout=PATIENCE * 120)
         assert "The workers go on. Follow them again: python -m explore.sweep +sweep=smoke" in err
-        stop = start_command("stop", *places[:2], "cluster.grace=1", environment=environment, prefix=ray.prefix)
+        before = epochs_of(study)
+        wait_until(lambda: epochs_of(study) > before, 60, "going on")
+        stop = start_command("stop", *places, "cluster.grace=1", environment=environment, prefix=ray.prefix)
         assert "nobody works on it" in said_by(stop)
         [trial] = study.trials()
-        assert trial.status in (INTERRUPTED, RUNNING)
-        epochs = [epoch.epoch for epoch in trial.evaluation.curve]
-        assert epochs == list(range(1, len(epochs) + 1))
+        assert trial.status == INTERRUPTED
+        assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, trial.evaluation.epochs + 1))

@@ -1,8 +1,9 @@
-"""Workers as jobs of Slurm, for real: a cluster of three virtual nodes on this machine, studies in PostgreSQL.
+"""Workers as jobs of Slurm, for real: a cluster of three nodes, each a machine of its own, and studies in PostgreSQL.
 
 What is proved: an array of workers fills a study while the command follows; Ctrl-C leaves them at work and the same
-command finds them again; explore.stop empties the queue; preemption and the time limit cost no epoch that a checkpoint
-holds; jobs get the GPUs that were asked for; what Slurm refuses is refused in its words.
+command finds them again; explore.stop empties the queue; a time limit, preemption, a job that is cancelled and a node
+that dies cost no epoch that a checkpoint holds, and no trial is trained twice; jobs get the GPUs that were asked for;
+what Slurm refuses is refused in its words.
 
 make test-cluster ARGS=tests/test_cluster_slurm.py
 """
@@ -10,29 +11,21 @@ make test-cluster ARGS=tests/test_cluster_slurm.py
 import json
 import re
 import signal
-import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_services import (
-    LEFT_OPEN,
-    PASSWORD,
-    PATIENCE,
-    Open,
-    Postgres,
-    Slurm,
-    said_by,
-    start_command,
-    start_slurm,
-    wait_until,
-)
+from cluster_machines import PATIENCE, ROOT, Command, said_by, signal_all, start_command, trial_processes, wait_until
+from cluster_services import LEFT_OPEN, PASSWORD, SMALL, Open, Postgres, Slurm, assert_whole, epochs_of, start_slurm
 
-from explore.evaluation import COMPLETE, RUNNING
+from explore.cluster.job import Job
+from explore.cluster.slurm import Slurm as Options
+from explore.evaluation import INTERRUPTED, RUNNING
 from explore.search.study import Study
 
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
-SWEEP = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "cluster=slurm", "cluster.time=10m"]
+SWEEP = [*SMALL, "cluster=slurm", "cluster.time=10m"]
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +43,23 @@ class Search:
         self.folder, self.slurm, self.more = folder / name, slurm, more
         self.name = name
 
-    def sweep(self, *more: str) -> "subprocess.Popen[str]":
+    def sweep(self, *more: str) -> Command:
         arguments = [*SWEEP, *self.places, f"outputs={self.folder.parent}", *self.more, *more]
         return start_command("sweep", *arguments, environment=self.environment)
 
     def stop(self) -> str:
         return said_by(start_command("stop", *self.places, "cluster.grace=1", environment=self.environment))
 
+    def begun(self, opened: Open, command: Command) -> Study:
+        """The study, when its workers are in the queue."""
+        wait_until(self.jobs, 120, "submitting", [command])
+        return opened(self.name)
+
     def jobs(self) -> list[str]:
         return self.slurm.run("squeue", "-h", "-r", "-o", "%T", f"--name=explore-{self.name}").split()
 
     def logs(self) -> list[str]:
         return [path.read_text() for path in sorted((self.folder / "workers").glob("*.log"))]
-
-
-def epochs_of(study: Study) -> int:
-    return sum(trial.evaluation.epochs for trial in study.trials())
 
 
 def test_an_array_of_workers_fills_a_study_while_the_command_follows(
@@ -123,41 +117,116 @@ def test_preempted_workers_begin_again_and_go_on(tmp_path: Path, server: Postgre
     slurm.run("sbatch", "--partition=high", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 15")
     wait_until(lambda: "RUNNING" not in search.jobs(), 120, "preemption")
     said_by(command, 500)
-    trials = study.trials()
-    assert [trial.status for trial in trials] == [COMPLETE] * 3
-    assert any(trial.continues is not None for trial in trials)
-    for trial in trials:
-        assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, 151))
+    assert_whole(study, 3, epochs=150)
+    assert any(trial.continues is not None for trial in study.trials())
     assert max(log.count("join study") for log in search.logs()) == 2
 
 
-def test_at_the_time_limit_a_worker_leaves_and_begins_again(
+def test_at_the_time_limit_a_worker_leaves_and_begins_again_until_the_end(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
-    search = Search("limited", tmp_path, server, slurm, "trials=1", "workers=1", "training.epochs=20000")
-    said_by(search.sweep("cluster.time=3m", "cluster.follow=false"))
-    study = opened(search.name)
-    wait_until(lambda: [trial for trial in study.trials() if trial.continues is not None], 400, "beginning again")
-    [trial] = study.trials()
+    """A trial that hangs takes as long as any, however fast this machine is."""
+    search = Search("limited", tmp_path, server, slurm, "trials=2", "workers=1", "training.epochs=100")
+    command = search.sweep("cluster.time=3m")
+    study = search.begun(opened, command)
+    wait_until(lambda: epochs_of(study) > 5, 120, "training", [command])
+    signal_all(trial_processes(slurm.machines.values()), signal.SIGSTOP)
+    said_by(command, 400)
+    assert_whole(study, 2, epochs=100)
     (log,) = search.logs()
-    assert log.count("join study") == 2
-    assert log.count("leaves study") == 1, "it left by itself before Slurm ended it"
-    before = trial.evaluation.epochs
-    wait_until(lambda: study.trials()[0].evaluation.epochs > max(before, 10), 60, "going on")
-    search.stop()
+    assert log.count("join study") == log.count("leaves study") >= 2, "it left by itself before Slurm ended it"
+    assert "DUE TO TIME LIMIT" not in log
+    assert [one.evaluation.reason for one in study.stretches() if one.status == INTERRUPTED] == ["stopped from outside"]
 
 
-def test_what_slurm_refuses_is_refused_in_its_words(tmp_path: Path, server: Postgres, slurm: Slurm) -> None:
-    search = Search("refused", tmp_path, server, slurm, "workers=1")
-    for more, message in (
-        ("cluster.partition=none", "invalid partition specified: none"),
-        ("cluster.time=soon", "cluster.time must be a time such as 30m, 4h or 2d, got soon"),
-        ("storage=sqlite", "cluster=slurm needs a storage for many machines, got an SQLite file"),
+def test_a_job_that_begins_again_leaves_the_others_of_its_array_alone(
+    tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    again = f'{sys.executable} -c "from explore.cluster.slurm import begin_again; begin_again()"'
+    first = '[ "$SLURM_JOB_ID" = "$SLURM_ARRAY_JOB_ID" ] && [ -z "$SLURM_RESTART_COUNT" ]'
+    script = f"echo begun; if {first}; then sleep 3; {again}; fi; sleep 20"
+    job = Job(name="explore-again", command=["sh", "-c", script], folder=ROOT, secrets={}, logs=tmp_path)
+    Options().submit(job, 2)
+    wait_until(lambda: not slurm.run("squeue", "-h", "--name=explore-again"), 90, "the jobs")
+    assert sorted(log.read_text().count("begun") for log in tmp_path.glob("*.log")) == [1, 2]
+
+
+def test_a_job_that_is_cancelled_leaves_its_trial_to_others(
+    tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
+) -> None:
+    search = Search("cancelled", tmp_path, server, slurm, "trials=2", "workers=2", "training.epochs=150")
+    command = search.sweep()
+    study = search.begun(opened, command)
+    wait_until(
+        lambda: len([one for one in study.trials() if one.evaluation.epochs > 2]) == 2, 120, "training", [command]
+    )
+    slurm.run("scancel", slurm.run("squeue", "-h", "-r", "-o", "%i", f"--name=explore-{search.name}").split()[0])
+    wait_until(lambda: len(search.jobs()) == 1, 60, "cancelling")
+    said_by(command)
+    assert_whole(study, 2, epochs=150)
+    assert len([one for one in study.stretches() if one.continues is not None]) == 1
+    assert sorted(log.count("join study") for log in search.logs()) == [1, 1], "who was cancelled does not begin again"
+
+
+def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
+    tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
+) -> None:
+    search = Search("died", tmp_path, server, slurm, "trials=3", "workers=2", "training.epochs=300")
+    command = search.sweep()
+    study = search.begun(opened, command)
+    wait_until(
+        lambda: len([one for one in study.trials() if one.evaluation.epochs > 2]) == 2, 120, "training", [command]
+    )
+    lost = study.trials()[0]
+    slurm.end_node(lost.owner["host"])
+    try:
+        said_by(command, 600)
+    finally:
+        slurm.start_node(lost.owner["host"])
+    assert_whole(study, 3, epochs=300)
+    [again] = [one for one in study.stretches() if one.continues is not None]
+    assert (again.continues, again.number) == (lost.row, lost.number)
+    assert again.owner["host"] != lost.owner["host"]
+    assert sorted(log.count("join study") for log in search.logs()) == [1, 2], "Slurm has begun it again elsewhere"
+    wait_until(lambda: slurm.idle() == 3, 120, "the node")
+
+
+def test_what_slurm_refuses_is_refused_in_its_words(
+    tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    job = Job(name="explore-refused", command=["true"], folder=tmp_path, secrets={}, logs=tmp_path)
+    for options, words in (
+        (Options(partition="none"), "invalid partition specified: none"),
+        (Options(gpus=99), "Requested node configuration is not available"),
+        (Options(options=["--nonsense"]), "unrecognized option '--nonsense'"),
     ):
-        if more == "storage=sqlite":
-            search.places = ["study=refused"]
-        command = search.sweep(*([] if more == "storage=sqlite" else [more]))
-        _, err = command.communicate(timeout=PATIENCE * 120)
-        assert command.returncode == 2
-        assert message in err
-        assert "Traceback" not in err
+        options.check()
+        with pytest.raises(ValueError, match=f"Slurm must take the jobs, got: sbatch: .*{words}"):
+            options.submit(job, 2)
+    assert not slurm.run("squeue", "-h", "--name=explore-refused")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("cluster.time=soon", "cluster.time must be a time such as 30m, 4h or 2d, got soon"),
+        ("PATH=/nowhere", "cluster=slurm needs the command sbatch, got none here; run it on a login node"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_command(
+    more: str, message: str, tmp_path: Path, server: Postgres, slurm: Slurm
+) -> None:
+    search = Search("refused", tmp_path, server, slurm, "workers=1")
+    name, _, value = more.partition("=")
+    if name == "PATH":
+        search.environment[name] = value
+    command = search.sweep(*([] if name == "PATH" else [more]))
+    _, err = command.communicate(timeout=PATIENCE * 120)
+    assert command.returncode == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not search.folder.exists()

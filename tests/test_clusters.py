@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from explore.cluster.job import Job
-from explore.cluster.slurm import Slurm
+from explore.cluster.slurm import Slurm, begin_again
 from explore.config import compose
-from explore.plan import _for_workers, study_url
+from explore.faults import Unwritable
+from explore.plan import _check_cluster, _for_workers, study_url
 from explore.search import patience
 from explore.search.options import URL_VARIABLE, Grpc, Postgres, Sqlite
 from explore.search.patience import patient
@@ -66,9 +67,22 @@ def test_an_array_is_asked_for_with_its_resources_and_the_secret_stays_out_of_si
     assert "sesame" not in str(got["arguments"])
     Slurm(time="1m").submit(job, 1)
     got = json.loads(asked.read_text())
-    assert "--signal=B:USR1@15" in got["arguments"]
+    assert "--signal=B:USR1@20" in got["arguments"]
     assert not [one for one in got["arguments"] if one.startswith(("--gres", "--mem", "--partition"))]
     assert got["script"].endswith("study=shoes workers=1\n")
+
+
+def test_one_job_of_an_array_begins_again_and_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    begin_again()
+    assert (tmp_path / "asked").read_text() == "requeue 17\n"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    begin_again()
+    assert (tmp_path / "asked").read_text() == "requeue 17_0\n"
 
 
 @pytest.mark.parametrize("time", ["soon", "0m", "4", "4h30m", ""])
@@ -111,6 +125,14 @@ def test_a_password_in_the_configuration_is_refused_without_it() -> None:
     ) as no:
         study_url(config)
     assert "secret" not in str(no.value)
+
+
+def test_a_file_of_one_machine_is_refused_for_workers_on_many() -> None:
+    with pytest.raises(ValueError, match="cluster=manual needs a storage for many machines, got an SQLite file"):
+        _check_cluster(compose(["cluster=manual"]), "sqlite:///study.db")
+    _check_cluster(compose(["cluster=manual"]), "postgresql://me@host/name")
+    with pytest.raises(ValueError, match="cluster=slurm needs the number of workers, got none; add workers=8"):
+        _check_cluster(compose(["cluster=slurm"]), "postgresql://me@host/name")
 
 
 def test_what_is_another_machines_own_affair_is_not_kept_for_it() -> None:
@@ -156,7 +178,16 @@ def test_patience_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(patience.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     storage = Failing(ConnectionError("down"))
     storage.asked = -1_000_000
-    with pytest.raises(ConnectionError, match="the storage does not answer: it is down"):
-        patient(storage, (ConnectionError,), lambda error: f"it is {error}").get_all_studies()  # type: ignore[arg-type]
+    waiting = patient(storage, (ConnectionError,), lambda error: f"it is {error}")  # type: ignore[arg-type]
+    words = "the storage does not answer: it is down; what was found so far is kept, and the same command goes on"
+    with pytest.raises(Unwritable, match=words):
+        waiting.get_all_studies()
     assert 600 < now[0] < 610
-    assert capsys.readouterr().err == "explore: waiting for the storage: it is down\n"
+    assert capsys.readouterr().err.startswith(f"explore: waiting for the storage: {words}")
+    with pytest.raises(Unwritable, match=words):
+        waiting.get_all_studies()
+    assert now[0] < 610, "who leaves does not wait again"
+    storage.asked = 3
+    waiting.get_all_studies()
+    storage.asked = 0
+    waiting.get_all_studies()  # and is patient again with one that came back

@@ -16,9 +16,12 @@ from optuna.trial import TrialState
 
 from explore.cluster.local import Crew, in_turn
 from explore.cost.record import Cost
-from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, REFUSED, Epoch, Evaluation, Report
+from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, REFUSED, RUNNING, Epoch, Evaluation, Report
+from explore.faults import Unwritable
+from explore.search import patience
 from explore.search import worker as worker_module
 from explore.search.checkpoints import bring
+from explore.search.patience import patient
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
@@ -93,6 +96,31 @@ def test_a_study_is_filled_to_its_size_and_no_further() -> None:
     assert worker(study, target=11).run() == 3
     assert len(set(keys(study))) == len(keys(study)) == 11
     assert {trial.status for trial in study.trials()} == {COMPLETE}
+
+
+def test_no_trial_is_blamed_for_a_storage_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, away = InMemoryStorage(), False
+
+    class Unreliable:
+        def __getattr__(self, name: str) -> Any:
+            def call(*arguments: Any, **named: Any) -> Any:
+                if away:
+                    raise ConnectionError("nobody there")
+                return getattr(memory, name)(*arguments, **named)
+
+            return call
+
+    def losing(overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        nonlocal away
+        away = True
+        return table(overrides, folder, report, until)
+
+    monkeypatch.setattr(patience, "_PATIENCE_SECONDS", 0)
+    study = create_study(patient(Unreliable(), (ConnectionError,), str), "table", SPACE)  # type: ignore[arg-type]
+    with pytest.raises(Unwritable, match="the storage does not answer: nobody there; what was found so far is kept"):
+        worker(study, losing).run()
+    away = False
+    assert [trial.status for trial in study.trials()] == [RUNNING]
 
 
 def test_an_exhausted_space_ends_the_search() -> None:

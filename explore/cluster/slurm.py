@@ -56,7 +56,7 @@ class Slurm(Cluster):
             "mem": self.memory,
             "time": seconds // 60,
             # The shell is replaced by the worker, which so gets the signal that Slurm sends to a shell alone.
-            "signal": f"B:{TIME_IS_UP.name.removeprefix('SIG')}@{min(_NOTICE_SECONDS, seconds // 4)}",
+            "signal": f"B:{TIME_IS_UP.name.removeprefix('SIG')}@{min(_NOTICE_SECONDS, seconds // 3)}",
         }
         flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
         worker = shlex.join([*job.command, *([] if self.gpus else ["workers=1"])])
@@ -82,7 +82,10 @@ class Slurm(Cluster):
 
 def begin_again() -> None:
     """Put the job that this process is back into the queue; Slurm ends the process for it."""
-    subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+    # The number of one job of an array is that of the array, and would put back all of them.
+    of_array = [os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK")]
+    job = "_".join(filter(None, of_array)) or os.environ["SLURM_JOB_ID"]
+    subprocess.run(["scontrol", "requeue", job], check=True)
 
 
 def _seconds(time: str) -> int:

@@ -8,8 +8,11 @@ from typing import Any, cast
 
 from optuna.storages import BaseStorage
 
+from explore.faults import Unwritable, unwritable
+
 _PATIENCE_SECONDS = 600.0
 _LONGEST_PAUSE_SECONDS = 5.0
+_SILENT = "the storage does not answer: {}; what was found so far is kept, and the same command goes on"
 
 
 def patient(
@@ -18,7 +21,8 @@ def patient(
     """The storage, each call of which is tried again for ten minutes while it ends with an error that may pass.
 
     A call that was lost on the way back is then made twice. Values are only written again, a trial ends only once, and
-    whoever makes a trial has to look for a twin. `reason` says for people what happened, without passwords.
+    whoever makes a trial has to look for a twin. After that it raises Unwritable, with what `reason` says for people,
+    without passwords.
     """
     return cast(BaseStorage, _Patient(storage, tuple(passing), reason))
 
@@ -30,6 +34,7 @@ class _Patient:
         self._storage = storage
         self._passing = passing
         self._reason = reason
+        self._given_up = False
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._storage, name)
@@ -39,12 +44,17 @@ class _Patient:
             began, pause = time.monotonic(), 0.1
             while True:
                 try:
-                    return method(*arguments, **named)
+                    answer = method(*arguments, **named)
+                    self._given_up = False
+                    return answer
                 except self._passing as error:
-                    if time.monotonic() - began > _PATIENCE_SECONDS:
-                        raise ConnectionError(f"the storage does not answer: {self._reason(error)}") from None
+                    why = unwritable(error) or Unwritable(_SILENT.format(self._reason(error)))
+                    # Who has waited in vain leaves, and does not wait as long again for its last words.
+                    if self._given_up or time.monotonic() - began > _PATIENCE_SECONDS:
+                        self._given_up = True
+                        raise why from None
                     if pause == 0.8:  # not for what is over within a second
-                        print(f"explore: waiting for the storage: {self._reason(error)}", file=sys.stderr, flush=True)
+                        print(f"explore: waiting for the storage: {why}", file=sys.stderr, flush=True)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 

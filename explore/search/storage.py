@@ -20,6 +20,7 @@ GRPC, GRPC_PORT = "grpc", 13000
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _ANSWER_SECONDS = 10.0
 _LOCK_SECONDS = 60.0
+_GONE_SECONDS = 60.0
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.2
 
@@ -44,7 +45,7 @@ def open_storage(url: str) -> BaseStorage:
             return get_storage(_connect(url, {"connect_args": {"timeout": _LOCK_SECONDS}}))
         whole = parsed.render_as_string(hide_password=False)
         # A worker that trains for an hour keeps one connection at most: servers have about a hundred for all.
-        storage = get_storage(_connect(whole, {"pool_pre_ping": True, "pool_size": 1}))
+        storage = get_storage(_connect(whole, {"pool_pre_ping": True, "pool_size": 1, **_noticing(parsed)}))
         # After an error in its own handling of errors Optuna ends with an UnboundLocalError.
         return patient(storage, (StorageInternalError, SQLAlchemyError, UnboundLocalError), reason)
     except ImportError as error:
@@ -55,6 +56,27 @@ def open_storage(url: str) -> BaseStorage:
         ) from None
     except (SQLAlchemyError, OSError, RuntimeError) as error:
         raise ValueError(f"storage.url must name a database that answers, got {hidden(url)}: {reason(error)}") from None
+
+
+def _noticing(url: URL) -> dict[str, Any]:
+    """What has both sides notice within a minute that the other one is gone; by itself TCP takes hours.
+
+    A server that waits for a client that is gone may hold a lock for which all others wait.
+    """
+    if url.drivername != _DRIVERS["postgresql"]:
+        return {}
+    minute = {"idle": 30, "interval": 10, "count": 3}
+    gone = int(1000 * _GONE_SECONDS)
+    theirs = {f"tcp_keepalives_{name}": value for name, value in minute.items()}
+    theirs |= {"tcp_user_timeout": gone, "idle_in_transaction_session_timeout": gone}
+    settings = {
+        "connect_timeout": int(_ANSWER_SECONDS),
+        "tcp_user_timeout": gone,
+        **{f"keepalives_{name}": value for name, value in minute.items()},
+        "options": " ".join(f"-c {name}={value}" for name, value in theirs.items()),
+    }
+    # What is said in the URL counts: whoever stands between may refuse options.
+    return {"connect_args": {name: value for name, value in settings.items() if name not in url.query}}
 
 
 def _proxy(url: URL, reason: Any) -> BaseStorage:
