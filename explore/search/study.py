@@ -206,11 +206,13 @@ class Study:
             "number": continues.number if continues else None,
             "folder": continues.folder if continues and not silent else None,
         }
+        # Few attributes, because each takes the storage some milliseconds. What was known stays known meanwhile.
+        known = {"so_far": replace(continues.evaluation, reason="").to_dict()} if continues else {}
         template = create_trial(
             state=TrialState.RUNNING,
             params=dict(proposal.values),
             distributions=dict(proposal.distributions),
-            user_attrs={"claim": claimed},  # one, because each takes the storage some milliseconds
+            user_attrs={"claim": claimed, **known},
         )
         self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
