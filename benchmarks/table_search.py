@@ -73,12 +73,12 @@ def begin(url: str, name: str) -> Study:
     return create_study(open_storage(url), name, {"space": SPACE})
 
 
-def scheduler(options: Options) -> Scheduler:
+def scheduler(options: Options, seed: int = 0) -> Scheduler:
     """What decides; without a tolerance it ends when nobody waits any more."""
     space = parse_space(SPACE)
     if options.sampler == SPEED_AWARE:
-        return SpeedAware(space=space, rungs=options.rungs, classes=10, smallest=1e-3, tolerance=0.0)
-    return Rungs(Proposer(space, options.sampler), options.rungs, ETA)
+        return SpeedAware(space=space, rungs=options.rungs, classes=10, smallest=1e-3, seed=seed, tolerance=0.0)
+    return Rungs(Proposer(space, options.sampler, seed), options.rungs, ETA)
 
 
 def work(study: Study, output: Path, options: Options, place: int, stop: Callable[[], bool]) -> None:
