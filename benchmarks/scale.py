@@ -1,7 +1,7 @@
 """How a search grows: trials per second with many workers, and what asking and telling cost after many trials.
 
-    python -m benchmarks.scale [format=json] [only=rates,history] [workers=1,4,16,64] [seconds=8]
-        [trials=100,1000,10000] [storage.url=URL]
+    python -m benchmarks.scale [format=json] [only=rates,history,running] [workers=1,4,16,64] [seconds=8]
+        [trials=100,1000,10000] [running=1,100,1000] [storage.url=URL]
 
 `rates`: that many workers, a process each, take turns as on a shared output folder and share one study whose trials are
 looked up and take no time: what is left is the storage and the turns. Without a URL that is an SQLite file; of a
@@ -10,6 +10,8 @@ PostgreSQL server or a proxy before it the URL is needed. Afterwards no trial ma
 `history`: one worker in an SQLite file that already holds so many finished trials. Medians with the lowest and the
 highest. Bars after 10,000 trials: 50 ms for what the storage takes of an ask (reading, claiming) and of a tell (cost,
 epochs, end); for a proposal of `speed_aware` 1 s after 1,000 and 3 s after 10,000.
+
+`running`: what a look at the study, a claim and a heartbeat take while so many others are at work.
 """
 
 import json
@@ -22,7 +24,7 @@ from pathlib import Path
 
 STORAGE_SECONDS, STORAGE_TRIALS = 0.05, 10_000
 PROPOSAL_SECONDS = {1_000: 1.0, 10_000: 3.0}
-PARTS = ("rates", "history")
+PARTS = ("rates", "history", "running")
 SPEED_AWARE = "propose with speed_aware"
 STORAGE = ("ask, the storage's part", "tell, the storage's part")
 
@@ -42,6 +44,11 @@ def rate_rows(storage: str, rates: Mapping[int, float], faults: Mapping[int, Seq
 def history_rows(number: int, seconds: Mapping[str, Sequence[float]]) -> list[Row]:
     """Rows of seconds by part, after so many trials."""
     return [_row(f"{part}, after {number:,} trials", each, "s", _bar(part, number)) for part, each in seconds.items()]
+
+
+def running_rows(number: int, seconds: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Rows of seconds by part, while so many trials are running."""
+    return [_row(f"{part}, while {number:,} run", each, "s", None) for part, each in seconds.items()]
 
 
 def _bar(part: str, number: int) -> float | None:
@@ -67,7 +74,7 @@ def _row(name: str, values: Sequence[float], unit: str, bar: float | None) -> Ro
 def main(arguments: Sequence[str]) -> None:
     """Measure, and print the rows."""
     # Imported here, because workers import this module once more, as Python's forkserver does.
-    from benchmarks.scale_history import parts_with_history
+    from benchmarks.scale_history import parts_among_running, parts_with_history
     from benchmarks.scale_rates import faults_of, rate
     from explore.search.storage import hidden
 
@@ -88,6 +95,9 @@ def main(arguments: Sequence[str]) -> None:
         if "history" in only:
             for number in sorted(int(number) for number in options.get("trials", "100,1000,10000").split(",")):
                 found += history_rows(number, parts_with_history(number, folder))
+        if "running" in only:
+            for number in sorted(int(number) for number in options.get("running", "1,100,1000").split(",")):
+                found += running_rows(number, parts_among_running(number, folder))
     if options.get("format") == "json":
         print(json.dumps(found, indent=2))
         return

@@ -1,6 +1,8 @@
-"""What asking and telling cost in a study that already holds many finished trials."""
+"""What asking and telling cost in a study that already holds many trials, finished or running."""
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,29 @@ def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
             study.record(trial, replace(ended, status=RUNNING))
             study.finish(trial, ended)
     assert len(study.trials()) == len(trials) + _REPEATS + 1
+    return clock.settled()
+
+
+def parts_among_running(number: int, folder: Path) -> dict[str, list[float]]:
+    """Seconds of what the storage takes while so many others are at work."""
+    config = compose(_BASE)
+    space = parse_space(config.space, lambda key, values: has_option(key, values, config))
+    database, url = folder / f"running{number}.db", f"sqlite:///{folder}/running{number}.db"
+    create_study(open_storage(url), _NAME, {})
+    fill(database, _NAME, space, number)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DELETE FROM trial_values")
+        connection.execute("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL")
+    study, clock = create_study(open_storage(url), _NAME, {}), Clock()
+    for proposal, _ in zip(proposals(space, seed=number + 1), range(_FEW + 1), strict=False):
+        with clock.part("look at all trials"):
+            study.trials()
+        with clock.part("claim"):
+            trial = study.claim(proposal, command="python -m explore.train", target=10**9)
+        assert trial
+        with clock.part("heartbeat"):
+            study.beat(trial)
+        study.finish(trial, evaluation(proposal))
     return clock.settled()
 
 
