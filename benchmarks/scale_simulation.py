@@ -4,7 +4,7 @@
         [longer=1,10,100,1000] [workers=10,30,100,300,1000,3000,10000] [picture=FILE] [format=json]
 
 A worker waits for its turn, looks at what the others do (`look` seconds for each), proposes (`propose`) and claims
-(`claim`), trains, and tells the storage (`tell`); each heartbeat takes the storage `beat` seconds. Proposals are made one
+(`claim`), trains, and tells the storage (`tell`); a heartbeat takes the storage `beat` seconds. Proposals are made one
 at a time, as in a real search; so is all that the storage does, which is so of an SQLite file and too strict for a
 server. The steps are those of the candidates of sweeps/pareto-mnist, on configurations of a recorded table with their
 seconds, and so many times `longer`, as larger images or networks would be. Efficiency is the share of their time that
