@@ -283,6 +283,17 @@ def test_what_was_known_stays_known_while_somebody_goes_on_and_dies_of_it() -> N
     assert left.evaluation == replace(before, cost=cost(8.0), reason="stopped from outside")
 
 
+def test_who_was_interrupted_and_does_not_fit_in_any_more_waits_without_a_trace() -> None:
+    storage = InMemoryStorage()
+    study = create_study(storage, "table", SPACE)
+    with pytest.raises(KeyboardInterrupt):
+        worker(study, Interrupting(KeyboardInterrupt(), 2), target=3).run()
+    assert worker(study, target=2).run() == 0
+    assert len(storage.get_all_trials(1)) == 3, "nobody tried to claim it"
+    assert [trial.status for trial in study.trials()] == [COMPLETE, COMPLETE, INTERRUPTED]
+    assert worker(study, target=3).run() == 1
+
+
 def work(url: str, turn: Path, place: int, stop: Callable[[], bool] = lambda: False) -> None:
     study = create_study(open_storage(url), "table", SPACE)
     worker(study, target=12, turn=lambda: in_turn(turn), stop=stop).run()

@@ -206,7 +206,7 @@ class Study:
             "number": continues.number if continues else None,
             "folder": continues.folder if continues and not silent else None,
         }
-        # Few attributes, because each takes the storage some milliseconds. What was known stays known meanwhile.
+        # What was known stays known. No other attributes, because each takes the storage some milliseconds.
         known = {"so_far": replace(continues.evaluation, reason="").to_dict()} if continues else {}
         template = create_trial(
             state=TrialState.RUNNING,
@@ -256,12 +256,16 @@ class Study:
 
     def interrupted(self) -> list[Trial]:
         """Trials to go on with: stopped from outside, or left behind by a worker that died."""
+        return [trial for trial in self.trials_without_dead() if trial.status == INTERRUPTED]
+
+    def trials_without_dead(self) -> list[Trial]:
+        """As `trials`, once those are ended as interrupted whose worker has died."""
         everyone = self.trials()
-        if dead := self._dead(everyone):
-            for trial, reason in dead:
-                self._end(trial, replace(trial.evaluation, status=INTERRUPTED, reason=reason), TrialState.FAIL)
-            everyone = self.trials()
-        return [trial for trial in everyone if trial.status == INTERRUPTED]
+        if not (dead := self._dead(everyone)):
+            return everyone
+        for trial, reason in dead:
+            self._end(trial, replace(trial.evaluation, status=INTERRUPTED, reason=reason), TrialState.FAIL)
+        return self.trials()
 
     def _dead(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
         """Those whose worker has died, and how one knows."""
@@ -385,12 +389,8 @@ def _evaluation(frozen: FrozenTrial) -> Evaluation:
         # Two writes end a trial; they disagree when two processes ended it at once, and then it is done again.
         agree = _STATES.get(evaluation.status, TrialState.FAIL) == frozen.state
         return evaluation if agree else replace(evaluation, status=INTERRUPTED)
-    status = RUNNING if not frozen.state.is_finished() else FAILED
-    return (
-        replace(Evaluation.from_dict(attributes["so_far"]), status=status)
-        if "so_far" in attributes
-        else Evaluation(status=status)
-    )
+    status, known = FAILED if frozen.state.is_finished() else RUNNING, attributes.get("so_far")
+    return replace(Evaluation.from_dict(known), status=status) if known else Evaluation(status=status)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -100,12 +100,14 @@ class Worker:
             self.study.beat(self._current)
 
     def _next(self) -> tuple[Trial, Step] | None:
-        for left_behind in self.study.interrupted():
-            if taken := self._claim(self.scheduler.resume(left_behind)):
-                return taken
         while True:
-            trials = self.study.trials()
-            step = self.scheduler.next(trials, room=len(candidates(trials)) < self.target)
+            trials = self.study.trials_without_dead()
+            room = len(candidates(trials)) < self.target
+            # Those that do not fit in any more wait for a larger target.
+            for left_behind in [trial for trial in trials if room and trial.status == INTERRUPTED]:
+                if taken := self._claim(self.scheduler.resume(left_behind)):
+                    return taken
+            step = self.scheduler.next(trials, room=room)
             if step is None:
                 return None
             if taken := self._claim(step):
