@@ -21,6 +21,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.scale_rates import Rate
+    from benchmarks.trial_parts import Clock
 
 STORAGE_SECONDS, STORAGE_TRIALS = 0.05, 10_000
 PROPOSAL_SECONDS = {1_000: 1.0, 10_000: 3.0}
@@ -31,24 +36,32 @@ STORAGE = ("ask, the storage's part", "tell, the storage's part")
 Row = dict[str, object]
 
 
-def rate_rows(storage: str, rates: Mapping[int, float], faults: Mapping[int, Sequence[str]]) -> list[Row]:
-    """Rows of trials per second by number of workers, and of trials that were lost or doubled."""
-    found = []
-    for workers, rate in rates.items():
-        name = f"{storage}, {workers} worker{'s' * (workers > 1)}"
-        found.append(_row(name, [rate], "trials/s", None))
-        found.append(_row(f"{name}: lost or doubled", [float(len(faults[workers]))], "trials", 0.0))
-    return found
+def rate_rows(storage: str, workers: int, rate: "Rate", faults: Sequence[str]) -> list[Row]:
+    """Rows of trials per second, what each took of the processor, and those that were lost or doubled."""
+    name = f"{storage}, {workers} worker{'s' * (workers > 1)}"
+    return [
+        _row(name, [rate.trials_per_second], "trials/s", None),
+        _row(f"{name}: processor of the workers", [rate.processor_seconds], "s/trial", None),
+        _row(f"{name}: lost or doubled", [float(len(faults))], "trials", 0.0),
+    ]
 
 
-def history_rows(number: int, seconds: Mapping[str, Sequence[float]]) -> list[Row]:
+def history_rows(number: int, clock: "Clock") -> list[Row]:
     """Rows of seconds by part, after so many trials."""
-    return [_row(f"{part}, after {number:,} trials", each, "s", _bar(part, number)) for part, each in seconds.items()]
+    return _timed(f"after {number:,} trials", clock, {part: _bar(part, number) for part in clock.seconds})
 
 
-def running_rows(number: int, seconds: Mapping[str, Sequence[float]]) -> list[Row]:
+def running_rows(number: int, clock: "Clock") -> list[Row]:
     """Rows of seconds by part, while so many trials are running."""
-    return [_row(f"{part}, while {number:,} run", each, "s", None) for part, each in seconds.items()]
+    return _timed(f"while {number:,} run", clock, {})
+
+
+def _timed(when: str, clock: "Clock", bars: Mapping[str, float | None]) -> list[Row]:
+    """Where others compute as well the wall clock says more of them than of us: beside it the processor's time."""
+    return [
+        _row(f"{part}, {when}", each, "s", bars.get(part)) | {"processor": statistics.median(clock.computing[part])}
+        for part, each in clock.settled().items()
+    ]
 
 
 def _bar(part: str, number: int) -> float | None:
@@ -75,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure, and print the rows."""
     # Imported here, because workers import this module once more, as Python's forkserver does.
     from benchmarks.scale_history import parts_among_running, parts_with_history
-    from benchmarks.scale_rates import faults_of, rate
+    from benchmarks.scale_rates import faults_of, rate_of
     from explore.search.storage import hidden
 
     options = dict(argument.split("=", 1) for argument in arguments)
@@ -84,14 +97,13 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "rates" in only:
-            rates, faults = {}, {}
             for workers in (int(number) for number in options.get("workers", "1,4,16,64").split(",")):
                 own = folder / str(workers)
                 url = options.get("storage.url") or f"sqlite:///{own}/study.db"
                 study = f"scale-{os.getpid()}-{workers}"
-                rates[workers], looked_up = rate(url, study, own, workers, float(options.get("seconds", "8")))
-                faults[workers] = faults_of(url, study, looked_up)
-            found += rate_rows(hidden(url).partition(":")[0], rates, faults)
+                rate = rate_of(url, study, own, workers, float(options.get("seconds", "8")))
+                faults = faults_of(url, study, rate.looked_up)
+                found += rate_rows(hidden(url).partition(":")[0], workers, rate, faults)
         if "history" in only:
             for number in sorted(int(number) for number in options.get("trials", "100,1000,10000").split(",")):
                 found += history_rows(number, parts_with_history(number, folder))
@@ -103,7 +115,9 @@ def main(arguments: Sequence[str]) -> None:
         return
     for row in found:
         bar = "" if row["bar"] is None else f"   bar {row['bar']}: {'holds' if row['holds'] else 'MISSED'}"
-        print(f"{row['name']:60} {row['value']:9.4f} {row['unit']} ({row['low']:.4f} to {row['high']:.4f}){bar}")
+        processor = f", processor {row['processor']:.4f}" if "processor" in row else ""
+        spread = f"({row['low']:.4f} to {row['high']:.4f}{processor})"
+        print(f"{row['name']:60} {row['value']:9.4f} {row['unit']} {spread}{bar}")
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ _SAMPLERS = ("tpe", "nsga2", "random")
 _RUNGS = (1, 3, 9, 10)  # the last is that of the trials that a study is filled with
 
 
-def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
-    """Seconds of each part; `folder` holds the study, which is filled up to so many trials."""
+def parts_with_history(number: int, folder: Path) -> Clock:
+    """The parts, timed; `folder` holds the study, which is filled up to so many trials."""
     config = compose(_BASE)
     dataset = load(config.data)
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
@@ -71,11 +71,11 @@ def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
             study.record(trial, replace(ended, status=RUNNING))
             study.finish(trial, ended)
     assert len(study.trials()) == len(trials) + _REPEATS + 1
-    return clock.settled()
+    return clock
 
 
-def parts_among_running(number: int, folder: Path) -> dict[str, list[float]]:
-    """Seconds of what the storage takes while so many others are at work."""
+def parts_among_running(number: int, folder: Path) -> Clock:
+    """What the storage takes, timed while so many others are at work."""
     config = compose(_BASE)
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
     database, url = folder / f"running{number}.db", f"sqlite:///{folder}/running{number}.db"
@@ -94,7 +94,7 @@ def parts_among_running(number: int, folder: Path) -> dict[str, list[float]]:
         with clock.part("heartbeat"):
             study.beat(trial)
         study.finish(trial, evaluation(proposal))
-    return clock.settled()
+    return clock
 
 
 def as_searched(trials: Sequence[Trial]) -> list[Trial]:

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import get_context, set_forkserver_preload
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -21,8 +22,17 @@ _PATIENCE_SECONDS = 600.0
 _OPTIONS = Options(trials=10**9, sampler="random", epochs=1, epoch_seconds=0.0)
 
 
-def rate(url: str, name: str, output: Path, workers: int, seconds: float) -> tuple[float, list[str]]:
-    """Trials per second that so many workers finish, and the configuration of each that was looked up."""
+@dataclass(frozen=True)
+class Rate:
+    """Trials per second of all workers, what each took of the processor, and the configurations that were looked up."""
+
+    trials_per_second: float
+    processor_seconds: float
+    looked_up: Sequence[str]
+
+
+def rate_of(url: str, name: str, output: Path, workers: int, seconds: float) -> Rate:
+    """Let so many workers work for so many seconds."""
     output.mkdir(parents=True)
     begin(url, name)
     set_forkserver_preload(["benchmarks.table_search"])
@@ -37,12 +47,13 @@ def rate(url: str, name: str, output: Path, workers: int, seconds: float) -> tup
         process.start()
     together.wait(_PATIENCE_SECONDS)
     began = time.monotonic()
-    found: list[tuple[list[str], float]] = [ours.recv() for ours, _ in pipes]
+    found: list[tuple[list[str], float, float]] = [ours.recv() for ours, _ in pipes]
     for process in started:
         process.join()
-    ended = max(last for _, last in found)
-    everyone = [key for keys, _ in found for key in keys]
-    return len(everyone) / (ended - began), everyone
+    ended = max(last for _, last, _ in found)
+    everyone = [key for keys, _, _ in found for key in keys]
+    processor = sum(own for _, _, own in found)
+    return Rate(len(everyone) / (ended - began), processor / max(1, len(everyone)), everyone)
 
 
 def faults_of(url: str, name: str, looked_up: Sequence[str]) -> list[str]:
@@ -74,7 +85,7 @@ def _work(
         leave=lambda: time.monotonic() > end,
     )
     together.wait(_PATIENCE_SECONDS)
-    end = time.monotonic() + seconds
+    end, processor = time.monotonic() + seconds, time.process_time()
     with suppress(Stopped):
         worker.run()
-    results.send((seen, time.monotonic()))
+    results.send((seen, time.monotonic(), time.process_time() - processor))

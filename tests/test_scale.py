@@ -11,9 +11,10 @@ import pytest
 from filled_studies import cost, curve
 
 from benchmarks.scale import history_rows, rate_rows
-from benchmarks.scale_rates import faults_of
+from benchmarks.scale_rates import Rate, faults_of
 from benchmarks.scale_simulation import Costs, simulate
 from benchmarks.table_search import SPACE, begin
+from benchmarks.trial_parts import Clock
 from explore.evaluation import COMPLETE, Evaluation
 from explore.search.proposals import Proposer
 from explore.search.space import parse_space
@@ -39,20 +40,18 @@ def test_lost_doubled_and_unfinished_trials_are_found(tmp_path: Path) -> None:
 
 
 def test_bars_are_those_of_their_rows() -> None:
-    parts = {
-        "tell, the storage's part": [0.04, 0.06, 0.07],
-        "propose with speed_aware": [2.0],
-        "propose with tpe": [9.0],
-    }
-    bars = {str(row["name"]): (row["bar"], row["holds"]) for n in (100, 1000, 10_000) for row in history_rows(n, parts)}
-    assert {name: bar for name, bar in bars.items() if bar[0] is not None} == {
+    parts = {"tell, the storage's part": [9.0, 0.04, 0.06, 0.07], "propose with speed_aware": [2.0], "claim": [9.0]}
+    clock = Clock(parts, {name: [0.5 * one for one in each] for name, each in parts.items()})
+    rows = {str(row["name"]): row for number in (100, 1000, 10_000) for row in history_rows(number, clock)}
+    assert {name: (row["bar"], row["holds"]) for name, row in rows.items() if row["bar"] is not None} == {
         "tell, the storage's part, after 10,000 trials": (0.05, False),
         "propose with speed_aware, after 1,000 trials": (1.0, False),
         "propose with speed_aware, after 10,000 trials": (3.0, True),
     }
-    one, fine, two, faulty = rate_rows("sqlite", {1: 30.0, 4: 40.0}, {1: [], 4: ["a"]})
-    assert (one["value"], one["unit"], fine["holds"]) == (30.0, "trials/s", True)
-    assert (two["name"], faulty["value"], faulty["holds"]) == ("sqlite, 4 workers", 1.0, False)
+    assert rows["claim, after 100 trials"]["processor"] == 4.5
+    rate, processor, fine = rate_rows("sqlite", 1, Rate(30.0, 0.02, []), [])
+    assert (rate["value"], rate["unit"], processor["value"], fine["holds"]) == (30.0, "trials/s", 0.02, True)
+    assert rate_rows("sqlite", 4, Rate(40.0, 0.02, []), ["a"])[2]["holds"] is False
 
 
 def test_workers_that_wait_for_nothing_are_always_busy() -> None:
