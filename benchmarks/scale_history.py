@@ -61,8 +61,7 @@ def parts_with_history(number: int, folder: Path) -> Clock:
     fresh = (one for one in proposals(space, seed=number) if one.key not in known)
     for proposal, _ in zip(fresh, range(_REPEATS + 1), strict=False):
         with clock.part("ask, the storage's part"):
-            study.interrupted()
-            study.trials()
+            study.trials_without_dead()
             trial = study.claim(proposal, command="python -m explore.train", target=10**9)
         assert trial
         ended = evaluation(proposal)

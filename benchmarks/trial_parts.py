@@ -160,8 +160,7 @@ def _search(study: Study, proposer: Proposer, tracker: Tracker, clock: Clock) ->
         proposer.propose(study.trials())
     for _ in range(_REPEATS + 1):
         with clock.part("ask"):
-            study.interrupted()
-            proposal = proposer.propose(study.trials())
+            proposal = proposer.propose(study.trials_without_dead())
         assert proposal
         with clock.part("claim"):
             trial = study.claim(proposal, command="python -m explore.train", target=10**6)
