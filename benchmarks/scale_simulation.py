@@ -1,12 +1,12 @@
 """How busy ten to ten thousand workers would be: a simulated clock, trials as long as recorded ones, measured costs.
 
-    python -m benchmarks.scale_simulation propose=0.1 claim=0.03 tell=0.05 beat=0.02 look=0.001 [data=mnist]
+    python -m benchmarks.scale_simulation propose=0.1 claim=0.03 tell=0.05 beat=0.02 look=0.001 [writers=1] [data=mnist]
         [longer=1,10,100,1000] [workers=10,30,100,300,1000,3000,10000] [picture=FILE] [format=json]
 
 A worker waits for its turn, looks at what the others do (`look` seconds for each), proposes (`propose`) and claims
 (`claim`), trains, and tells the storage (`tell`); a heartbeat takes the storage `beat` seconds. Proposals are made one
-at a time, as in a real search; so is all that the storage does, which is so of an SQLite file and too strict for a
-server. The steps are those of the candidates of sweeps/pareto-mnist, on configurations of a recorded table with their
+at a time, as in a real search; the storage does as many things at a time as it has `writers`, an SQLite file one. The
+steps are those of the candidates of sweeps/pareto-mnist, on configurations of a recorded table with their
 seconds, and so many times `longer`, as larger images or networks would be. Efficiency is the share of their time that
 workers measure or train.
 """
@@ -34,13 +34,14 @@ _ASK, _CLAIM, _CLAIMED, _TELL = range(4)
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds of a proposal and of reading a trial that is running, and of the storage for the rest, see above."""
+    """Seconds of a proposal and of reading a trial that is running, and of a writer of the storage for the rest."""
 
     propose: float
     look: float
     claim: float
     tell: float
     beat: float
+    writers: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +63,15 @@ def drawn(table: Table, count: int, longer: float, generator: np.random.Generato
 
 def simulate(workers: int, seconds: Sequence[float], costs: Costs) -> Load:
     """Let the workers take the steps, of so many seconds each, one after the other."""
-    beats = workers * costs.beat / HEARTBEAT_SECONDS
+    beats = workers * costs.beat / HEARTBEAT_SECONDS / costs.writers
     if beats >= 1:
         return Load(efficiency=0.0, turn=0.0, storage=1.0)  # it hears heartbeats and nothing else
     claim, tell = costs.claim / (1 - beats), costs.tell / (1 - beats)
     propose = costs.propose + workers * costs.look
     steps, waiting = iter(seconds), deque[int]()
     events = [(0.0, _ASK, worker) for worker in range(workers)]
-    free = now = began = trained = taken = written = 0.0
+    now = began = trained = taken = written = 0.0
+    writers = [0.0] * costs.writers  # when each is free again
     turn = False
     while events:
         now, kind, worker = heapq.heappop(events)
@@ -83,9 +85,10 @@ def simulate(workers: int, seconds: Sequence[float], costs: Costs) -> Load:
             heapq.heappush(events, (now + length, _TELL, worker))
         else:
             service, then = (claim, _CLAIMED) if kind == _CLAIM else (tell, _ASK)
-            free = max(now, free) + service
-            written += service
-            heapq.heappush(events, (free, then, worker))
+            done = max(now, writers[0]) + service
+            heapq.heapreplace(writers, done)
+            written += service / costs.writers
+            heapq.heappush(events, (done, then, worker))
         if waiting and not turn:
             turn, began = True, now
             heapq.heappush(events, (now + propose, _CLAIM, waiting.popleft()))
@@ -98,7 +101,8 @@ def simulate(workers: int, seconds: Sequence[float], costs: Costs) -> Load:
 def main(arguments: Sequence[str]) -> None:
     """Simulate, print, and draw where a picture is asked for."""
     options = dict(argument.split("=", 1) for argument in arguments)
-    costs = Costs(**{name: float(options[name]) for name in ("propose", "look", "claim", "tell", "beat")})
+    seconds = {name: float(options[name]) for name in ("propose", "look", "claim", "tell", "beat")}
+    costs = Costs(**seconds, writers=int(options.get("writers", "1")))
     table = load_table(options.get("data", "mnist"))
     counts = [int(number) for number in options.get("workers", _WORKERS).split(",")]
     found: dict[float, dict[int, Load]] = {}

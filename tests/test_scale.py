@@ -77,3 +77,4 @@ def test_beyond_what_is_done_one_at_a_time_more_workers_do_not_help(costs: dict[
 def test_heartbeats_alone_can_be_too_many() -> None:
     assert simulate(1000, [10.0] * 4000, replace(FREE, beat=0.0075)).storage == pytest.approx(0.5)
     assert simulate(2000, [10.0] * 4000, replace(FREE, beat=0.0075)).efficiency == 0
+    assert simulate(2000, [10.0] * 4000, replace(FREE, beat=0.0075, writers=2)).storage == pytest.approx(0.5)
