@@ -32,7 +32,7 @@ from explore.search.study import Study, Trial, candidates, finished
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("EXPLORE_KILLS", "8"))
-KINDS = {"trial": 8, "worker": 5, "command": 3, "all": 2}
+KINDS = {"trial": 8, "all": 2, "worker": 5, "command": 3}  # each once, then so often in proportion
 EPOCHS = 27
 _DEATHS = 2  # a third one in the same stretch counts as the trial's own fault
 _PATIENCE_SECONDS = 300
@@ -76,8 +76,8 @@ class Storm:
             for name in self.commands:
                 self._start(name)
                 assert self.study
-            for _ in range(kills):
-                kind = self.moments.choices(list(KINDS), list(KINDS.values()))[0]
+            drawn = self.moments.choices(list(KINDS), list(KINDS.values()), k=kills)
+            for kind in [*KINDS, *drawn][:kills]:
                 strike = {"trial": self._strike_a_trial, "all": self._strike_all}.get(kind)
                 strike() if strike else self._strike_one(kind)
                 self.blows[kind] += 1
