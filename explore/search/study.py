@@ -261,20 +261,18 @@ class Study:
     def trials_without_dead(self) -> list[Trial]:
         """As `trials`, once those are ended as interrupted whose worker has died."""
         everyone = self.trials()
-        if not (dead := self._dead(everyone)):
-            return everyone
+        dead = self._dead(everyone)
         for trial, reason in dead:
             self._end(trial, replace(trial.evaluation, status=INTERRUPTED, reason=reason), TrialState.FAIL)
-        return self.trials()
+        return self.trials() if dead else everyone
 
     def _dead(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
         """Those whose worker has died, and how one knows."""
         running = [trial for trial in trials if trial.status == RUNNING]
-        here = [trial for trial in running if is_here(trial.owner)]
         elsewhere = [trial for trial in running if not is_here(trial.owner)]
         with self._reading:
             silent = self._witness.silent({trial.row: trial.heartbeat for trial in elsewhere})
-        died = [(trial, "its worker died") for trial in here if not is_running(trial.owner)]
+        died = [(one, "its worker died") for one in running if is_here(one.owner) and not is_running(one.owner)]
         return died + [(trial, SILENT) for trial in elsewhere if trial.row in silent]
 
     def give_up(self, trial: Trial) -> None:
