@@ -1,10 +1,8 @@
 """A study with thousands of finished trials, made in seconds, as a search of `+sweep=pareto` would have left it."""
 
 import json
-import random
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count, islice
 from pathlib import Path
@@ -13,29 +11,12 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 
-from explore.cost.record import Cost, Throughput
-from explore.evaluation import COMPLETE, Epoch, Evaluation
+from benchmarks.looked_up import made_up_cost, made_up_curve
+from explore.evaluation import COMPLETE, Evaluation
 from explore.search.space import Space, to_overrides
 from explore.search.study import Proposal
 
 EPOCHS = 10
-COST = Cost(
-    params=1000,
-    macs=1000,
-    memory_bytes=1000,
-    throughput=Throughput(
-        images_per_second=1000.0,
-        low=990.0,
-        high=1010.0,
-        latency_ms=1.0,
-        batch_size=256,
-        precision="32-true",
-        device="none",
-        threads=1,
-        blocks=15,
-        torch_version="none",
-    ),
-)
 
 
 def proposals(space: Space, *, seed: int = 0) -> Iterator[Proposal]:
@@ -58,26 +39,10 @@ def proposals(space: Space, *, seed: int = 0) -> Iterator[Proposal]:
 
 
 def evaluation(proposal: Proposal) -> Evaluation:
-    """A made-up end of a trial, always the same for a proposal: the larger the slower and the more accurate."""
-    chance = random.Random(proposal.key)
-    size = float(proposal.values["model.depth"] * proposal.values["model.width"])
-    speed = 1e6 / (size + 10) * chance.uniform(0.7, 1.3)
-    best = 1 - 0.5 / size**0.4 * chance.uniform(1, 1.5)
-    curve = [
-        Epoch(
-            epoch=n,
-            train_loss=chance.uniform(1, 2) / n,
-            val_loss=chance.uniform(1, 2) / n,
-            val_accuracy=best * (1 - 0.5 / n) / (1 - 0.5 / EPOCHS),
-            lr=1e-3 / n,
-            seconds=chance.uniform(1, 2),
-        )
-        for n in range(1, EPOCHS + 1)
-    ]
-    assert COST.throughput
-    timed = replace(COST.throughput, images_per_second=speed, low=0.99 * speed, high=1.01 * speed)
-    cost = replace(COST, params=int(1000 * size), macs=int(3000 * size), throughput=timed)
-    return Evaluation(status=COMPLETE, cost=cost, curve=tuple(curve), seconds={"cost": 1.5, "train": 12.5})
+    """A made-up end of a trial, always the same for a proposal."""
+    curve = tuple(made_up_curve(proposal.values, EPOCHS))
+    cost = made_up_cost(proposal.values)
+    return Evaluation(status=COMPLETE, cost=cost, curve=curve, seconds={"cost": 1.5, "train": 12.5})
 
 
 def fill(database: Path, study: str, space: Space, number: int) -> None:

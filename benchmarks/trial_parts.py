@@ -52,16 +52,18 @@ begin(prepare(compose(sys.argv[1:]), sys.argv[1:]))"""
 
 @dataclass
 class Clock:
-    """Collects the seconds of named parts."""
+    """Collects the seconds of named parts, and those of them that this process was computing."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    computing: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Time what is done inside."""
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         yield
         self.seconds[name].append(time.perf_counter() - start)
+        self.computing[name].append(time.process_time() - processor)
 
     def repeat(self, name: str, action: Callable[[], object], times: int = _REPEATS) -> None:
         """Time an action several times, after one that warms up where there is more than one."""
@@ -158,8 +160,7 @@ def _search(study: Study, proposer: Proposer, tracker: Tracker, clock: Clock) ->
         proposer.propose(study.trials())
     for _ in range(_REPEATS + 1):
         with clock.part("ask"):
-            study.interrupted()
-            proposal = proposer.propose(study.trials())
+            proposal = proposer.propose(study.trials_without_dead())
         assert proposal
         with clock.part("claim"):
             trial = study.claim(proposal, command="python -m explore.train", target=10**6)

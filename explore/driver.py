@@ -17,7 +17,7 @@ from explore.search.options import URL_VARIABLE
 from explore.search.rivals import results
 from explore.search.study import Study, finished
 from explore.verdict import show_verdict
-from explore.view import View
+from explore.view import Company, View
 from explore.working import keep_working
 
 _POLL_SECONDS = 2.0
@@ -47,9 +47,16 @@ def search(plan: Plan, study: Study, view: View, jobs: Sequence[str]) -> int:
 
 def _search_here(plan: Plan, study: Study, view: View) -> int:
     _begin_anew(study)
+    company = Company(plan.study)
+
+    def watch() -> None:
+        trials = study.trials()
+        view.update(trials)
+        company.update(trials)
+
     try:
         with view:
-            keep_working(plan, study, lambda: view.update(study.trials()), stop=lambda: False)
+            keep_working(plan, study, watch, stop=lambda: False)
         if not study.notes.get("stop") and (report := conclude(plan, study)):
             return _show(plan, study, view, report, interrupted=False)
         return _show(plan, study, view, write_report(study, plan.output), interrupted=True)

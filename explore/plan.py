@@ -25,7 +25,7 @@ from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED, adapted
 from explore.beginning import Beginning, beginning
 from explore.cluster.job import Elsewhere
-from explore.cluster.local import cores
+from explore.cluster.local import cores, in_turn
 from explore.cluster.options import CLUSTERS, Local, Manual
 from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
@@ -225,11 +225,12 @@ def begin(plan: Plan) -> Study:
         plan.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"outputs must be a folder that can be written to, got {plan.output}: {error}") from error
-    study = open_study(plan)
-    check_machine(study, plan.url)
-    mark_folder(study, plan.output)
-    for key, value in plan.notes.items():
-        study.note(key, value)
+    with in_turn(plan.output / ".begin"):  # of two who begin at once the second one finds what the first has written
+        study = open_study(plan)
+        check_machine(study, plan.url)
+        mark_folder(study, plan.output)
+        for key, value in plan.notes.items():
+            study.note(key, value)
     return study
 
 

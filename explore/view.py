@@ -22,7 +22,7 @@ from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, RUNNING, STO
 from explore.reporting.ablation_terminal import arms_so_far
 from explore.reporting.progress import front_hypervolume
 from explore.reporting.style import MEASURED, plus_minus, state
-from explore.search.owner import is_here
+from explore.search.owner import is_here, is_running
 from explore.search.savings import in_words, savings
 from explore.search.seeds import over_seeds, over_seeds_in_test
 from explore.search.study import Trial, finished, front
@@ -105,7 +105,36 @@ class OwnView(PlainView):
     """For the log of one worker among many: the trials that this process has trained."""
 
     def _concerns(self, trial: Trial) -> bool:
-        return is_here(trial.owner) and trial.owner["pid"] == os.getpid()
+        return _is_own(trial)
+
+
+class Company:
+    """Says once of each other command that works on the same study that it does, on standard error."""
+
+    def __init__(self, study: str) -> None:
+        self.study = study
+        self._rows: set[int] | None = None  # those that say nothing new
+        self._told: set[tuple[str, int]] = set()
+
+    def update(self, trials: Sequence[Trial]) -> None:
+        """Look for trials that others have taken since the last time; at the first, for those they are at now."""
+        if self._rows is None:
+            at_work = [one for one in trials if one.status == RUNNING and is_here(one.owner) and is_running(one.owner)]
+            self._rows = {trial.row for trial in trials} - {trial.row for trial in at_work}
+        for trial in trials:
+            if trial.row not in self._rows and not _is_own(trial):
+                self._tell(trial.owner["host"], trial.owner["pid"])
+        self._rows |= {trial.row for trial in trials}
+
+    def _tell(self, host: str, pid: int) -> None:
+        if (host, pid) not in self._told:
+            self._told.add((host, pid))
+            words = f"process {pid} on {host} works on study {self.study} as well, and its trials count in it"
+            print(f"explore: {words}", file=sys.stderr, flush=True)
+
+
+def _is_own(trial: Trial) -> bool:
+    return is_here(trial.owner) and bool(trial.owner["pid"] == os.getpid())
 
 
 class JsonView(PlainView):

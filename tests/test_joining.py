@@ -5,7 +5,10 @@ python -m pytest tests/test_joining.py
 """
 
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +18,10 @@ from filled_studies import add, curve, new_study
 
 from explore import conclusion, joining, working
 from explore.candidate import Candidate
+from explore.config import compose
 from explore.evaluation import INTERRUPTED, Evaluation
 from explore.faults import Unwritable
+from explore.plan import begin, prepare
 from explore.search import study as study_module
 from explore.search.owner import this_process
 from explore.search.study import Study
@@ -58,6 +63,30 @@ def test_a_study_moves_to_another_folder_only_without_checkpoints_to_go_on_from(
     joining.mark_folder(finished, tmp_path / "one")
     joining.mark_folder(finished, tmp_path / "two")
     joining.check_folder(finished, tmp_path / "two")
+
+
+def test_of_two_who_begin_a_study_at_once_the_second_finds_what_the_first_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else both would find no settings and write their own, and train what cannot be compared."""
+    barrier, definition = threading.Barrier(2), Study.definition.fget
+    assert definition
+
+    def read_together(study: Study) -> dict[str, object]:
+        found: dict[str, object] = definition(study)
+        if not found:
+            with suppress(threading.BrokenBarrierError):
+                barrier.wait(0.5)
+        return found
+
+    monkeypatch.setattr(Study, "definition", property(read_together))
+    options = ["+sweep=smoke", f"outputs={tmp_path}"]
+    plans = [prepare(compose(more), more) for more in ([*options, "training.lr=0.1"], [*options, "training.lr=0.2"])]
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [pool.submit(begin, plan).exception(60) for plan in plans]
+    [refused] = [error for error in outcomes if error]
+    assert isinstance(refused, ValueError)
+    assert "study smoke exists with other settings" in str(refused)
 
 
 def test_an_sqlite_file_is_for_one_machine_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

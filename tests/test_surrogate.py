@@ -64,5 +64,33 @@ def test_equal_targets_are_no_fault() -> None:
     np.testing.assert_allclose(mean, 0.3, atol=1e-6)
 
 
+def test_curves_without_noise_do_not_lead_the_optimizer_astray() -> None:
+    """Of 400 such sets this one led it to where the covariance is singular."""
+    generator = np.random.default_rng(399)
+    features = generator.random((14, 4)).round(1)
+    places, epochs = np.array([(n, 2**k) for n in range(14) for k in range(1 if n < 9 else 5)]).T
+    places, epochs = np.append(places, range(9, 14)), np.append(epochs, [27] * 5)
+    order = np.lexsort((epochs, places))
+    places, epochs = places[order], epochs[order]
+    best = 1 - 0.5 / (1 + 9 * features[:, 0] * features[:, 1]) ** 0.4 * generator.uniform(1, 1.5, 14)
+    accuracy = best[places] * (1 - 0.5 / epochs) / (1 - 0.5 / 27)
+    targets, times = clipped_logit(accuracy, 1e-6), np.log1p(epochs) / np.log1p(27)
+    fitted = Surrogate(features[places], times, targets, np.zeros(len(times)))
+    mean, _ = fitted.predict(features[places], times, np.zeros(len(times)))
+    np.testing.assert_allclose(mean, targets, atol=0.05)
+
+
+def test_a_step_too_far_is_worse_than_any_fit_and_leads_back() -> None:
+    fitted = model()
+    for away in (11.0, 1000.0):
+        far = fitted._means + away * fitted._deviations
+        loss, gradient = fitted._loss(far)
+        assert fitted._loss(fitted._means)[0] < loss < np.inf
+        assert (gradient > 0).all()
+        targets = truth(FEATURES, TIMES)
+        again = Surrogate(FEATURES, TIMES, targets, TREND, start=far)
+        assert np.abs(again.predict(FEATURES, TIMES, TREND)[0] - targets).mean() < 0.2
+
+
 def test_the_logit_stays_finite() -> None:
     np.testing.assert_allclose(clipped_logit([0.0, 0.5, 1.0], 0.01), [-np.log(99), 0, np.log(99)])

@@ -6,6 +6,7 @@ python -m pytest tests/test_sweep_killed.py -m slow
 import os
 import random
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -76,14 +77,32 @@ def test_ctrl_c_finishes_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert [trial.status for trial in finished(trials_of(tmp_path))] == [COMPLETE] * 3
 
 
-def test_two_commands_share_a_study(tmp_path: Path) -> None:
-    command = [*WHOLE, "trials=6", "workers=1"]
-    processes = [start_command(command, tmp_path) for _ in range(2)]
-    outcomes = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outcomes
+def test_two_commands_share_a_study_and_say_so(tmp_path: Path) -> None:
+    """Typed in the same second."""
+    processes = [start_command([*WHOLE, "trials=6", "workers=1"], tmp_path) for _ in range(2)]
+    said = [process.communicate(timeout=600) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
     trials = trials_of(tmp_path)
-    assert len(finished(trials)) == 6
+    assert [trial.status for trial in trials] == [COMPLETE] * 6
     assert len({trial.proposal.key for trial in trials}) == 6
+    assert {trial.owner["pid"] for trial in trials} == {process.pid for process in processes}
+    for (_, err), other in zip(said, reversed(processes), strict=True):
+        assert f"process {other.pid} on {socket.gethostname()} works on study smoke as well" in err
+
+
+def test_two_studies_at_once_keep_out_of_each_other(tmp_path: Path) -> None:
+    names = ("sneakers", "sandals")
+    processes = [start_command([*WHOLE, "trials=3", f"study={name}"], tmp_path) for name in names]
+    for process in processes:
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, out + err
+        assert "as well" not in err
+    for name, process in zip(names, processes, strict=True):
+        trials = trials_of(tmp_path, name)
+        assert [trial.status for trial in trials] == [COMPLETE] * 3
+        assert {trial.owner["pid"] for trial in trials} == {process.pid}
+        assert sorted(path.name for path in (tmp_path / name / "trials").iterdir()) == ["0000", "0001", "0002"]
+        assert (tmp_path / name / "report.html").exists()
 
 
 def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ Who goes on from a rung has ended before, and is running again.
 """
 
 import io
+import os
 import re
+import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,12 +20,14 @@ from test_stopping import RUNGS, Trainings, trial
 
 from explore.cost.record import Cost
 from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING, STOPPED, Epoch, Evaluation
+from explore.search import study as study_module
+from explore.search.owner import start_time, this_process
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
 from explore.search.study import Study, Trial, create_study, finished
 from explore.search.worker import Worker
-from explore.view import JsonView, LiveView, PlainView
+from explore.view import Company, JsonView, LiveView, PlainView
 
 TARGET = 18
 
@@ -124,3 +129,31 @@ def test_the_end_says_why_it_came(capsys: pytest.CaptureFixture[str]) -> None:
         shown = capsys.readouterr().out
         assert why in shown
         assert "Go on:" not in shown
+
+
+def test_who_else_works_on_a_study_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = new_study()
+    proposals = [replace(add(study, 0.5, 100.0).proposal, values={"model.depth": 100 + n}) for n in range(6)]
+
+    def claim(number: int, **owner: object) -> None:
+        monkeypatch.setattr(study_module, "this_process", lambda: this_process() | owner)
+        assert study.claim(proposals[number], command="", target=99)
+
+    company = Company("pareto")
+    claim(0)
+    claim(1, pid=os.getppid(), started=start_time(os.getppid()))
+    claim(2, pid=2**22 + 1, started="1")  # left behind by one that has died
+    company.update(study.trials())
+    said = capsys.readouterr().err
+    assert said == (
+        f"explore: process {os.getppid()} on {socket.gethostname()} works on study pareto as well, "
+        "and its trials count in it\n"
+    )
+    claim(3, pid=os.getppid(), started=start_time(os.getppid()))
+    claim(4, host="elsewhere", boot="another", pid=7)
+    claim(5, host="elsewhere", boot="another", pid=7)
+    company.update(study.trials())
+    company.update(study.trials())
+    assert capsys.readouterr().err.count("explore: process 7 on elsewhere works on study pareto as well") == 1

@@ -4,7 +4,7 @@ does and however often it is stopped, alone and in company, and the same seed gi
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -284,6 +284,43 @@ def test_a_trial_taken_from_a_silent_worker_goes_on_from_a_copy_of_its_checkpoin
     bring(tmp_path / "before", tmp_path / "now")
     (tmp_path / "before" / "last.ckpt").write_bytes(b"written by one who was given up")
     assert {path.name: path.read_bytes() for path in (tmp_path / "now").iterdir()} == {"last.ckpt": b"weights"}
+
+
+def test_what_was_known_stays_known_while_somebody_goes_on_and_dies_of_it() -> None:
+    """Who goes on reports the epochs before once more, and may not come to it."""
+    study, proposal = new_study(), Proposer(space=parse_space(SPACE)).propose([])
+    assert proposal
+    epochs = [Epoch(epoch=n, train_loss=1, val_loss=1, val_accuracy=n / 9, lr=0.1, seconds=n) for n in (1, 2, 3)]
+    before = Evaluation(status=INTERRUPTED, cost=cost(7.0), curve=tuple(epochs), seconds={"train": 6.0})
+    trial = study.claim(proposal, command="", target=1)
+    assert trial
+    study.finish(trial, before)
+    seen: list[Evaluation] = []
+
+    def dying(overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        seen.append(study.trials()[0].evaluation)
+        report(cost(8.0))
+        report(epochs[0])
+        seen.append(study.trials()[0].evaluation)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        worker(study, dying, target=1).run()
+    [left] = study.interrupted()
+    assert seen == [replace(before, status=RUNNING), replace(before, status=RUNNING, cost=cost(8.0))]
+    assert left.evaluation == replace(before, cost=cost(8.0), reason="stopped from outside")
+
+
+def test_who_was_interrupted_and_does_not_fit_in_any_more_waits_without_a_trace() -> None:
+    storage = InMemoryStorage()
+    study = create_study(storage, "table", SPACE)
+    with pytest.raises(KeyboardInterrupt):
+        worker(study, Interrupting(KeyboardInterrupt(), 2), target=3).run()
+    assert worker(study, target=2).run() == 0
+    everything = storage.get_all_trials(storage.get_study_id_from_name("table"))
+    assert len(everything) == 3, "nobody tried to claim it"
+    assert [trial.status for trial in study.trials()] == [COMPLETE, COMPLETE, INTERRUPTED]
+    assert worker(study, target=3).run() == 1
 
 
 def work(url: str, turn: Path, place: int, stop: Callable[[], bool] = lambda: False) -> None:

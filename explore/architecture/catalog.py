@@ -9,6 +9,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, make_dataclass
+from functools import cache
 from types import NoneType
 from typing import Any, NamedTuple, Self, TypeVar, get_args
 
@@ -55,7 +56,8 @@ class Hyperparameter(NamedTuple):
     default: Any
 
 
-def hyperparameters(constructor: Callable[..., object]) -> dict[str, Hyperparameter]:
+@cache  # a search asks thousands of times for each of its proposals
+def hyperparameters(constructor: Callable[..., object]) -> Mapping[str, Hyperparameter]:
     """The keyword-only parameters of a mixing, in the order of its signature.
 
     Raises `TypeError` when one has no annotation or no default: the configuration could not offer it.

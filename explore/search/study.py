@@ -206,11 +206,13 @@ class Study:
             "number": continues.number if continues else None,
             "folder": continues.folder if continues and not silent else None,
         }
+        # What was known stays known. No other attributes, because each takes the storage some milliseconds.
+        known = {"so_far": replace(continues.evaluation, reason="").to_dict()} if continues else {}
         template = create_trial(
             state=TrialState.RUNNING,
             params=dict(proposal.values),
             distributions=dict(proposal.distributions),
-            user_attrs={"claim": claimed},  # one, because each takes the storage some milliseconds
+            user_attrs={"claim": claimed, **known},
         )
         self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
@@ -254,21 +256,23 @@ class Study:
 
     def interrupted(self) -> list[Trial]:
         """Trials to go on with: stopped from outside, or left behind by a worker that died."""
+        return [trial for trial in self.trials_without_dead() if trial.status == INTERRUPTED]
+
+    def trials_without_dead(self) -> list[Trial]:
+        """As `trials`, once those are ended as interrupted whose worker has died."""
         everyone = self.trials()
-        if dead := self._dead(everyone):
-            for trial, reason in dead:
-                self._end(trial, replace(trial.evaluation, status=INTERRUPTED, reason=reason), TrialState.FAIL)
-            everyone = self.trials()
-        return [trial for trial in everyone if trial.status == INTERRUPTED]
+        dead = self._dead(everyone)
+        for trial, reason in dead:
+            self._end(trial, replace(trial.evaluation, status=INTERRUPTED, reason=reason), TrialState.FAIL)
+        return self.trials() if dead else everyone
 
     def _dead(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
         """Those whose worker has died, and how one knows."""
         running = [trial for trial in trials if trial.status == RUNNING]
-        here = [trial for trial in running if is_here(trial.owner)]
         elsewhere = [trial for trial in running if not is_here(trial.owner)]
         with self._reading:
             silent = self._witness.silent({trial.row: trial.heartbeat for trial in elsewhere})
-        died = [(trial, "its worker died") for trial in here if not is_running(trial.owner)]
+        died = [(one, "its worker died") for one in running if is_here(one.owner) and not is_running(one.owner)]
         return died + [(trial, SILENT) for trial in elsewhere if trial.row in silent]
 
     def give_up(self, trial: Trial) -> None:
@@ -383,12 +387,8 @@ def _evaluation(frozen: FrozenTrial) -> Evaluation:
         # Two writes end a trial; they disagree when two processes ended it at once, and then it is done again.
         agree = _STATES.get(evaluation.status, TrialState.FAIL) == frozen.state
         return evaluation if agree else replace(evaluation, status=INTERRUPTED)
-    status = RUNNING if not frozen.state.is_finished() else FAILED
-    return (
-        replace(Evaluation.from_dict(attributes["so_far"]), status=status)
-        if "so_far" in attributes
-        else Evaluation(status=status)
-    )
+    status, known = FAILED if frozen.state.is_finished() else RUNNING, attributes.get("so_far")
+    return replace(Evaluation.from_dict(known), status=status) if known else Evaluation(status=status)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:

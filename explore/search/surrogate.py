@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
@@ -23,6 +23,8 @@ _STEPS, _MORE_STEPS = 30, 4  # of the optimizer: from the beginning, and from an
 # Means and deviations of the logarithms of the hyperparameters before anything is seen; targets are standardised.
 _LEVEL, _LEARNING, _SHARED, _TIME, _NOISE = (0.0, 1.0), (-1.0, 1.0), (0.0, 1.5), (-0.5, 0.7), (-4.0, 1.5)
 _LENGTH_DEVIATION = 0.8
+_FARTHEST = 10.0  # deviations, beyond which hyperparameters are not looked for
+_NOWHERE = 10.0  # nats for each target, more than any fit loses
 _EXAGGERATION = 0.5  # deviation of the factor by which a trend is off
 
 
@@ -49,9 +51,10 @@ class Surrogate:
         distances = (features[:, None, :] - features[None, :, :]) ** 2
         self._distances = np.ascontiguousarray(distances.transpose(2, 0, 1))
         self._gaps = np.abs(times[:, None] - times[None, :])
+        self._nowhere = _NOWHERE * len(targets)
         begin, steps = (self._means, _STEPS) if start is None else (start, _MORE_STEPS)
         found = minimize(self._loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps})
-        self.logs: Array = np.asarray(found.x, float)
+        self.logs: Array = np.asarray(found.x if found.fun < self._nowhere else self._means, float)
         covariance = self._parts(self.logs)[0]
         self._factor = cholesky(covariance, lower=True)
         self._weights = cho_solve((self._factor, True), self._targets)
@@ -93,10 +96,18 @@ class Surrogate:
 
     def _loss(self, logs: Array) -> tuple[float, Array]:
         """The negative logarithm of the posterior of the hyperparameters, and its gradient."""
-        covariance, near, curve, squares, curve_squares = self._parts(logs)
-        factor = cholesky(covariance, lower=True)
-        weights = cho_solve((factor, True), self._targets)
         off = (logs - self._means) / self._deviations
+        # The optimizer tries a step too far now and then, where exponentials overflow or the covariance is singular in
+        # numbers of 64 bits. It turns back from what is worse, and would end the search with an exception.
+        nowhere = self._nowhere + 0.5 * float(off @ off), off / self._deviations
+        if np.abs(off).max() > _FARTHEST:
+            return nowhere
+        covariance, near, curve, squares, curve_squares = self._parts(logs)
+        try:
+            factor = cholesky(covariance, lower=True)
+        except LinAlgError:
+            return nowhere
+        weights = cho_solve((factor, True), self._targets)
         loss = 0.5 * self._targets @ weights + np.log(np.diag(factor)).sum() + 0.5 * off @ off
         inverse = cho_solve((factor, True), np.eye(len(covariance)))
         outer = 0.5 * (inverse - np.outer(weights, weights))

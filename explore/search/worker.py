@@ -100,12 +100,14 @@ class Worker:
             self.study.beat(self._current)
 
     def _next(self) -> tuple[Trial, Step] | None:
-        for left_behind in self.study.interrupted():
-            if taken := self._claim(self.scheduler.resume(left_behind)):
-                return taken
         while True:
-            trials = self.study.trials()
-            step = self.scheduler.next(trials, room=len(candidates(trials)) < self.target)
+            trials = self.study.trials_without_dead()
+            room = len(candidates(trials)) < self.target
+            # Those that do not fit in any more wait for a larger target.
+            for left_behind in [trial for trial in trials if room and trial.status == INTERRUPTED]:
+                if taken := self._claim(self.scheduler.resume(left_behind)):
+                    return taken
+            step = self.scheduler.next(trials, room=room)
             if step is None:
                 return None
             if taken := self._claim(step):
@@ -125,6 +127,7 @@ class Worker:
     def _evaluate(self, trial: Trial, step: Step) -> None:
         self._current, self._last_beat = trial, time.monotonic()
         seen: list[Cost | Epoch] = []
+        known = step.continues.evaluation if step.continues else Evaluation(status=RUNNING)
 
         def report(item: Cost | Epoch) -> None:
             if any(_alike(item, one) for one in seen):
@@ -133,7 +136,7 @@ class Worker:
             # Short epochs must not wait for the storage each time; what is left out is there when the trial ends.
             if isinstance(item, Cost) or time.monotonic() - self._last_record >= _RECORD_SECONDS:
                 self._last_record = time.monotonic()
-                self.study.record(trial, _so_far(RUNNING, "", seen))
+                self.study.record(trial, _so_far(known, seen, RUNNING))
             if self.observer:
                 self.observer.report(item)
 
@@ -144,17 +147,16 @@ class Worker:
                 bring(self.output / step.continues.folder, self.output / trial.folder)
             result = self._result(trial, report, step.until)
         except TakenOver:
-            self._leave_to_others(trial, seen)
+            self._leave_to_others(trial, _so_far(known, seen, INTERRUPTED, "taken over by others"))
             return
         except BaseException as order:
             # Told to leave, or a fault that is not the candidate's: the trial stays to be gone on with.
-            self._end(trial, _so_far(INTERRUPTED, _in_words(order), seen))
+            self._end(trial, _so_far(known, seen, INTERRUPTED, _in_words(order)))
             raise
         if result.cost is None and not result.curve:
-            known = _so_far(result.status, result.reason, seen)
-            result = replace(result, cost=known.cost, curve=known.curve)
-        before = step.continues.evaluation.seconds if step.continues else {}
-        self._end(trial, replace(result, seconds=_added(before, result.seconds)))
+            so_far = _so_far(known, seen, result.status)
+            result = replace(result, cost=so_far.cost, curve=so_far.curve)
+        self._end(trial, replace(result, seconds=_added(known.seconds, result.seconds)))
         if result.status == STOPPED and self.disk < math.inf:
             with self.turn():
                 make_room(self.study, self.output, self.disk)
@@ -169,10 +171,10 @@ class Worker:
                 raise fault from error
             return Evaluation(status=FAILED, reason=f"{type(error).__name__}: {error}")
 
-    def _leave_to_others(self, trial: Trial, seen: list[Cost | Epoch]) -> None:
+    def _leave_to_others(self, trial: Trial, so_far: Evaluation) -> None:
         self._current = None
         if self.observer:
-            self.observer.end(trial, _so_far(INTERRUPTED, "taken over by others", seen))
+            self.observer.end(trial, so_far)
 
     def _end(self, trial: Trial, result: Evaluation) -> None:
         self._current = None
@@ -197,8 +199,12 @@ def _added(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, f
     return {part: before.get(part, 0.0) + now.get(part, 0.0) for part in {**before, **now}}
 
 
-def _so_far(status: str, reason: str, seen: list[Cost | Epoch]) -> Evaluation:
-    """The end of an evaluation that could not say for itself what it had found."""
+def _so_far(known: Evaluation, seen: list[Cost | Epoch], status: str, reason: str = "") -> Evaluation:
+    """The end of an evaluation that could not say for itself what it had found; `known` is what it went on with.
+
+    Who goes on reports the epochs before once more, and may die before they have all been.
+    """
     costs = [item for item in seen if isinstance(item, Cost)]
-    epochs = [item for item in seen if isinstance(item, Epoch)]
-    return Evaluation(status=status, reason=reason, cost=costs[-1] if costs else None, curve=tuple(epochs))
+    epochs = tuple(item for item in seen if isinstance(item, Epoch))
+    cost, curve = costs[-1] if costs else known.cost, max(epochs, tuple(known.curve), key=len)
+    return replace(known, status=status, reason=reason, cost=cost, curve=curve)

@@ -1,0 +1,124 @@
+"""How a search grows: trials per second with many workers, and what asking and telling cost after many trials.
+
+    python -m benchmarks.scale [format=json] [only=rates,history,running] [workers=1,4,16,64] [seconds=8]
+        [trials=100,1000,10000] [running=1,100,1000] [storage.url=URL]
+
+`rates`: that many workers, a process each, take turns as on a shared output folder and share one study whose trials are
+looked up and take no time: what is left is the storage and the turns. Without a URL that is an SQLite file; of a
+PostgreSQL server or a proxy before it the URL is needed. Afterwards no trial may be lost or doubled.
+
+`history`: one worker in an SQLite file that already holds so many finished trials. Medians with the lowest and the
+highest. Bars after 10,000 trials: 50 ms for what the storage takes of an ask (reading, claiming) and of a tell (cost,
+epochs, end); for a proposal of `speed_aware` 1 s after 1,000 and 3 s after 10,000.
+
+`running`: what a look at the study, a claim and a heartbeat take while so many others are at work.
+"""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.scale_rates import Rate
+    from benchmarks.trial_parts import Clock
+
+STORAGE_SECONDS, STORAGE_TRIALS = 0.05, 10_000
+PROPOSAL_SECONDS = {1_000: 1.0, 10_000: 3.0}
+PARTS = ("rates", "history", "running")
+SPEED_AWARE = "propose with speed_aware"
+STORAGE = ("ask, the storage's part", "tell, the storage's part")
+
+Row = dict[str, object]
+
+
+def rate_rows(storage: str, workers: int, rate: "Rate", faults: Sequence[str]) -> list[Row]:
+    """Rows of trials per second, what each took of the processor, and those that were lost or doubled."""
+    name = f"{storage}, {workers} worker{'s' * (workers > 1)}"
+    return [
+        _row(name, [rate.trials_per_second], "trials/s", None),
+        _row(f"{name}: processor of the workers", [rate.processor_seconds], "s/trial", None),
+        _row(f"{name}: lost or doubled", [float(len(faults))], "trials", 0.0),
+    ]
+
+
+def history_rows(number: int, clock: "Clock") -> list[Row]:
+    """Rows of seconds by part, after so many trials."""
+    return _timed(f"after {number:,} trials", clock, {part: _bar(part, number) for part in clock.seconds})
+
+
+def running_rows(number: int, clock: "Clock") -> list[Row]:
+    """Rows of seconds by part, while so many trials are running."""
+    return _timed(f"while {number:,} run", clock, {})
+
+
+def _timed(when: str, clock: "Clock", bars: Mapping[str, float | None]) -> list[Row]:
+    """Where others compute as well the wall clock says more of them than of us: beside it the processor's time."""
+    return [
+        _row(f"{part}, {when}", each, "s", bars.get(part)) | {"processor": statistics.median(clock.computing[part])}
+        for part, each in clock.settled().items()
+    ]
+
+
+def _bar(part: str, number: int) -> float | None:
+    if part in STORAGE and number == STORAGE_TRIALS:
+        return STORAGE_SECONDS
+    return PROPOSAL_SECONDS.get(number) if part == SPEED_AWARE else None
+
+
+def _row(name: str, values: Sequence[float], unit: str, bar: float | None) -> Row:
+    value = statistics.median(values)
+    holds = None if bar is None else value <= bar
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "bar": bar,
+        "holds": holds,
+        "low": min(values),
+        "high": max(values),
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, and print the rows."""
+    # Imported here, because workers import this module once more, as Python's forkserver does.
+    from benchmarks.scale_history import parts_among_running, parts_with_history
+    from benchmarks.scale_rates import faults_of, rate_of
+    from explore.search.storage import hidden
+
+    options = dict(argument.split("=", 1) for argument in arguments)
+    only = options.get("only", ",".join(PARTS)).split(",")
+    found: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "rates" in only:
+            for workers in (int(number) for number in options.get("workers", "1,4,16,64").split(",")):
+                own = folder / str(workers)
+                url = options.get("storage.url") or f"sqlite:///{own}/study.db"
+                study = f"scale-{os.getpid()}-{workers}"
+                rate = rate_of(url, study, own, workers, float(options.get("seconds", "8")))
+                faults = faults_of(url, study, rate.looked_up)
+                found += rate_rows(hidden(url).partition(":")[0], workers, rate, faults)
+        if "history" in only:
+            for number in sorted(int(number) for number in options.get("trials", "100,1000,10000").split(",")):
+                found += history_rows(number, parts_with_history(number, folder))
+        if "running" in only:
+            for number in sorted(int(number) for number in options.get("running", "1,100,1000").split(",")):
+                found += running_rows(number, parts_among_running(number, folder))
+    if options.get("format") == "json":
+        print(json.dumps(found, indent=2))
+        return
+    for row in found:
+        bar = "" if row["bar"] is None else f"   bar {row['bar']}: {'holds' if row['holds'] else 'MISSED'}"
+        processor = f", processor {row['processor']:.4f}" if "processor" in row else ""
+        spread = f"({row['low']:.4f} to {row['high']:.4f}{processor})"
+        print(f"{row['name']:60} {row['value']:9.4f} {row['unit']} {spread}{bar}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,107 @@
+"""What asking and telling cost in a study that already holds many trials, finished or running."""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.filled_study import evaluation, fill, proposals
+from benchmarks.trial_parts import Clock
+from explore.config import compose, has_option, vary
+from explore.data.dataset import load
+from explore.evaluation import COMPLETE, RUNNING, STOPPED, Evaluation
+from explore.search.prior import Prior
+from explore.search.proposals import Proposer
+from explore.search.space import parse_space
+from explore.search.speed_aware import SpeedAware
+from explore.search.storage import open_storage
+from explore.search.study import Trial, create_study
+
+_BASE = ("+sweep=pareto", "training.threads=1")
+_NAME = "scale"
+_REPEATS, _FEW = 9, 4
+_SAMPLERS = ("tpe", "nsga2", "random")
+_RUNGS = (1, 3, 9, 10)  # the last is that of the trials that a study is filled with
+
+
+def parts_with_history(number: int, folder: Path) -> Clock:
+    """The parts, timed; `folder` holds the study, which is filled up to so many trials."""
+    config = compose(_BASE)
+    dataset = load(config.data)
+    space = parse_space(config.space, lambda key, values: has_option(key, values, config))
+
+    def check(overrides: Sequence[str]) -> None:
+        vary(_BASE, overrides).candidate.check(dataset)
+
+    url = f"sqlite:///{folder / 'history.db'}"
+    create_study(open_storage(url), _NAME, {})
+    fill(folder / "history.db", _NAME, space, number)
+    clock = Clock()
+    study = create_study(open_storage(url), _NAME, {})
+    with clock.part("read the study, once"):
+        trials = study.trials()
+    searched = as_searched(trials)
+    ours = SpeedAware(
+        space=space,
+        rungs=_RUNGS,
+        classes=len(dataset.classes),
+        smallest=0.5 / len(dataset.validation),
+        check=check,
+        trend=partial(Prior.load(), image_size=dataset.image_size),
+    )
+    with clock.part("first proposal with speed_aware, once"):
+        assert ours.next(searched, room=True)
+    clock.repeat("propose with speed_aware", partial(ours.next, searched, room=True), _FEW)
+    for name in _SAMPLERS:
+        proposer = Proposer(space, name, startup=config.search.startup, check=check)
+        clock.repeat(f"propose with {name}", partial(proposer.propose, trials), _FEW)
+    known = {trial.proposal.key for trial in trials}
+    fresh = (one for one in proposals(space, seed=number) if one.key not in known)
+    for proposal, _ in zip(fresh, range(_REPEATS + 1), strict=False):
+        with clock.part("ask, the storage's part"):
+            study.trials_without_dead()
+            trial = study.claim(proposal, command="python -m explore.train", target=10**9)
+        assert trial
+        ended = evaluation(proposal)
+        with clock.part("tell, the storage's part"):
+            study.record(trial, Evaluation(status=RUNNING, cost=ended.cost))
+            study.record(trial, replace(ended, status=RUNNING))
+            study.finish(trial, ended)
+    assert len(study.trials()) == len(trials) + _REPEATS + 1
+    return clock
+
+
+def parts_among_running(number: int, folder: Path) -> Clock:
+    """What the storage takes, timed while so many others are at work."""
+    config = compose(_BASE)
+    space = parse_space(config.space, lambda key, values: has_option(key, values, config))
+    database, url = folder / f"running{number}.db", f"sqlite:///{folder}/running{number}.db"
+    create_study(open_storage(url), _NAME, {})
+    fill(database, _NAME, space, number)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DELETE FROM trial_values")
+        connection.execute("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL")
+    study, clock = create_study(open_storage(url), _NAME, {}), Clock()
+    for proposal, _ in zip(proposals(space, seed=number + 1), range(_FEW + 1), strict=False):
+        with clock.part("look at all trials"):
+            study.trials()
+        with clock.part("claim"):
+            trial = study.claim(proposal, command="python -m explore.train", target=10**9)
+        assert trial
+        with clock.part("heartbeat"):
+            study.beat(trial)
+        study.finish(trial, evaluation(proposal))
+    return clock
+
+
+def as_searched(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials as `speed_aware` leaves them: of five, two were only measured, two stopped, and one is complete."""
+    return [_cut(trial, (0, 0, 1, 3, _RUNGS[-1])[trial.number % 5]) for trial in trials]
+
+
+def _cut(trial: Trial, epochs: int) -> Trial:
+    status = COMPLETE if epochs == _RUNGS[-1] else STOPPED
+    short = replace(trial.evaluation, status=status, curve=tuple(trial.evaluation.curve)[:epochs])
+    return replace(trial, evaluation=short)
