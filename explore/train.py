@@ -59,7 +59,7 @@ def main(config: "Config", overrides: list[str]) -> int:
         print(_line(item), file=stream, flush=True)
 
     command = shlex.join(["python", "-m", "explore.train", *overrides])
-    tracker.open(identity, "train", {"command": command}, ())
+    tracker.open(identity, "train", {}, (), command)
     try:
         evaluation = evaluator([], folder, report)
     except KeyboardInterrupt:
