@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
     "verdict": {"ablation", "evaluation", "reporting", "search"},
+    "boards": {"ablation", "reporting", "search", "tracking"},
     "view": {"evaluation", "reporting", "search"},
     "command": {"architecture", "config", "faults", "schema"},
     "warm": {"evaluator"},
@@ -74,6 +75,7 @@ MAY_IMPORT = {
 OWNERS = {
     "fvcore": {"cost.flops"},
     "wandb": {"tracking"},
+    "wandb_workspaces": {"boards"},
     "optuna": {"search", "reporting", "ablation.schedule"},
     "hydra": {"command", "config", "schema", "search.space"},
     "lightning": {"training"},
