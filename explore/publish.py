@@ -23,12 +23,12 @@ def main(config: "Config", overrides: list[str]) -> int:
     with refusing_bad_input():
         _require_library()
         require_key("explore.publish")
+        if config.study is None:
+            raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
     from explore.plan import output_folder, study_url
     from explore.search.storage import open_study
 
     with refusing_bad_input():
-        if config.study is None:
-            raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
         study, folder = open_study(study_url(config), config.study), output_folder(config)
     from explore import boards
 
