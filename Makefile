@@ -9,7 +9,7 @@ INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --progress-bar o
 # Where to look for a Python to begin with; `make setup BASE=/path/to/python3.12` names one.
 BASE := python3 python3.13 python3.12 python3.11
 TESTS := $(PYTHON) -m pytest
-EXTRAS ?= data,dashboard,dev,export
+EXTRAS ?= data,dashboard,dev,export,publish
 # What the tests of clusters run, and the packages of Debian that have it.
 SERVICES := /usr/lib/postgresql/*/bin/initdb /usr/bin/sbatch /usr/sbin/munged /usr/bin/unshare /usr/bin/ps
 PACKAGES := postgresql slurm-wlm munge iproute2 util-linux procps

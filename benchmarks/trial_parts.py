@@ -138,7 +138,7 @@ def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
     rows = trial_rows(trials, {}).astype(object).to_dict("records")
     curve = progress(trials, study.stretches()).to_dict("records")
     with clock.part("log the study"):
-        tracker.study_run(rows, folder / "report" / "front.png", curve)
+        tracker.study_run({"trials": rows}, {"front": folder / "report" / "front.png"}, curve)
     with LiveView(_NAME, number, Console(file=io.StringIO(), force_terminal=True)) as view:
         clock.repeat("look at the study", lambda: view.update(study.trials()))
     for name in SAMPLERS:

@@ -19,6 +19,7 @@ from explore.search.study import Trial
 
 Rows = Sequence[Mapping[str, Any]]
 MODES = ("offline", "online", "disabled")
+_VARIANTS = ("token_mixing", "channel_mixing", "data", "model")  # have options beside their name
 
 
 @dataclass(kw_only=True)
@@ -34,13 +35,27 @@ class Tracking:
         if self.mode not in MODES:
             raise ValueError(f"tracking.mode must be one of {', '.join(MODES)}, got {self.mode!r}")
         if self.mode == "online":
-            import wandb
+            require_key("tracking.mode=online", ", or stay offline and run `wandb sync` later")
 
-            if not wandb.api.api_key:
-                raise ValueError(
-                    "tracking.mode=online needs an API key, got none; set WANDB_API_KEY or run `wandb login`, "
-                    "or stay offline and run `wandb sync` later"
-                )
+
+def require_key(what: str, otherwise: str = "") -> None:
+    """Raise ValueError where nobody is logged in to W&B, which `what` needs: nobody is ever asked for a key."""
+    import wandb
+
+    if not wandb.api.api_key:
+        raise ValueError(f"{what} needs an API key, got none; set WANDB_API_KEY or run `wandb login`{otherwise}")
+
+
+def default_entity() -> str:
+    """The team or user that runs go to where none is named; asks the server."""
+    import wandb
+
+    return str(wandb.Api().default_entity)
+
+
+def config_path(dimension: str) -> str:
+    """Where the configuration of a run holds a dimension of the space: mixings are dictionaries with a name."""
+    return f"{dimension}.name" if dimension in _VARIANTS else dimension
 
 
 def _forgiving(method: Callable[..., None]) -> Callable[..., None]:
@@ -74,7 +89,7 @@ class Tracker:
         self._run: Any = None
 
     def begin(self, trial: Trial) -> None:
-        """Open the run of a trial, with its sampled values as configuration."""
+        """Open the run of a trial, with its sampled values as configuration; `close` adds the others."""
         if not self.whole:
             self._open(trial)
 
@@ -86,13 +101,14 @@ class Tracker:
         self.close(evaluation, self.folder / trial.folder / "config.yaml")
 
     def _open(self, trial: Trial) -> None:
-        config = {**trial.proposal.values, "command": trial.command, "trial": trial.number}
-        self.open(f"trial-{trial.number:04d}", "trial", config, _tags(trial.proposal.values))
+        values = trial.proposal.values
+        notes = f"{_described(values)}\n{trial.command}"
+        self.open(f"trial-{trial.number:04d}", "trial", _nested(values), _tags(values), notes)
 
     @_forgiving
-    def open(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
-        """Open a run."""
-        self._run = self._init(name, job_type, config, tags)
+    def open(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str], notes: str) -> None:
+        """Open a run; `notes` are what people read of it, the command among them."""
+        self._run = self._init(name, job_type, config, tags, notes)
 
     def report(self, item: Cost | Epoch) -> None:
         """Log the cost once, or an epoch of the learning curve."""
@@ -128,7 +144,11 @@ class Tracker:
             }
         )
         if configuration.exists():
-            self._run.config.update({"full": yaml.safe_load(configuration.read_text())})
+            whole = yaml.safe_load(configuration.read_text())
+            # A published model keeps the name that was sampled, which the file does not have.
+            sampled = dict(self._run.config)
+            named = {key: {**whole[key], **sampled[key]} for key in sampled if isinstance(whole.get(key), dict)}
+            self._run.config.update({**whole, **named}, allow_val_change=True)
         self._run.tags = (*self._run.tags, evaluation.status)
         self._run.finish(exit_code=int(evaluation.status == FAILED))
 
@@ -140,7 +160,7 @@ class Tracker:
         """
         import wandb
 
-        run = self._init(self.study, "study", {"trials": max(map(len, tables.values()), default=0)}, ("study",))
+        run = self._init(self.study, "study", {"trials": max(map(len, tables.values()), default=0)}, ("study",), "")
         run.define_metric("hypervolume", step_metric="epochs")
         for step, row in enumerate(progress, start=1):
             run.log({name: row[name] for name in ("hypervolume", "epochs", "seconds")}, step=step)
@@ -151,7 +171,7 @@ class Tracker:
         run.log(content, step=len(progress) + 1)
         run.finish()
 
-    def _init(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str]) -> Any:
+    def _init(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str], notes: str) -> Any:
         import wandb
 
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -175,6 +195,7 @@ class Tracker:
             job_type=job_type,
             name=name,
             tags=list(tags),
+            notes=notes,
             config=dict(config),
             settings=settings,
             reinit="create_new",
@@ -182,6 +203,31 @@ class Tracker:
 
 
 def _tags(values: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{group}={values[group]}" for group in ("token_mixing", "channel_mixing", "data", "model") if group in values
-    ]
+    return [f"{group}={values[group]}" for group in _VARIANTS if group in values]
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dimensions as dictionaries: W&B takes a dot in a key for one, and could not find `model.depth` again."""
+    found: dict[str, Any] = {}
+    for dimension, value in values.items():
+        *path, last = config_path(dimension).split(".")
+        place = found
+        for key in path:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return found
+
+
+def _described(values: Mapping[str, Any]) -> str:
+    """A configuration in a line: `s2 + swiglu, patch size 7, depth 2, lr 0.00123`."""
+    variants = [str(values[group]) for group in _VARIANTS if group in values]
+    options = [f"{_spoken(key)} {_written(value)}" for key, value in values.items() if key not in _VARIANTS]
+    return ", ".join([*([" + ".join(variants)] if variants else []), *options])
+
+
+def _spoken(key: str) -> str:
+    return key.removeprefix("model.").removeprefix("training.").replace("_", " ").replace(".", " ")
+
+
+def _written(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

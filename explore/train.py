@@ -55,7 +55,7 @@ def main(config: "Config", overrides: list[str]) -> int:
         print(_line(item), file=stream, flush=True)
 
     command = shlex.join(["python", "-m", "explore.train", *overrides])
-    tracker.open(folder.name, "train", {"command": command}, ())
+    tracker.open(folder.name, "train", {}, (), command)
     try:
         evaluation = evaluator([], folder, report)
     except KeyboardInterrupt:

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "exporting": {"architecture", "candidate", "config", "cost", "data", "definition", "evaluation", "search"},
     "verdict": {"ablation", "evaluation", "reporting", "search"},
     "view": {"ablation", "evaluation", "reporting", "search"},
+    "boards": {"ablation", "reporting", "search", "tracking"},
     "command": {"architecture", "config", "faults", "schema"},
     "warm": {"evaluator"},
     "joining": {"candidate", "cluster", "evaluation", "search"},
@@ -75,6 +76,7 @@ MAY_IMPORT = {
 OWNERS = {
     "fvcore": {"cost.flops"},
     "wandb": {"tracking"},
+    "wandb_workspaces": {"boards"},
     "optuna": {"search", "reporting", "ablation.schedule"},
     "hydra": {"command", "config", "schema", "search.space"},
     "lightning": {"training"},

@@ -4,21 +4,18 @@ python -m pytest tests/test_tracking.py
 """
 
 import json
-import struct
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
-from wandb.proto.wandb_internal_pb2 import Record
+from offline_runs import configuration, exit_code, items, nested, records, run_of, summary
 
 from explore.cost.record import Cost, Throughput
 from explore.evaluation import COMPLETE, FAILED, RUNNING, Epoch, Evaluation
 from explore.search.study import Proposal, Trial
-from explore.tracking import Tracker, Tracking
+from explore.tracking import Tracker, Tracking, config_path
 
 SPEED = Throughput(
     images_per_second=1234.5,
@@ -78,74 +75,24 @@ def track(folder: Path, evaluation: Evaluation = DONE, options: Tracking | None 
     return tracker
 
 
-def records(folder: Path) -> list[Any]:
-    """The records of the only run below a folder, once W&B's own process has written the last of them."""
-    (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
-    for _ in range(200):
-        found = parse(path.read_bytes())
-        if {"exit", "summary"} <= {record.WhichOneof("record_type") for record in found}:
-            return found
-        time.sleep(0.05)
-    raise TimeoutError(f"{path} is not complete")
-
-
-def parse(content: bytes) -> list[Any]:
-    """The records of a log in LevelDB's format with a header of 7 bytes."""
-    position, whole, found = 7, b"", []
-    while position + 7 <= len(content):
-        if (left := 32768 - position % 32768) < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, position)
-        if kind == 0 and length == 0:
-            break
-        part = content[position + 7 : position + 7 + length]
-        position += 7 + length
-        whole = part if kind in (1, 2) else whole + part
-        if kind in (1, 4):
-            found.append(Record.FromString(whole))
-    return found
-
-
-def items(found: list[Any], kind: str, field: str) -> Iterator[dict[str, Any]]:
-    for record in found:
-        if record.WhichOneof("record_type") == kind:
-            entries = getattr(getattr(record, kind), field)
-            yield {entry.key or ".".join(entry.nested_key): json.loads(entry.value_json) for entry in entries}
-
-
-def run_of(found: list[Any]) -> Any:
-    """The last record of the run, with the tags it ended with."""
-    return [record.run for record in found if record.WhichOneof("record_type") == "run"][-1]
-
-
-def configuration(found: list[Any]) -> dict[str, Any]:
-    entries = [entry for record in found for entry in (*record.run.config.update, *record.config.update)]
-    return {entry.key: json.loads(entry.value_json) for entry in entries}
-
-
-def summary(found: list[Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for update in items(found, "summary", "update"):
-        merged |= update
-    return merged
-
-
 def test_run_of_a_trial_holds_all_that_is_known_of_it(tmp_path: Path) -> None:
     place = tmp_path / "trials" / "0007"
     place.mkdir(parents=True)
-    (place / "config.yaml").write_text("model:\n  depth: 3\n")
+    (place / "config.yaml").write_text("token_mixing: {name: attention, heads: 2}\nmodel: {depth: 3, width: 64}\n")
     track(tmp_path)
     found = records(tmp_path)
     run = run_of(found)
     assert (run.project, run.run_group, run.job_type, run.display_name) == ("shoes", "pareto", "trial", "trial-0007")
     assert set(run.tags) == {"token_mixing=attention", "complete"}
 
-    config = configuration(found)
-    assert config["token_mixing"] == "attention"
-    assert (config["model.depth"], config["training.lr"], config["trial"]) == (3, 0.01, 7)
-    assert config["command"] == "python -m explore.train model.depth=3"
-    assert config["full"] == {"model": {"depth": 3}}
+    assert run.notes == "attention, depth 3, lr 0.01\npython -m explore.train model.depth=3"
+
+    # Nothing stands there twice, nor with a dot in its name, which W&B would take for a dictionary.
+    assert configuration(found) == {
+        "token_mixing": {"name": "attention", "heads": 2},
+        "model": {"depth": 3, "width": 64},
+        "training": {"lr": 0.01},
+    }
 
     history = [row for row in items(found, "history", "item") if "val_accuracy" in row]
     assert [row["_step"] for row in history] == [1, 2]
@@ -161,23 +108,19 @@ def test_run_of_a_trial_holds_all_that_is_known_of_it(tmp_path: Path) -> None:
     assert exit_code(found) == 0
 
 
-def nested(flat: dict[str, Any], name: str) -> Any:
-    """A dictionary that may have been written whole or key by key."""
-    if name in flat:
-        return flat[name]
-    result: dict[str, Any] = {}
-    for key, value in flat.items():
-        first, *inner, last = key.split(".")
-        if first == name:
-            place = result
-            for part in inner:
-                place = place.setdefault(part, {})
-            place[last] = value
-    return result
-
-
-def exit_code(found: list[Any]) -> int:
-    return next(record.exit.exit_code for record in found if record.WhichOneof("record_type") == "exit")
+def test_published_model_keeps_its_name_beside_the_settings_that_it_stands_for(tmp_path: Path) -> None:
+    values = {"model": "mixer_s16", "model.patch_size": 8}
+    named = replace(trial(), proposal=replace(trial().proposal, values=values))
+    place = tmp_path / named.folder
+    place.mkdir(parents=True)
+    (place / "config.yaml").write_text("model: {patch_size: 8, width: 512}\n")
+    tracker = Tracker(Tracking(), "pareto", tmp_path)
+    tracker.write(named, DONE)
+    found = records(tmp_path)
+    assert configuration(found) == {"model": {"name": "mixer_s16", "patch_size": 8, "width": 512}}
+    assert run_of(found).notes.splitlines()[0] == "mixer_s16, patch size 8"
+    assert config_path("model") == "model.name"
+    assert config_path("model.patch_size") == "model.patch_size"
 
 
 def test_failed_trial_says_why(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The arms of an ablation as tables for papers: LaTeX with booktabs, and Markdown."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from explore.ablation.records import Findings, Scores
 from explore.reporting import style
 from explore.reporting.ablation_style import coverage, points, probability, word
 from explore.reporting.ablation_tables import arm_rows
+from explore.reporting.markdown import plain, table
 
 _ACCURACY, _MISSING = "accuracy / %", "–"
 _LATEX = str.maketrans(
@@ -18,7 +18,6 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
     | {"<": "$<$", ">": "$>$", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "–": "--"}
 )
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 
 def write_papers(
@@ -109,18 +108,12 @@ def _latex(cells: pd.DataFrame, best: int | None, caption: str, factors: int) ->
 
 
 def _markdown(cells: pd.DataFrame, best: int | None, caption: str, factors: int) -> str:
-    written = cells.map(_plain)
+    written = cells.map(plain)
     if best is not None:
         written[_ACCURACY] = _marked(written[_ACCURACY], best, "**", "**")
-    rule = ["---"] * factors + ["---:"] * (cells.shape[1] - factors)
-    lines = [map(_plain, cells.columns), rule, *written.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{_plain(caption)}\n"
+    rows = written.itertuples(index=False)
+    return f"{table(list(cells.columns), rows, cells.columns[:factors])}\n\n{plain(caption)}\n"
 
 
 def _marked(cells: "pd.Series[str]", best: int, before: str, after: str) -> list[str]:
     return [f"{before}{text}{after}" if place == best else text for place, text in enumerate(cells)]
-
-
-def _plain(text: str) -> str:
-    """What Markdown shows as the text itself, in one line."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

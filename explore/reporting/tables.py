@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from explore.reporting import markdown, style
 from explore.search.seeds import Estimate, as_accurate_as, over_seeds, over_seeds_in_test
 from explore.search.study import Trial, front
 
@@ -90,6 +91,29 @@ def front_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFr
     """Return the rows of the front's members, fastest first; columns as in `trial_rows`, the objectives in front."""
     rows = trial_rows(front(trials), tests)
     return rows[[*_FRONT_FIRST, *(name for name in rows.columns if name not in _FRONT_FIRST)]]
+
+
+def front_markdown(trials: Sequence[Trial], tests: Mapping[int, float]) -> str:
+    """Return the front as people read it, fastest first, with the command of each member."""
+    rows, keys = front_rows(trials, tests), dimensions(front(trials))
+    known = {name: readable for name, readable in _READABLE.items() if rows[name].notna().all()}
+    cells = {heading: rows[name].map(write) for name, (heading, write) in known.items()}
+    cells |= {key: rows[key].map(_sampled) for key in keys}
+    cells["command"] = rows["command"].map(markdown.code)
+    return markdown.table(list(cells), zip(*cells.values(), strict=True), [*keys, "command"])
+
+
+def _sampled(value: Any) -> str:
+    return "" if pd.isna(value) else markdown.plain(style.value(value))
+
+
+_READABLE: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "trial": ("trial", str),
+    "throughput": ("images/s", style.speed),
+    "val_accuracy": ("validation", style.percent),
+    "test_accuracy": ("test", style.percent),
+    "params": ("parameters", style.short),
+}
 
 
 def write_tables(trials: Sequence[Trial], tests: Mapping[int, float], folder: Path) -> None:
