@@ -116,9 +116,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     space = _checked_space(config, base)
     settings = json.loads(json.dumps({**definition(config), "images": dataset.fingerprint}))
     study = find_study(url, config.study or "sweep")
-    if study and config.sampler == PAIRED:
-        refuse_other_settings(study, settings)  # before its arms are taken from it
-    design = designed(config, base, space, dataset, study) if config.sampler == PAIRED else None
+    design = _design(config, base, space, dataset, study, settings) if config.sampler == PAIRED else None
     command = shlex.join(["python", "-m", "explore.sweep", *overrides])
     plan = Plan(
         study=config.study or "sweep",
@@ -159,6 +157,15 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     if study:
         refuse_other_settings(study, settings)
     return plan
+
+
+def _design(
+    config: Config, base: Sequence[str], space: Space, dataset: Dataset, study: Study | None, settings: dict[str, Any]
+) -> Design:
+    """The design of an ablation; the arms of one that has begun are those of its study, if that is the same one."""
+    if study:
+        refuse_other_settings(study, settings)
+    return designed(config, base, space, dataset, study)
 
 
 def _check_options(config: Config, overrides: Sequence[str]) -> None:

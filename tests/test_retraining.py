@@ -3,6 +3,7 @@
 python -m pytest tests/test_retraining.py -m slow
 """
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +27,10 @@ def beside(folder: Path) -> Study | None:
     return find_study(f"sqlite:///{path}", "smoke seeds") if path.exists() else None
 
 
-def wait_until(holds: Callable[[list[Trial]], bool], folder: Path) -> None:
+def wait_until(holds: Callable[[list[Trial]], bool], folder: Path, command: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 150
     while time.monotonic() < deadline:
+        assert command.poll() is None, command.communicate()
         if (study := beside(folder)) and holds(study.trials()):
             return
         time.sleep(0.2)
@@ -64,11 +66,11 @@ def test_members_are_trained_again_and_the_search_stays_as_it_was(tmp_path: Path
 def test_what_is_killed_or_stopped_in_the_middle_goes_on(tmp_path: Path) -> None:
     epochs = 80
     command = [*WHOLE, "trials=2", "workers=2", f"training.epochs={epochs}", "front.seeds=2"]
-    with killed_after(command, tmp_path):
-        wait_until(in_the_middle, tmp_path)
+    with killed_after(command, tmp_path) as killed:
+        wait_until(in_the_middle, tmp_path, killed)
     before = trials_of(tmp_path)
     process = start_command(command, tmp_path)
-    wait_until(lambda trials: in_the_middle([one for one in trials if one.continues is not None]), tmp_path)
+    wait_until(lambda trials: in_the_middle([one for one in trials if one.continues is not None]), tmp_path, process)
     study_of(tmp_path).note("stop", AT_ONCE)
     process.communicate(timeout=120)
     assert process.returncode == 130

@@ -98,7 +98,8 @@ def _corrected(differences: Sequence[Difference], family: int) -> str:
 
 
 def _spoken(key: str) -> str:
-    return key.replace("_", " ").replace(".", " ")
+    """A config key as people say it: of the model and of training the last word is enough."""
+    return key.removeprefix("model.").removeprefix("training.").replace(".", " ").replace("_", " ")
 
 
 def _points(fraction: float) -> str:
