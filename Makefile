@@ -9,6 +9,8 @@ INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --progress-bar o
 # Where to look for a Python to begin with; `make setup BASE=/path/to/python3.12` names one.
 BASE := python3 python3.13 python3.12 python3.11
 TESTS := $(PYTHON) -m pytest
+# Those that take minutes begin first, or one core waits for them in the end.
+LONGEST := tests/test_storm.py tests/test_retraining.py tests/test_sweep_killed.py tests/test_survival.py
 EXTRAS ?= data,dashboard,dev,export,publish
 # What the tests of clusters run, and the packages of Debian that have it.
 SERVICES := /usr/lib/postgresql/*/bin/initdb /usr/bin/sbatch /usr/sbin/munged /usr/bin/unshare /usr/bin/ps
@@ -27,7 +29,7 @@ test: lint ## lint, types and the tests of every day
 	@$(TESTS) -n 2 --dist loadfile -m "not slow and not gpu and not cluster" $(ARGS)
 
 test-slow: $(READY) ## the tests that take longer
-	@$(TESTS) -n 2 --dist loadfile -m "slow and not gpu and not cluster" $(ARGS)
+	@$(TESTS) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not gpu and not cluster" $(LONGEST) tests $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	@$(TESTS) -m gpu $(ARGS)
