@@ -101,6 +101,7 @@ def test_what_is_not_the_same_network_is_refused_and_not_kept(trained: Trained, 
     assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier one"]
 
 
+@pytest.mark.slow
 def test_both_forms_are_timed(trained: Trained, tmp_path: Path) -> None:
     agreement, speeds = export(trained, FORMATS["torch_export"], tmp_path / "network.pt2", {"study": "digits"})
     assert agreement.holds

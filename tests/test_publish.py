@@ -139,6 +139,7 @@ def board(study: Study, folder: Path) -> Board:
     return board_of(study, folder, entity="me", project="shoes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [searched, compared])
 def test_every_panel_names_what_the_runs_hold(make: Any, tmp_path: Path) -> None:
     study = make()
@@ -197,7 +198,7 @@ def test_report_of_a_search_has_its_front_with_commands(tmp_path: Path) -> None:
 
 def test_report_of_an_ablation_says_what_it_found(tmp_path: Path) -> None:
     (line,) = board(compared(), tmp_path).words.splitlines()
-    assert line.startswith("- token mixing s2 beats mlp by 5.1 points (95 % CI ")
+    assert line.startswith("- Token mixing s2 beats mlp by 5.1 points (95 % CI ")
     assert "3 seeds, matched MACs)" in line
 
 

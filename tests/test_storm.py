@@ -31,7 +31,7 @@ from explore.search.study import Study, Trial, candidates, finished
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("EXPLORE_KILLS", "8"))
+KILLS = int(os.environ.get("EXPLORE_KILLS", "4"))
 KINDS = {"trial": 8, "all": 2, "worker": 5, "command": 3}  # each once, then so often in proportion
 EPOCHS = 27
 _DEATHS = 2  # a third one in the same stretch counts as the trial's own fault

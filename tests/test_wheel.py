@@ -49,7 +49,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    kinds = {".py", ".j2", ".json"}
+    kinds = {".py", ".j2", ".js", ".json"}
     needed = {path.relative_to(ROOT) for path in (ROOT / "explore").rglob("*") if path.suffix in kinds}
     needed |= {Path("explore") / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")}
     assert {str(path) for path in needed} <= names
