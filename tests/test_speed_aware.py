@@ -83,6 +83,28 @@ def test_a_candidate_is_measured_then_trained_from_rung_to_rung() -> None:
     assert {COMPLETE, STOPPED} == {one.status for one in trials}
 
 
+def test_nobody_waits_while_others_measure_the_first() -> None:
+    """Of many workers all measure, and then train, before there is anything to learn from."""
+    study, aware, workers = create_study(InMemoryStorage(), "aware", SPACE), scheduler(), 3 * 4
+    claimed: list[Trial] = []
+    for _ in range(workers):
+        step = aware.next(study.trials(), room=True)
+        assert step
+        assert step.until == 0
+        trial = study.claim(step.proposal, command="", target=100)
+        assert trial
+        claimed.append(trial)
+    for trial in claimed:
+        study.finish(trial, trained(trial.proposal.overrides, 0))
+    for _ in range(workers):
+        step = aware.next(study.trials(), room=True)
+        assert step
+        assert step.until == RUNGS[0]
+        assert step.continues
+        assert study.claim(step.proposal, command="", target=100, continues=step.continues)
+    assert aware.next([], room=False) is None
+
+
 @pytest.mark.slow
 def test_the_front_is_found_with_fewer_epochs_than_by_chance() -> None:
     study, _ = searched(16)

@@ -94,8 +94,9 @@ class SpeedAware:
                 return Step(proposal, 0)
             if measured:
                 return self.resume(_farthest_in_speed(measured, trials))
-        if not learned:
-            return None
+        if not learned:  # others are at work on all that were measured: better one more than to wait
+            proposal = self._first_possible(self._pool(trials, generator)) if room else None
+            return Step(proposal, 0) if proposal else None
         latest = max(trial.row for trial in learned)
         just_measured = sum(trial.row > latest and not trial.evaluation.epochs for trial in waiting)
         fresh = self._pool(trials, generator) if room else []
