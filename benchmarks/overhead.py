@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.result_rows import Row, row, shown
 from explore.evaluation import COMPLETE, Evaluation, Report
 
 TRIAL_SECONDS = 0.3
@@ -31,7 +32,6 @@ GROWING = ("read the study", "report")
 LOOKING = ("look at the study",)  # twice a second while a search runs, beside its trials
 
 Seconds = Mapping[str, Sequence[float]]
-Row = dict[str, object]
 
 
 def nothing(job: None, folder: Path, report: Report) -> Evaluation:
@@ -40,41 +40,29 @@ def nothing(job: None, folder: Path, report: Report) -> Evaluation:
 
 
 def rows(start: Seconds, alone: Seconds, after: Mapping[int, Seconds]) -> list[Row]:
-    """Return rows of name, value, unit, bar, whether it holds, and the lowest and the highest value.
+    """Return rows of name, value, unit, bar, whether it holds, and the quartiles of several values.
 
     `start` are the seconds of the command's parts, `alone` those of a trial that know nothing of other trials, `after`
     the others by the number of finished trials.
     """
-    found = [_row(part, seconds, bar=HELP_SECONDS if part == "--help" else None) for part, seconds in start.items()]
-    found += [_row(part, seconds) for part, seconds in alone.items()]
+    found = [
+        row(part, seconds, "s", at_most=HELP_SECONDS if part == "--help" else None) for part, seconds in start.items()
+    ]
+    found += [row(part, seconds, "s") for part, seconds in alone.items()]
     for number, parts in after.items():
-        found += [_row(f"{part}, after {number:,} trials", seconds) for part, seconds in parts.items()]
+        found += [row(f"{part}, after {number:,} trials", seconds, "s") for part, seconds in parts.items()]
         each = [
             median for part, median in _medians(parts).items() if part not in (*ONCE, *LOOKING) and " with " not in part
         ]
         fixed = _medians(alone)
         without = sum(each) + sum(median for part, median in fixed.items() if part not in WORK)
         name = f"a trial without measuring and training, after {number:,} trials"
-        found.append(_row(name, [without], bar=TRIAL_SECONDS))
-        found.append(_row(f"{name}, with count", [without + fixed[COUNT]], bar=TRIAL_SECONDS))
+        found.append(row(name, without, "s", at_most=TRIAL_SECONDS))
+        found.append(row(f"{name}, with count", without + fixed[COUNT], "s", at_most=TRIAL_SECONDS))
     for part in GROWING:
         if len(after) > 1:
             found.append(_exponent(part, {number: _medians(parts)[part] for number, parts in after.items()}))
     return found
-
-
-def _row(name: str, values: Sequence[float], unit: str = "s", bar: float | None = None) -> Row:
-    value = statistics.median(values)
-    holds = None if bar is None else value <= bar
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "bar": bar,
-        "holds": holds,
-        "low": min(values),
-        "high": max(values),
-    }
 
 
 def _medians(seconds: Seconds) -> dict[str, float]:
@@ -85,7 +73,7 @@ def _exponent(part: str, seconds: Mapping[int, float]) -> Row:
     """How a part grows between the two largest studies: with the trials to this power."""
     few, many = sorted(seconds)[-2:]
     power = math.log(seconds[many] / seconds[few]) / math.log(many / few)
-    return _row(f"{part}, growth from {few:,} to {many:,} trials", [power], "power of trials", MOST_EXPONENT)
+    return row(f"{part}, growth from {few:,} to {many:,} trials", power, "power of trials", at_most=MOST_EXPONENT)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -106,9 +94,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.get("format") == "json":
         print(json.dumps(result, indent=2))
         return
-    for row in result:
-        bar = "" if row["bar"] is None else f"   bar {row['bar']}: {'holds' if row['holds'] else 'MISSED'}"
-        print(f"{row['name']:75} {row['value']:8.4f} {row['unit']} ({row['low']:.4f} to {row['high']:.4f}){bar}")
+    print("\n".join(map(shown, result)))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
     python -m benchmarks.page [format=json] [trials=10000] [repeats=7]
 
 A study with so many finished trials is made and reported on. Each repeat starts a browser, waits until it is at rest,
-opens the page for the first time, and once more. Figures are medians, beside them the lowest and the highest: seconds
+opens the page for the first time, and once more. Figures are medians, beside them the quartiles: seconds
 from the navigation to the load event, when words and tables are there, and until the picture of the front is drawn,
 both in wall time; and how long the page's main thread computed until then, because browsers share a machine with
 others. Bars: 2 s for each of the first two, and 15 MB for the page.
 """
 
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.browser import Browser, browser
 from benchmarks.filled_study import fill
-from benchmarks.overhead import Row
+from benchmarks.result_rows import Row, row, shown
 from explore.config import compose, has_option
 from explore.reporting.report import write_report
 from explore.search.space import parse_space
@@ -59,21 +58,14 @@ def opened(page: Path, tab: Browser) -> dict[str, float]:
 
 
 def rows(seconds: Sequence[tuple[str, dict[str, float]]], megabytes: float) -> list[Row]:
-    """Rows of name, value, unit, bar, whether it holds, and the lowest and the highest value."""
+    """Rows of name, value, unit, bar, whether it holds, and the quartiles of several values."""
     found: list[Row] = []
     for when in (FIRST, AGAIN):
         for what in ("loaded", "picture drawn", "main thread"):
             values = [each[what] for time, each in seconds if time == when]
             bar = None if what == "main thread" else SECONDS
-            found.append(_row(f"{when}: {what}", values, "s", bar))
-    return [*found, _row("size of the page", [megabytes], "MB", MEGABYTES)]
-
-
-def _row(name: str, values: Sequence[float], unit: str, bar: float | None) -> Row:
-    value = statistics.median(values)
-    holds = None if bar is None else value <= bar
-    spread = {"low": min(values), "high": max(values)}
-    return {"name": name, "value": value, "unit": unit, "bar": bar, "holds": holds, **spread}
+            found.append(row(f"{when}: {what}", values, "s", at_most=bar))
+    return [*found, row("size of the page", megabytes, "MB", at_most=MEGABYTES)]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -91,9 +83,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.get("format") == "json":
         print(json.dumps(result, indent=2))
         return
-    for row in result:
-        bar = "" if row["bar"] is None else f"   bar {row['bar']}: {'holds' if row['holds'] else 'MISSED'}"
-        print(f"{row['name']:45} {row['value']:6.2f} {row['unit']} ({row['low']:.2f} to {row['high']:.2f}){bar}")
+    print("\n".join(map(shown, result)))
 
 
 if __name__ == "__main__":

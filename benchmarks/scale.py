@@ -7,8 +7,8 @@
 looked up and take no time: what is left is the storage and the turns. Without a URL that is an SQLite file; of a
 PostgreSQL server or a proxy before it the URL is needed. Afterwards no trial may be lost or doubled.
 
-`history`: one worker in an SQLite file that already holds so many finished trials. Medians with the lowest and the
-highest. Bars after 10,000 trials: 50 ms for what the storage takes of an ask (reading, claiming) and of a tell (cost,
+`history`: one worker in an SQLite file that already holds so many finished trials. Medians with their
+quartiles. Bars after 10,000 trials: 50 ms for what the storage takes of an ask (reading, claiming) and of a tell (cost,
 epochs, end); for a proposal of `speed_aware` 1 s after 1,000 and 3 s after 10,000.
 
 `running`: what a look at the study, a claim and a heartbeat take while so many others are at work.
@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.result_rows import Row, row, shown
+
 if TYPE_CHECKING:
     from benchmarks.scale_rates import Rate
     from benchmarks.trial_parts import Clock
@@ -33,16 +35,14 @@ PARTS = ("rates", "history", "running")
 SPEED_AWARE = "propose with speed_aware"
 STORAGE = ("ask, the storage's part", "tell, the storage's part")
 
-Row = dict[str, object]
-
 
 def rate_rows(storage: str, workers: int, rate: "Rate", faults: Sequence[str]) -> list[Row]:
     """Rows of trials per second, what each took of the processor, and those that were lost or doubled."""
     name = f"{storage}, {workers} worker{'s' * (workers > 1)}"
     return [
-        _row(name, [rate.trials_per_second], "trials/s", None),
-        _row(f"{name}: processor of the workers", [rate.processor_seconds], "s/trial", None),
-        _row(f"{name}: lost or doubled", [float(len(faults))], "trials", 0.0),
+        row(name, rate.trials_per_second, "trials/s"),
+        row(f"{name}: processor of the workers", rate.processor_seconds, "s/trial"),
+        row(f"{name}: lost or doubled", float(len(faults)), "trials", at_most=0.0),
     ]
 
 
@@ -59,7 +59,8 @@ def running_rows(number: int, clock: "Clock") -> list[Row]:
 def _timed(when: str, clock: "Clock", bars: Mapping[str, float | None]) -> list[Row]:
     """Where others compute as well the wall clock says more of them than of us: beside it the processor's time."""
     return [
-        _row(f"{part}, {when}", each, "s", bars.get(part)) | {"processor": statistics.median(clock.computing[part])}
+        row(f"{part}, {when}", each, "s", at_most=bars.get(part))
+        | {"processor": statistics.median(clock.computing[part])}
         for part, each in clock.settled().items()
     ]
 
@@ -68,20 +69,6 @@ def _bar(part: str, number: int) -> float | None:
     if part in STORAGE and number == STORAGE_TRIALS:
         return STORAGE_SECONDS
     return PROPOSAL_SECONDS.get(number) if part == SPEED_AWARE else None
-
-
-def _row(name: str, values: Sequence[float], unit: str, bar: float | None) -> Row:
-    value = statistics.median(values)
-    holds = None if bar is None else value <= bar
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "bar": bar,
-        "holds": holds,
-        "low": min(values),
-        "high": max(values),
-    }
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -113,11 +100,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.get("format") == "json":
         print(json.dumps(found, indent=2))
         return
-    for row in found:
-        bar = "" if row["bar"] is None else f"   bar {row['bar']}: {'holds' if row['holds'] else 'MISSED'}"
-        processor = f", processor {row['processor']:.4f}" if "processor" in row else ""
-        spread = f"({row['low']:.4f} to {row['high']:.4f}{processor})"
-        print(f"{row['name']:60} {row['value']:9.4f} {row['unit']} {spread}{bar}")
+    for one in found:
+        print(shown(one) + (f", processor {one['processor']:.4g}" if "processor" in one else ""))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.result_rows import Row, row, shown
 from benchmarks.training_devices import on_gpu, streaming
-from benchmarks.training_rows import Row, row, shown
 from benchmarks.training_sides import BareTrial, network, our_trial, ours, tutorial_trial
 from explore.cost.device import device_name
 from explore.data.dataset import Dataset, load

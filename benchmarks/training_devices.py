@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.training_rows import Row, row
+from benchmarks.result_rows import Row, row
 from benchmarks.training_sides import CANDIDATES, network, our_trial
 from explore.architecture.network import Network
 from explore.architecture.published import adapted

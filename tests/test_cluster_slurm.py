@@ -11,6 +11,7 @@ make test-cluster ARGS=tests/test_cluster_slurm.py
 import json
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,15 +154,21 @@ def test_a_job_that_begins_again_leaves_the_others_of_its_array_alone(
     assert sorted(log.read_text().count("begun") for log in tmp_path.glob("*.log")) == [1, 2]
 
 
-def test_a_job_that_is_cancelled_leaves_its_trial_to_others(
-    tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
-) -> None:
-    search = Search("cancelled", tmp_path, server, slurm, "trials=2", "workers=2", "training.epochs=150")
+def in_the_middle(search: Search, opened: Open) -> tuple[subprocess.Popen[str], Study]:
+    """A search of which two trials have some epochs."""
     command = search.sweep()
     study = search.begun(opened, command)
     wait_until(
         lambda: len([one for one in study.trials() if one.evaluation.epochs > 2]) == 2, 120, "training", [command]
     )
+    return command, study
+
+
+def test_a_job_that_is_cancelled_leaves_its_trial_to_others(
+    tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
+) -> None:
+    search = Search("cancelled", tmp_path, server, slurm, "trials=2", "workers=2", "training.epochs=150")
+    command, study = in_the_middle(search, opened)
     slurm.run("scancel", slurm.run("squeue", "-h", "-r", "-o", "%i", f"--name=explore-{search.name}").split()[0])
     wait_until(lambda: len(search.jobs()) == 1, 60, "cancelling")
     said_by(command)
@@ -174,11 +181,7 @@ def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
     search = Search("died", tmp_path, server, slurm, "trials=3", "workers=2", "training.epochs=300")
-    command = search.sweep()
-    study = search.begun(opened, command)
-    wait_until(
-        lambda: len([one for one in study.trials() if one.evaluation.epochs > 2]) == 2, 120, "training", [command]
-    )
+    command, study = in_the_middle(search, opened)
     lost = study.trials()[0]
     slurm.end_node(lost.owner["host"])
     try:

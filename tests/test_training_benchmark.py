@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.training_rows import row, shown
+from benchmarks.result_rows import row, shown
 from benchmarks.training_sides import BareTrial, Tutorial, network, normalised, our_trial, ours, tutorial_trial
 from explore.data.dataset import Dataset, load
 from explore.data.options import Mnist

@@ -1,6 +1,7 @@
 """The pictures of an ablation for its page: Plotly figures whose points say what they are."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -179,6 +180,19 @@ def curves_figure(scores: Scores, runs: pd.DataFrame, level: float) -> go.Figure
     return figure.update_layout(legend={**_ABOVE, "title_text": escape(word(next(iter(scores.factors))))})
 
 
+def _whiskers(
+    means: Sequence[float], ends: Sequence[tuple[float, float]], colour: str, thickness: int
+) -> dict[str, Any]:
+    """Plotly's error bars; means in percentage points, ends of intervals as fractions."""
+    return {
+        "array": [100 * high - mean for mean, (_, high) in zip(means, ends, strict=True)],
+        "arrayminus": [mean - 100 * low for mean, (low, _) in zip(means, ends, strict=True)],
+        "color": colour,
+        "thickness": thickness,
+        "width": 0,
+    }
+
+
 def _add_differences(figure: go.Figure, words: str, group: Sequence[tuple[int, Difference]], level: float) -> None:
     found = verdict(group[0][1])
     means = [100 * one.mean for _, one in group]
@@ -186,13 +200,7 @@ def _add_differences(figure: go.Figure, words: str, group: Sequence[tuple[int, D
     figure.add_scatter(
         x=means,
         y=[place + 0.28 for place, _ in group],
-        error_x={
-            "array": [100 * one.bootstrap_high - mean for (_, one), mean in zip(group, means, strict=True)],
-            "arrayminus": [mean - 100 * one.bootstrap_low for (_, one), mean in zip(group, means, strict=True)],
-            "color": found.colour,
-            "thickness": 1,
-            "width": 0,
-        },
+        error_x=_whiskers(means, [(one.bootstrap_low, one.bootstrap_high) for _, one in group], found.colour, 1),
         mode="markers",
         marker={"size": 1, "color": found.colour},
         hoverinfo="skip",
@@ -202,13 +210,7 @@ def _add_differences(figure: go.Figure, words: str, group: Sequence[tuple[int, D
     figure.add_scatter(
         x=means,
         y=[place for place, _ in group],
-        error_x={
-            "array": [100 * one.high - mean for (_, one), mean in zip(group, means, strict=True)],
-            "arrayminus": [mean - 100 * one.low for (_, one), mean in zip(group, means, strict=True)],
-            "color": found.colour,
-            "thickness": 3,
-            "width": 0,
-        },
+        error_x=_whiskers(means, [(one.low, one.high) for _, one in group], found.colour, 3),
         mode="markers",
         marker={
             "symbol": shape if found.told or found.negligible else f"{shape}-open",

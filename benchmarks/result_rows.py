@@ -29,6 +29,6 @@ def row(
 
 def shown(one: Row) -> str:
     """A row as a line."""
-    spread = f" [{one['low']:.3f} to {one['high']:.3f}]" if "low" in one else ""
+    spread = f" [{one['low']:.4g} to {one['high']:.4g}]" if "low" in one else ""
     bar = "" if one["bar"] is None else f"   bar {one['bar']}: {'holds' if one['holds'] else 'MISSED'}"
-    return f"{one['name']:64} {one['value']:10.3f} {one['unit']}{spread}{bar}"
+    return f"{one['name']:64} {one['value']:10.4g} {one['unit']}{spread}{bar}"
