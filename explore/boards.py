@@ -15,7 +15,7 @@ from explore.ablation.design import Design, design_of
 from explore.reporting import markdown, style
 from explore.reporting.report import ABLATION_PICTURES, SEARCH_PICTURES, ablation_tables
 from explore.reporting.tables import dimensions, front_markdown
-from explore.search.rivals import results
+from explore.search.rivals import results, tested
 from explore.search.study import Study, Trial, candidates, front
 from explore.tracking import config_path
 
@@ -82,7 +82,7 @@ def _of_a_search(study: Study, trials: Sequence[Trial]) -> str:
     count = f"{len(candidates(trials))} candidates, {len(members)} of them on the front of accuracy and throughput."
     if not members:
         return count
-    tests = {int(number): value for number, value in study.notes.get("test_accuracy", {}).items()}
+    tests = tested(study)
     measured = "; ".join(style.protocols(members))
     return f"{count}\n\n{front_markdown(trials, tests)}\n\nThroughput: {markdown.plain(measured)}."
 

@@ -57,9 +57,8 @@ def main(config: "Config", overrides: list[str]) -> int:
 def _read(config: "Config", words: Sequence[str]) -> "list[Searched]":
     from dataclasses import replace
 
-    from explore.plan import output_folder, study_url
+    from explore.places import named_study
     from explore.reporting.fronts import searched
-    from explore.search.storage import open_study
 
     if len(set(words)) < 2:
         got = ", ".join(words) or "none"
@@ -70,7 +69,7 @@ def _read(config: "Config", words: Sequence[str]) -> "list[Searched]":
         place = replace(config, study=path.name)
         if path.name != word:
             place = replace(place, outputs=str(path.parent))
-        studies.append(searched(open_study(study_url(place), output_folder(place).name)))
+        studies.append(searched(named_study(place)))
     if len({study.name for study in studies}) < len(studies):
         raise ValueError(f"studies must have different names, got {', '.join(study.name for study in studies)}")
     return studies

@@ -24,7 +24,7 @@ from explore.reporting.report import ABLATION_PICTURES, SEARCH_PICTURES, ablatio
 from explore.reporting.tables import trial_rows
 from explore.retraining import retrain
 from explore.search.owner import is_here, is_running, this_process
-from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, with_speeds
+from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, tested, with_speeds
 from explore.search.study import Study, Trial, front
 from explore.tracking import Tracker
 
@@ -52,7 +52,7 @@ def conclude(plan: Plan, study: Study, stop: Callable[[], bool] = lambda: False)
     if plan.design:
         tables, pictures, curve = ablation_tables(study, plan.design), ABLATION_PICTURES, pd.DataFrame()
     else:
-        tables, pictures = {"trials": trial_rows(trials, tests(study))}, SEARCH_PICTURES
+        tables, pictures = {"trials": trial_rows(trials, tested(study))}, SEARCH_PICTURES
         curve = progress(trials, study.stretches())
     files = {name: plan.output / f"{name}.png" for name in pictures}
     tracker.study_run({name: _records(table) for name, table in tables.items()}, files, _records(curve))
@@ -142,14 +142,9 @@ def _written(machine: Iterable[str | None]) -> str:
     return ", ".join(word for word in machine if word)
 
 
-def tests(study: Study) -> dict[int, float]:
-    """Test accuracy, as a fraction, of the trials for which it was measured."""
-    return {int(number): value for number, value in study.notes.get("test_accuracy", {}).items()}
-
-
 def _measure_test_accuracy(plan: Plan, study: Study, members: Sequence[Trial]) -> None:
     """Touch the test images once, for those members of the front that have no figure yet."""
-    known = tests(study)
+    known = tested(study)
     for trial in members:
         if trial.number not in known:
             try:

@@ -48,16 +48,14 @@ def own(word: str) -> bool:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Serve until it is ended."""
-    from explore.plan import study_url
+    from explore.places import named_study, study_url
     from explore.reporting.dashboard import check_installed, make_dashboard
-    from explore.search.storage import open_storage, open_study
+    from explore.search.storage import open_storage
 
     with refusing_bad_input():
         address = _address([word for word in overrides if own(word)])
         check_installed()
-        if config.study is None:
-            raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
-        study = open_study(study_url(config), config.study)
+        study = named_study(config)
         server, url = make_dashboard(open_storage(study_url(config)), study.name, address.host, address.port)
     if config.format == "json":
         print(json.dumps({"study": study.name, "url": url}), flush=True)

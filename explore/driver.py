@@ -9,12 +9,12 @@ from pathlib import Path
 
 from explore.cluster.job import Elsewhere, Job
 from explore.cluster.options import CLUSTERS, Local
-from explore.conclusion import conclude, tests
+from explore.conclusion import conclude
 from explore.evaluation import COMPLETE
 from explore.plan import Plan
 from explore.reporting.report import write_report
 from explore.search.options import URL_VARIABLE
-from explore.search.rivals import results
+from explore.search.rivals import results, tested
 from explore.search.study import Study, finished
 from explore.verdict import show_verdict
 from explore.view import Company, View
@@ -149,7 +149,7 @@ def _show(plan: Plan, study: Study, view: View, report: Path, *, interrupted: bo
     if plan.design:
         show_verdict(study, plan.design, report, view.style, ended=ended, go_on=go_on)
     else:
-        view.conclude(trials, tests(study), report, ended=ended, go_on=go_on)
+        view.conclude(trials, tested(study), report, ended=ended, go_on=go_on)
     if interrupted:
         return _INTERRUPTED
     return 0 if any(trial.status == COMPLETE for trial in trials) else 1

@@ -50,15 +50,12 @@ def own(word: str) -> bool:
 def main(config: "Config", overrides: list[str]) -> int:
     """Export what was asked for, one after the other; those that cannot be are said in the end."""
     from explore.exporting.trained import asked_for
-    from explore.plan import output_folder, study_url
+    from explore.places import named_study, output_folder
     from explore.search.rivals import results
-    from explore.search.storage import open_study
 
     with refusing_bad_input():
         formats, number, changes = _asked(overrides)
-        if config.study is None:
-            raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
-        study, output = open_study(study_url(config), config.study), output_folder(config)
+        study, output = named_study(config), output_folder(config)
         trials = asked_for(number, results(study))
     make_folder(output / _FOLDER)
     artifacts: list[Artifact] = []

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,15 +31,16 @@ from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation
 from explore.joining import check_machine, mark_folder
 from explore.matching import designed
+from explore.places import output_folder, study_url
 from explore.schema import Config
-from explore.search.options import URL_VARIABLE, Search
+from explore.search.options import Search
 from explore.search.prior import Prior, unbiased
 from explore.search.proposals import Proposer
 from explore.search.samplers import SAMPLERS, SPEED_AWARE
 from explore.search.schedule import Rungs, Scheduler
 from explore.search.space import Space, parse_space, to_overrides
 from explore.search.speed_aware import SpeedAware
-from explore.search.storage import find_study, has_password, hidden, of_one_machine, open_storage
+from explore.search.storage import find_study, of_one_machine, open_storage
 from explore.search.study import Study, create_study, refuse_other_settings
 from explore.search.warm_start import First
 from explore.tracking import Tracking
@@ -244,43 +244,6 @@ def begin(plan: Plan) -> Study:
 def open_study(plan: Plan) -> Study:
     """The study of a plan; raises ValueError when it exists with other settings."""
     return create_study(open_storage(plan.url), plan.study, plan.definition)
-
-
-def output_folder(config: Config) -> Path:
-    """Where the results of the configured study lie."""
-    name = config.study or "sweep"
-    if not re.fullmatch(r"\w[\w.-]{,99}", name):
-        raise ValueError(
-            "study must be a name of letters, digits, dots, dashes and underscores, at most 100 in all, "
-            f"got {textwrap.shorten(name, 60)!r}"
-        )
-    if "\0" in config.outputs:
-        raise ValueError(f"outputs must be the path of a folder, got {config.outputs!r}")
-    outputs, output = Path(config.outputs), Path(config.outputs) / name
-    if os.path.islink(output) and not output.resolve().is_relative_to(outputs.resolve()):
-        raise ValueError(
-            f"the folder of a study must lie in outputs, got {output}, a link to {output.resolve()}; set outputs=FOLDER"
-        )
-    return output
-
-
-def study_url(config: Config) -> str:
-    """The storage of the configured study, by default an SQLite file among its results.
-
-    Raises ValueError for a password in the configuration: command lines are seen by all on a machine.
-    """
-    refuse_password("storage.url", getattr(config.storage, "url", None))
-    refuse_password("warm_start.url", config.warm_start.url)
-    return str(config.storage.address(output_folder(config)))
-
-
-def refuse_password(key: str, url: str | None) -> None:
-    """Raise ValueError for a URL in the configuration that holds a password."""
-    if url and has_password(url):
-        raise ValueError(
-            f"{key} must not hold a password, which others could read in the list of processes, got {hidden(url)}; put "
-            f"it into ~/.pgpass or PGPASSWORD, or the whole URL into {URL_VARIABLE}"
-        )
 
 
 def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:

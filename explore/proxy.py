@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Serve until it is ended."""
-    from explore.plan import refuse_password
+    from explore.places import refuse_password
     from explore.search.options import URL_VARIABLE, Grpc
     from explore.search.storage import hidden, make_proxy
 

@@ -23,13 +23,10 @@ def main(config: "Config", overrides: list[str]) -> int:
     with refusing_bad_input():
         _require_library()
         require_key("explore.publish")
-        if config.study is None:
-            raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
-    from explore.plan import output_folder, study_url
-    from explore.search.storage import open_study
+    from explore.places import named_study, output_folder
 
     with refusing_bad_input():
-        study, folder = open_study(study_url(config), config.study), output_folder(config)
+        study, folder = named_study(config), output_folder(config)
     from explore import boards
 
     asked = config.tracking

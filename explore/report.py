@@ -6,26 +6,25 @@ Writes the report of a study again from the study alone: report.html, its pictur
   python -m explore.report study=pareto format=json
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from explore.command import print_json, refusing_bad_input, run
 
 if TYPE_CHECKING:
     from explore.schema import Config
-    from explore.search.study import Study
 
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Read the study and write its report."""
     from explore.ablation.design import design_of
+    from explore.places import named_study, output_folder
     from explore.reporting.report import write_report
     from explore.search.rivals import results
     from explore.search.study import finished, front
     from explore.verdict import show_verdict
 
     with refusing_bad_input():
-        study, folder = _open(config)
+        study, folder = named_study(config), output_folder(config)
     report = write_report(study, folder)
     if design := design_of(study):
         show_verdict(study, design, report, config.format, ended=study.notes.get("ended", ""), go_on=None)
@@ -37,15 +36,6 @@ def main(config: "Config", overrides: list[str]) -> int:
     else:
         print(f"{len(finished(trials))} finished trials, {len(front(trials))} on the front: {report}")
     return 0
-
-
-def _open(config: "Config") -> "tuple[Study, Path]":
-    from explore.plan import output_folder, study_url
-    from explore.search.storage import open_study
-
-    if config.study is None:
-        raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
-    return open_study(study_url(config), config.study), output_folder(config)
 
 
 if __name__ == "__main__":

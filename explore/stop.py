@@ -24,14 +24,11 @@ _AT_ONCE_SECONDS = 60.0  # four heartbeats: workers ask for orders as often
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Tell the workers, and see to it that they go."""
-    from explore.plan import study_url
-    from explore.search.storage import open_study
+    from explore.places import named_study
     from explore.working import AFTER_THE_RUNG, AT_ONCE
 
     with refusing_bad_input():
-        if config.study is None:
-            raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
-        study = open_study(study_url(config), config.study)
+        study = named_study(config)
     jobs = study.notes.get("jobs") or []
     left = _at_work(study)
     print(f"explore: {left} trials are running; their workers leave after their rung", file=sys.stderr)

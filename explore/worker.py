@@ -77,12 +77,9 @@ def _work(plan: "Plan", study: "Study") -> int:
 
 
 def _find(config: "Config") -> "Study":
-    from explore.plan import study_url
-    from explore.search.storage import open_study
+    from explore.places import named_study
 
-    if config.study is None:
-        raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
-    study = open_study(study_url(config), config.study)
+    study = named_study(config)
     if "overrides" not in study.notes:
         raise ValueError(f"study {config.study} must have been begun by explore.sweep, got one without its settings")
     return study

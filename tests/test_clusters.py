@@ -14,7 +14,8 @@ from explore.cluster.job import Job
 from explore.cluster.slurm import Slurm, begin_again
 from explore.config import compose
 from explore.faults import Unwritable
-from explore.plan import _check_cluster, _for_workers, study_url
+from explore.places import study_url
+from explore.plan import _check_cluster, _for_workers
 from explore.search import patience
 from explore.search.options import URL_VARIABLE, Grpc, Postgres, Sqlite
 from explore.search.patience import patient

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "cost_tables": set(),
     "evaluator": {"candidate", "config", "definition", "evaluation"},
     "exporting": {"architecture", "candidate", "config", "cost", "data", "definition", "evaluation", "search"},
+    "places": {"schema", "search"},
     "verdict": {"ablation", "evaluation", "reporting", "search"},
     "view": {"ablation", "evaluation", "reporting", "search"},
     "boards": {"ablation", "reporting", "search", "tracking"},
@@ -52,6 +53,7 @@ MAY_IMPORT = {
         "definition",
         "joining",
         "matching",
+        "places",
         "schema",
     }
     | {"search", "tracking"},

@@ -21,7 +21,8 @@ from explore.architecture.pretrained import load_pretrained
 from explore.config import compose, vary
 from explore.data.cache import fetch
 from explore.evaluator import TrainingEvaluator
-from explore.plan import output_folder, prepare
+from explore.places import output_folder
+from explore.plan import prepare
 from explore.search.study import Study
 
 SMOKE = ["+sweep=smoke", "references=[]"]

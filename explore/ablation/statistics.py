@@ -16,6 +16,7 @@ from scipy.special import fdtrc, gammaln, ndtr, stdtr, stdtrit
 
 from explore.ablation.records import Difference, Effect, Findings, Scores
 from explore.ablation.seeds import level as level_after
+from explore.search.student import half_width
 
 Array = NDArray[np.float64]
 ARM = "arm"
@@ -120,7 +121,7 @@ def student(differences: Array, level: float) -> tuple[float, float, float]:
     if not spread:
         return mean, mean, float(mean == 0)
     error = spread / sqrt(len(differences))
-    half = -float(stdtrit(freedom, level / 2)) * error
+    half = float(half_width(spread, len(differences), level))
     return mean - half, mean + half, float(2 * stdtr(freedom, -abs(mean) / error))
 
 

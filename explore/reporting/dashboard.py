@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from explore.evaluation import COMPLETE, REFUSED, RUNNING, STOPPED
 from explore.reporting.tables import dimensions, trial_rows
-from explore.search.rivals import results
+from explore.search.rivals import results, tested
 from explore.search.study import OBJECTIVES, Study, Trial
 
 _STATES = {COMPLETE: TrialState.COMPLETE, REFUSED: TrialState.PRUNED, STOPPED: TrialState.PRUNED}
@@ -67,7 +67,7 @@ class Shown:
     ) -> list[FrozenTrial]:
         """Every trial as it stands now."""
         trials = results(self._study)
-        tests = {int(number): float(value) for number, value in self._study.notes.get("test_accuracy", {}).items()}
+        tests = tested(self._study)
         sampled = {"trial", *dimensions(trials)}
         rows = trial_rows(trials, tests).astype(object)
         records = rows.where(rows.notna(), None).to_dict("records")

@@ -12,7 +12,7 @@ from explore.evaluation import COMPLETE
 from explore.reporting.progress import progress
 from explore.reporting.tables import front_rows
 from explore.search.front import Losses, hypervolume, losses
-from explore.search.rivals import results
+from explore.search.rivals import results, tested
 from explore.search.study import Study, Trial, finished, front
 
 _RESAMPLES, _SEED = 1000, 0
@@ -70,7 +70,7 @@ def searched(study: Study) -> Searched:
     return Searched(
         name=study.name,
         trials=trials,
-        tests={int(number): float(value) for number, value in study.notes.get("test_accuracy", {}).items()},
+        tests=tested(study),
         definition=study.definition,
         epochs=int(spent["epochs"].max()) if len(spent) else 0,
         seconds=float(spent["seconds"].max()) if len(spent) else 0.0,

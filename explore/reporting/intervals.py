@@ -4,7 +4,8 @@ from math import sqrt
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+
+from explore.search.student import half_width
 
 
 def student(values: pd.DataFrame, level: float) -> "pd.Series[float]":
@@ -12,8 +13,7 @@ def student(values: pd.DataFrame, level: float) -> "pd.Series[float]":
 
     Missing values are left out; of fewer than two there is none, and the half is missing.
     """
-    seeds = values.count()
-    half: pd.Series[float] = values.std() * stdtrit(seeds - 1, 1 - level / 2) / np.sqrt(seeds)
+    half: pd.Series[float] = half_width(values.std(), values.count(), level)
     return half
 
 

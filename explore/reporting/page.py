@@ -22,7 +22,7 @@ from explore.reporting.progress import front_hypervolume, progress
 from explore.reporting.sections import Column, Page, Picture, Section, Table, Tile, Write
 from explore.reporting.tables import dimensions, front_rows, trial_rows, write_tables
 from explore.search.predictability import speed_errors
-from explore.search.rivals import results
+from explore.search.rivals import results, tested
 from explore.search.savings import duration, in_words, savings
 from explore.search.study import Study, Trial, front
 
@@ -40,7 +40,7 @@ def write_search(study: Study, folder: Path) -> Path:
     in images/s, accuracy as a fraction or None, note, and mostly macs and params.
     """
     trials, notes = results(study), study.notes
-    tests = {int(number): float(accuracy) for number, accuracy in notes.get("test_accuracy", {}).items()}
+    tests = tested(study)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".report-") as name:
         unfinished = Path(name)

@@ -86,6 +86,11 @@ def results(study: Study) -> list[Trial]:
     return [replace(one, retrained=again[one.number]) if one.number in again else one for one in trials]
 
 
+def tested(study: Study) -> dict[int, float]:
+    """Test accuracy, as a fraction, of the trials for which it was measured, by their numbers."""
+    return {int(number): float(value) for number, value in study.notes.get("test_accuracy", {}).items()}
+
+
 def compared(study: Study) -> dict[int, Compared]:
     """What came of the last comparison, by the numbers of the trials; nothing before the first."""
     return {int(number): Compared.read(note) for number, note in study.notes.get("speeds", {}).items()}

@@ -5,15 +5,14 @@ The training of the search is not among those that count here: it was picked bec
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.special import stdtrit
-
 from explore.evaluation import Retraining
+from explore.search.student import half_width
 from explore.search.study import Study, Trial
 
+_LEVEL = 0.05
 NOTE = "retrained"  # of a study: trial numbers → retrainings
 
 
@@ -27,8 +26,7 @@ class Estimate:
     @classmethod
     def of(cls, values: Sequence[float]) -> "Estimate":
         """Of two values or more."""
-        count = len(values)
-        return cls(fmean(values), float(stdtrit(count - 1, 0.975)) * stdev(values) / sqrt(count))
+        return cls(fmean(values), float(half_width(stdev(values), len(values), _LEVEL)))
 
 
 def over_seeds(trial: Trial) -> Estimate | None:

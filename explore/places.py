@@ -1,0 +1,55 @@
+"""Where a study lies: its folder, and the storage that keeps it."""
+
+import os
+import re
+import textwrap
+from pathlib import Path
+
+from explore.schema import Config
+from explore.search.options import URL_VARIABLE
+from explore.search.storage import has_password, hidden, open_study
+from explore.search.study import Study
+
+
+def named_study(config: Config) -> Study:
+    """The study that `study=NAME` names; raises ValueError where no name is given, or none has it."""
+    if config.study is None:
+        raise ValueError("study must be given, got nothing; add study=NAME, such as study=pareto")
+    return open_study(study_url(config), config.study)
+
+
+def output_folder(config: Config) -> Path:
+    """Where the results of the configured study lie."""
+    name = config.study or "sweep"
+    if not re.fullmatch(r"\w[\w.-]{,99}", name):
+        raise ValueError(
+            "study must be a name of letters, digits, dots, dashes and underscores, at most 100 in all, "
+            f"got {textwrap.shorten(name, 60)!r}"
+        )
+    if "\0" in config.outputs:
+        raise ValueError(f"outputs must be the path of a folder, got {config.outputs!r}")
+    outputs, output = Path(config.outputs), Path(config.outputs) / name
+    if os.path.islink(output) and not output.resolve().is_relative_to(outputs.resolve()):
+        raise ValueError(
+            f"the folder of a study must lie in outputs, got {output}, a link to {output.resolve()}; set outputs=FOLDER"
+        )
+    return output
+
+
+def study_url(config: Config) -> str:
+    """The storage of the configured study, by default an SQLite file among its results.
+
+    Raises ValueError for a password in the configuration: command lines are seen by all on a machine.
+    """
+    refuse_password("storage.url", getattr(config.storage, "url", None))
+    refuse_password("warm_start.url", config.warm_start.url)
+    return str(config.storage.address(output_folder(config)))
+
+
+def refuse_password(key: str, url: str | None) -> None:
+    """Raise ValueError for a URL in the configuration that holds a password."""
+    if url and has_password(url):
+        raise ValueError(
+            f"{key} must not hold a password, which others could read in the list of processes, got {hidden(url)}; put "
+            f"it into ~/.pgpass or PGPASSWORD, or the whole URL into {URL_VARIABLE}"
+        )
