@@ -8,14 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.filled_study import evaluation, fill, proposals
-from benchmarks.trial_parts import Clock
-from explore.config import compose, has_option, vary
-from explore.data.dataset import load
+from benchmarks.trial_parts import Clock, proposer, speed_aware
+from explore.config import compose, has_option
 from explore.evaluation import COMPLETE, RUNNING, STOPPED, Evaluation
-from explore.search.prior import Prior
-from explore.search.proposals import Proposer
 from explore.search.space import parse_space
-from explore.search.speed_aware import SpeedAware
 from explore.search.storage import open_storage
 from explore.search.study import Trial, create_study
 
@@ -29,12 +25,7 @@ _RUNGS = (1, 3, 9, 10)  # the last is that of the trials that a study is filled 
 def parts_with_history(number: int, folder: Path) -> Clock:
     """The parts, timed; `folder` holds the study, which is filled up to so many trials."""
     config = compose(_BASE)
-    dataset = load(config.data)
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-
-    def check(overrides: Sequence[str]) -> None:
-        vary(_BASE, overrides).candidate.check(dataset)
-
     url = f"sqlite:///{folder / 'history.db'}"
     create_study(open_storage(url), _NAME, {})
     fill(folder / "history.db", _NAME, space, number)
@@ -43,20 +34,12 @@ def parts_with_history(number: int, folder: Path) -> Clock:
     with clock.part("read the study, once"):
         trials = study.trials()
     searched = as_searched(trials)
-    ours = SpeedAware(
-        space=space,
-        rungs=_RUNGS,
-        classes=len(dataset.classes),
-        smallest=0.5 / len(dataset.validation),
-        check=check,
-        trend=partial(Prior.load(), image_size=dataset.image_size),
-    )
+    ours = speed_aware(config, space, _RUNGS)
     with clock.part("first proposal with speed_aware, once"):
         assert ours.next(searched, room=True)
     clock.repeat("propose with speed_aware", partial(ours.next, searched, room=True), _FEW)
     for name in _SAMPLERS:
-        proposer = Proposer(space, name, startup=config.search.startup, check=check)
-        clock.repeat(f"propose with {name}", partial(proposer.propose, trials), _FEW)
+        clock.repeat(f"propose with {name}", partial(proposer(name, config, space).propose, trials), _FEW)
     known = {trial.proposal.key for trial in trials}
     fresh = (one for one in proposals(space, seed=number) if one.key not in known)
     for proposal, _ in zip(fresh, range(_REPEATS + 1), strict=False):

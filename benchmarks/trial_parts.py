@@ -30,9 +30,11 @@ from explore.reporting.progress import progress
 from explore.reporting.report import write_report
 from explore.reporting.tables import trial_rows
 from explore.schema import Config
-from explore.search.proposals import Proposer
+from explore.search.prior import Prior
+from explore.search.proposals import Check, Proposer
 from explore.search.samplers import SAMPLERS
 from explore.search.space import Space, parse_space
+from explore.search.speed_aware import SpeedAware
 from explore.search.storage import open_storage
 from explore.search.study import Study, create_study
 from explore.tracking import Tracker
@@ -143,8 +145,8 @@ def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
         clock.repeat("look at the study", lambda: view.update(study.trials()))
     for name in SAMPLERS:
         if name != "grid":
-            clock.repeat(f"propose with {name}", partial(_propose, _proposer(name, config, space), study), _FEW)
-    _search(study, _proposer(config.sampler, config, space), tracker, clock)
+            clock.repeat(f"propose with {name}", partial(_propose, proposer(name, config, space), study), _FEW)
+    _search(study, speed_aware(config, space, config.stopping.rungs(config.training.epochs)), tracker, clock)
     # The rest leaves the study as it was for what is filled up next.
     _forget(folder / "study.db", number)
     return clock.settled()
@@ -154,14 +156,15 @@ def _propose(proposer: Proposer, study: Study) -> None:
     assert proposer.propose(study.trials())
 
 
-def _search(study: Study, proposer: Proposer, tracker: Tracker, clock: Clock) -> None:
+def _search(study: Study, scheduler: SpeedAware, tracker: Tracker, clock: Clock) -> None:
     """Take trials as a worker does, and end them without evaluating them."""
     with clock.part("first proposal"):
-        proposer.propose(study.trials())
+        scheduler.next(study.trials(), room=True)
     for _ in range(_REPEATS + 1):
         with clock.part("ask"):
-            proposal = proposer.propose(study.trials_without_dead())
-        assert proposal
+            step = scheduler.next(study.trials_without_dead(), room=True)
+        assert step
+        proposal = step.proposal
         with clock.part("claim"):
             trial = study.claim(proposal, command="python -m explore.train", target=10**6)
         assert trial
@@ -194,13 +197,31 @@ def _space(config: Config) -> Space:
     return parse_space(config.space, lambda key, values: has_option(key, values, config))
 
 
-def _proposer(sampler: str, config: Config, space: Space) -> Proposer:
+def proposer(sampler: str, config: Config, space: Space) -> Proposer:
+    """One of Optuna's samplers, with the checks of a real search."""
+    return Proposer(space, sampler, startup=config.search.startup, check=_checks(config))
+
+
+def speed_aware(config: Config, space: Space, rungs: Sequence[int]) -> SpeedAware:
+    """The default of a real search, with its checks and its prior."""
+    dataset = load(config.data)
+    return SpeedAware(
+        space=space,
+        rungs=rungs,
+        classes=len(dataset.classes),
+        smallest=0.5 / len(dataset.validation),
+        check=_checks(config),
+        trend=partial(Prior.load(), image_size=dataset.image_size),
+    )
+
+
+def _checks(config: Config) -> Check:
     dataset = load(config.data)
 
     def check(overrides: Sequence[str]) -> None:
         vary(_BASE, overrides).candidate.check(dataset)
 
-    return Proposer(space, sampler, startup=config.search.startup, check=check)
+    return check
 
 
 def _fit(config: Config, dataset: Dataset, folder: Path, epochs: int, rung: int) -> None:
