@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from benchmarks.looked_up import made_up_cost, made_up_curve
 from explore.evaluation import COMPLETE, Evaluation
 from explore.search.space import Space, to_overrides
-from explore.search.study import Proposal
+from explore.search.trial import Proposal
 
 EPOCHS = 10
 

@@ -13,7 +13,8 @@ from explore.config import compose, has_option
 from explore.evaluation import COMPLETE, RUNNING, STOPPED, Evaluation
 from explore.search.space import parse_space
 from explore.search.storage import open_storage
-from explore.search.study import Trial, create_study
+from explore.search.study import create_study
+from explore.search.trial import Trial
 
 _BASE = ("+sweep=pareto", "training.threads=1")
 _NAME = "scale"

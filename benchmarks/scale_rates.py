@@ -14,7 +14,7 @@ from benchmarks.looked_up import Job, look_up
 from benchmarks.table_search import LookedUp, Options, begin, scheduler
 from explore.cluster.local import in_turn
 from explore.evaluation import COMPLETE, Evaluation, Report
-from explore.search.study import key_of
+from explore.search.trial import key_of
 from explore.search.worker import Stopped, Worker
 
 _PATIENCE_SECONDS = 600.0

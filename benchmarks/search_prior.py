@@ -17,9 +17,9 @@ from benchmarks.search_rows import Rows
 from benchmarks.search_table import BASES
 from explore.config import compose
 from explore.data.dataset import load
+from explore.search.predicted import Trend
 from explore.search.prior import FILE, PATCHES, Array, Prior
 from explore.search.space import Values
-from explore.search.speed_aware import Trend
 from explore.search.surrogate import clipped_logit
 
 _RIDGE = 1.0

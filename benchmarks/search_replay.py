@@ -20,7 +20,8 @@ from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs, Scheduler, Step
 from explore.search.space import Values
 from explore.search.speed_aware import SpeedAware
-from explore.search.study import Proposal, Trial, create_study
+from explore.search.study import create_study
+from explore.search.trial import Proposal, Trial
 from explore.search.worker import Stopped, Worker
 
 _LAUNCH_SECONDS = 0.1  # of a process for each piece of training

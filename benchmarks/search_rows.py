@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from benchmarks.search_judge import Table
 from benchmarks.search_table import space_of
 from explore.search.space import Values, to_overrides
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 
 class Rows:

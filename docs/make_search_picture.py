@@ -21,7 +21,7 @@ from explore.reporting import style
 from explore.reporting.printed import INK, plain
 from explore.search.rivals import results
 from explore.search.storage import open_study
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 PICTURE = Path(__file__).with_name("search.png")
 _BLUE, _ORANGE, _GREEN, _VERMILION, _PINK, _SKY = style.COLOURS[:6]

@@ -17,7 +17,8 @@ from explore.search.rivals import measured_on, results
 from explore.search.samplers import SPEED_AWARE
 from explore.search.space import Space, Values, is_number, to_overrides
 from explore.search.storage import find_study, hidden, studies_at
-from explore.search.study import Proposal, Study, Trial, front
+from explore.search.study import Study
+from explore.search.trial import Proposal, Trial, front
 from explore.search.warm_start import proposed, teaching
 
 ALL = "all"

@@ -16,7 +16,8 @@ from explore.reporting import markdown, style
 from explore.reporting.report import ABLATION_PICTURES, SEARCH_PICTURES, ablation_tables
 from explore.reporting.tables import dimensions, front_markdown
 from explore.search.rivals import results, tested
-from explore.search.study import Study, Trial, candidates, front
+from explore.search.study import Study
+from explore.search.trial import Trial, candidates, front
 from explore.tracking import config_path
 
 _MOST_RUNS = 500  # in a panel; 10 unless said otherwise

@@ -25,7 +25,8 @@ from explore.reporting.tables import trial_rows
 from explore.retraining import retrain
 from explore.search.owner import is_here, is_running, this_process
 from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, tested, with_speeds
-from explore.search.study import Study, Trial, front
+from explore.search.study import Study
+from explore.search.trial import Trial, front
 from explore.tracking import Tracker
 
 _SETTLING_SECONDS = 2.0  # until nobody else can be writing their name

@@ -18,14 +18,14 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from explore.architecture.catalog import hyperparameters, one_of, schema
 from explore.architecture.spec import Model, options_in_stages, set_in_every_stage
-from explore.schema import CATALOGS, KINDS, Config, chosen, register
+from explore.schema import CATALOGS, KINDS, Config, register
 
 FORMATS = ("text", "json")
 _GROUPS = (*CATALOGS, *KINDS, "model", "sweep")
@@ -84,7 +84,7 @@ def vary(base: Sequence[str], overrides: Sequence[str], keys: Collection[str] | 
     of the space, which was checked. Anything else is composed. Raises ValueError for an override of what is not among
     `keys`: those of a study may come from a storage that others write to.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = [_parsed(override) for override in overrides]
     if foreign := [one for one in parsed if keys is not None and one.key_or_group not in keys]:
         raise ValueError(f"a trial must be of the space {', '.join(keys or ())}, got {foreign[0].input_line}")
     if any("." not in one.key_or_group and one.key_or_group not in CATALOGS for one in parsed):
@@ -97,6 +97,11 @@ def vary(base: Sequence[str], overrides: Sequence[str], keys: Collection[str] | 
             value = schema(value, CATALOGS[name][value])()
         setattr(reduce(getattr, path, config), name, value.text if isinstance(value, QuotedString) else value)
     return config
+
+
+@lru_cache(maxsize=4096)
+def _parsed(override: str) -> Override:
+    return OverridesParser.create().parse_override(override)
 
 
 @cache
@@ -114,7 +119,7 @@ def has_option(key: str, values: Mapping[str, Any], base: Config) -> bool:
     group, _, option = key.partition(".")
     if group not in CATALOGS or not option:
         return True
-    name = values.get(group, chosen(getattr(base, group)).name)
+    name = values.get(group) or getattr(base, group).name
     return name not in CATALOGS[group] or option in hyperparameters(CATALOGS[group][name])
 
 

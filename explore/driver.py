@@ -15,7 +15,8 @@ from explore.plan import Plan
 from explore.reporting.report import write_report
 from explore.search.options import URL_VARIABLE
 from explore.search.rivals import results, tested
-from explore.search.study import Study, finished
+from explore.search.study import Study
+from explore.search.trial import finished
 from explore.verdict import show_verdict
 from explore.view import Company, View
 from explore.working import keep_working

@@ -33,7 +33,8 @@ from explore.exporting.formats import FORMATS, Format
 if TYPE_CHECKING:
     from explore.exporting.artifact import Artifact
     from explore.schema import Config
-    from explore.search.study import Study, Trial
+    from explore.search.study import Study
+from explore.search.trial import Trial
 
 _FOLDER = "export"
 _PRINTED = ("text", "json")

@@ -13,7 +13,8 @@ from explore.cluster.isolation import server_context
 from explore.evaluation import INTERRUPTED, RUNNING, STOPPED
 from explore.search.owner import GIVEN_UP_SECONDS, is_here
 from explore.search.storage import of_one_machine
-from explore.search.study import Study, Trial
+from explore.search.study import Study
+from explore.search.trial import Trial
 
 _MARK = ".study"
 _WITH_CHECKPOINTS = (RUNNING, STOPPED, INTERRUPTED)

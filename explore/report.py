@@ -20,7 +20,7 @@ def main(config: "Config", overrides: list[str]) -> int:
     from explore.places import named_study, output_folder
     from explore.reporting.report import write_report
     from explore.search.rivals import results
-    from explore.search.study import finished, front
+    from explore.search.trial import finished, front
     from explore.verdict import show_verdict
 
     with refusing_bad_input():

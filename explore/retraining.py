@@ -17,7 +17,8 @@ from explore.joining import mark_folder
 from explore.plan import Plan, open_study
 from explore.search.seeds import NOTE, retrainings
 from explore.search.space import parse_space
-from explore.search.study import Proposal, Study, Trial, finished, key_of
+from explore.search.study import Study
+from explore.search.trial import Proposal, Trial, finished, key_of
 from explore.search.warm_start import proposed
 from explore.working import Orders, keep_working
 

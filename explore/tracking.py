@@ -15,7 +15,7 @@ import yaml
 
 from explore.cost.record import Cost
 from explore.evaluation import FAILED, INTERRUPTED, STOPPED, Epoch, Evaluation
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 Rows = Sequence[Mapping[str, Any]]
 MODES = ("offline", "online", "disabled")

@@ -25,7 +25,7 @@ from explore.reporting.style import MEASURED, plus_minus, state
 from explore.search.owner import is_here, is_running
 from explore.search.savings import in_words, savings
 from explore.search.seeds import over_seeds, over_seeds_in_test
-from explore.search.study import Trial, finished, front
+from explore.search.trial import Trial, finished, front
 
 _ROWS = 12
 _COLOURS = {COMPLETE: "green", RUNNING: "cyan", STOPPED: "blue", MEASURED: "dim"}

@@ -9,7 +9,8 @@ from optuna.storages import InMemoryStorage
 
 from explore.cost.record import Cost, Throughput
 from explore.evaluation import COMPLETE, Epoch, Evaluation
-from explore.search.study import Proposal, Study, Trial, create_study
+from explore.search.study import Study, create_study
+from explore.search.trial import Proposal, Trial
 
 
 def new_study(name: str = "pareto") -> Study:

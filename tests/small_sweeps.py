@@ -13,7 +13,8 @@ from explore.cluster.isolation import start_server
 from explore.command import _run
 from explore.evaluation import RUNNING
 from explore.search.storage import find_study, open_study
-from explore.search.study import Study, Trial
+from explore.search.study import Study
+from explore.search.trial import Trial
 from explore.sweep import main
 
 SMOKE = ["+sweep=smoke", "workers=2", "references=[]"]

@@ -27,7 +27,8 @@ from explore.evaluation import COMPLETE, Evaluation
 from explore.search.listed import read_entries
 from explore.search.space import Values, parse_space
 from explore.search.storage import open_storage
-from explore.search.study import Proposal, candidates, create_study, front
+from explore.search.study import create_study
+from explore.search.trial import Proposal, candidates, front
 from explore.sweep import main
 
 

@@ -30,7 +30,8 @@ from explore.reporting.fronts import (
 from explore.reporting.fronts_picture import write_fronts_picture
 from explore.search.front import hypervolume
 from explore.search.storage import open_storage
-from explore.search.study import create_study, front
+from explore.search.study import create_study
+from explore.search.trial import front
 
 
 def study(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from explore.reporting.contributions import LEAST_TRIALS, Contribution, contributions, contributions_section, volumes
 from explore.reporting.progress import front_hypervolume
-from explore.search.study import Study, Trial
+from explore.search.study import Study
+from explore.search.trial import Trial
 
 POINTS = st.lists(st.tuples(st.floats(0.01, 1), st.floats(1, 1e6)), min_size=2, max_size=12)
 

@@ -31,7 +31,7 @@ from explore.exporting.artifact import export, facts
 from explore.exporting.form import FromPixels
 from explore.exporting.formats import FACTS, FORMATS, Onnx, TorchExport
 from explore.exporting.trained import Trained, asked_for
-from explore.search.study import front
+from explore.search.trial import front
 
 TINY = ["data=digits", "model.patch_size=4", "model.width=8", "model.depth=1", "cost.batch_size=4"]
 TINY += ["cost.max_seconds=0.01", "cost.block_seconds=0.001", "cost.warmup=0"]

@@ -28,7 +28,7 @@ from explore.config import compose
 from explore.data.dataset import Dataset, load
 from explore.exporting.form import FromPixels
 from explore.exporting.formats import FORMATS
-from explore.search.study import front
+from explore.search.trial import front
 from explore.training.checkpoint import CHECKPOINT
 
 pytestmark = pytest.mark.slow

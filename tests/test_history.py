@@ -20,7 +20,7 @@ from explore.evaluation import REFUSED, RUNNING, Evaluation
 from explore.search.front import non_dominated
 from explore.search.history import History, as_seen_by_samplers, in_memory, mixed, shown
 from explore.search.samplers import make_sampler
-from explore.search.study import Proposal, Trial
+from explore.search.trial import Proposal, Trial
 
 SEED, POPULATION = 3, 4
 KEYS = {"nsga2": "NSGAIISampler", "nsga3": "NSGAIIISampler"}

@@ -20,7 +20,7 @@ from explore.reporting.pictures import front_figure, importance_figure
 from explore.reporting.printed import write_front, write_importance
 from explore.reporting.printed_over_time import write_curves, write_progress
 from explore.reporting.progress import progress
-from explore.search.study import Proposal, front
+from explore.search.trial import Proposal, front
 
 # The look
 

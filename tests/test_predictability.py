@@ -11,7 +11,7 @@ from filled_studies import TEMPLATE, cost
 from explore.cost.features import Features, Work
 from explore.evaluation import COMPLETE, Evaluation
 from explore.search.predictability import speed_errors
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 
 def measured(depth: int, device: str = "here", surprise: float = 1.0) -> Trial:

@@ -14,7 +14,7 @@ from test_stopping import curve
 
 from explore.evaluation import COMPLETE, DIVERGED, INTERRUPTED, RUNNING, STOPPED, Evaluation
 from explore.reporting.progress import front_hypervolume, progress
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 BEGAN = datetime(2026, 1, 1)
 points = st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(1.0, 1e6)), max_size=30)

@@ -17,7 +17,7 @@ from explore.search.history import History
 from explore.search.proposals import Proposer
 from explore.search.samplers import SAMPLERS, make_sampler
 from explore.search.space import Space, parse_space
-from explore.search.study import Proposal, Trial
+from explore.search.trial import Proposal, Trial
 
 SWEEPS = {"mixing": "choice(mlp, attention)", "mixing.heads": "choice(1, 2, 4)", "depth": "range(1, 4)"}
 CONFIGURATIONS = 3 + 3 * 3

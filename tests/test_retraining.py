@@ -16,7 +16,8 @@ from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.search.rivals import results
 from explore.search.seeds import retrainings
 from explore.search.storage import find_study
-from explore.search.study import Study, Trial, finished, front
+from explore.search.study import Study
+from explore.search.trial import Trial, finished, front
 from explore.working import AT_ONCE
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from explore.cost.speed import Speed
 from explore.evaluation import FAILED, Evaluation
 from explore.search.rivals import Compared, decided, results, rivals, with_speeds
-from explore.search.study import front
+from explore.search.trial import front
 
 points = st.lists(st.tuples(st.integers(0, 50).map(lambda part: part / 50), st.floats(1, 1e6)), max_size=25)
 

@@ -24,7 +24,7 @@ EPOCHS = 27
 def table(count: int = 24) -> Table:
     """Made up: wide networks are accurate, slow, and slow to learn."""
     generator, space = np.random.default_rng(0), space_of("digits")
-    drawn = {tuple(to_overrides(values)): values for values in (space.draw(generator) for _ in range(3 * count))}
+    drawn = {tuple(to_overrides(values)): values for values in space.draw(generator, [{}] * (3 * count))}
     overrides = list(drawn)[:count]
     width = np.array([float(drawn[one]["model.width"]) for one in overrides])
     best = 0.6 + 0.08 * np.log2(width / 8) + 0.01 * generator.random(count)

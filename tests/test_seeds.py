@@ -20,7 +20,8 @@ from explore.reporting.report import write_report
 from explore.reporting.tables import front_rows, trial_rows
 from explore.search.rivals import results
 from explore.search.seeds import NOTE, Estimate, alike, as_accurate_as, over_seeds, over_seeds_in_test
-from explore.search.study import Study, Trial
+from explore.search.study import Study
+from explore.search.trial import Trial
 
 ACCURACY = st.floats(0, 1).map(lambda value: round(value, 3))
 

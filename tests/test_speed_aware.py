@@ -18,7 +18,8 @@ from explore.search.front import losses
 from explore.search.improvement import expected_gain
 from explore.search.space import Space, parse_space
 from explore.search.speed_aware import SpeedAware
-from explore.search.study import Study, Trial, candidates, create_study
+from explore.search.study import Study, create_study
+from explore.search.trial import Trial, candidates
 from explore.search.worker import Worker
 
 SPACE = {
@@ -111,7 +112,7 @@ def test_the_front_is_found_with_fewer_epochs_than_by_chance() -> None:
     spent = sum(one.evaluation.epochs for one in study.trials())
     generator, chance = np.random.default_rng(0), []
     for _ in range(20):
-        drawn = [space().draw(generator) for _ in range(-(-spent // RUNGS[-1]))]
+        drawn = space().draw(generator, [{}] * -(-spent // RUNGS[-1]))
         rows = [trained([f"{key}={value}" for key, value in values.items()], RUNGS[-1]) for values in drawn]
         losses_of = [(1 - (row.accuracy or 0), -np.log(row.cost.throughput.images_per_second)) for row in rows]  # type: ignore[union-attr]
         chance.append(area(losses_of, (0.9, -5.0)))
@@ -204,7 +205,7 @@ def test_the_gain_is_the_hypervolume_that_is_added() -> None:
 
 def test_every_configuration_has_a_row_from_0_to_1_and_names_have_no_order() -> None:
     generator = np.random.default_rng(0)
-    drawn = [space().draw(generator) for _ in range(200)]
+    drawn = space().draw(generator, [{}] * 200)
     rows = Encoding(space())(drawn)
     assert rows.shape == (200, 1 + 1 + 3 + 1 + 1)
     assert ((rows >= 0) & (rows <= 1)).all()

@@ -20,7 +20,8 @@ from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
 from explore.search.stopping import next_rung, places, promotable, ranked
-from explore.search.study import Study, Trial, create_study
+from explore.search.study import Study, create_study
+from explore.search.trial import Trial
 from explore.search.worker import Worker
 
 RUNGS = (1, 3, 9)

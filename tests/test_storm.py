@@ -27,7 +27,8 @@ from small_sweeps import SMOKE, children_of
 from benchmarks.looked_up import LOG
 from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING, STOPPED
 from explore.search.storage import find_study
-from explore.search.study import Study, Trial, candidates, finished
+from explore.search.study import Study
+from explore.search.trial import Trial, candidates, finished
 
 pytestmark = pytest.mark.slow
 

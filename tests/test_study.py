@@ -23,7 +23,8 @@ from explore.evaluation import COMPLETE, DIVERGED, FAILED, INTERRUPTED, REFUSED,
 from explore.search import owner
 from explore.search import study as study_module
 from explore.search.storage import hidden, open_storage, open_study
-from explore.search.study import SILENT, Proposal, Study, TakenOver, create_study, finished, front, study_names
+from explore.search.study import SILENT, Study, TakenOver, create_study, study_names
+from explore.search.trial import Proposal, finished, front
 
 DEFINITION = {"space": {"x": "range(100)"}, "data": {"name": "digits", "val": 0.2}}
 SPEED = Throughput(

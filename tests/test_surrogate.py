@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from explore.search.surrogate import Surrogate, clipped_logit
+from explore.search.surrogate import Surrogate, _distances, clipped_logit
 
 GENERATOR = np.random.default_rng(0)
 FEATURES, TIMES = GENERATOR.random((60, 3)), GENERATOR.random(60)
@@ -24,8 +24,9 @@ def model(noise: float = 0.05) -> Surrogate:
 def test_the_gradient_is_that_of_the_loss() -> None:
     fitted = model()
     logs = fitted.logs + 0.3 * np.random.default_rng(2).normal(size=len(fitted.logs))
-    numeric = approx_fprime(logs, lambda one: fitted._loss(one)[0], 1e-6)
-    np.testing.assert_allclose(fitted._loss(logs)[1], numeric, rtol=1e-3, atol=1e-3)
+    distances = _distances(FEATURES)
+    numeric = approx_fprime(logs, lambda one: fitted._loss(one, distances)[0], 1e-6)
+    np.testing.assert_allclose(fitted._loss(logs, distances)[1], numeric, rtol=1e-3, atol=1e-3)
 
 
 def test_what_was_learned_is_predicted() -> None:
@@ -84,8 +85,8 @@ def test_a_step_too_far_is_worse_than_any_fit_and_leads_back() -> None:
     fitted = model()
     for away in (11.0, 1000.0):
         far = fitted._means + away * fitted._deviations
-        loss, gradient = fitted._loss(far)
-        assert fitted._loss(fitted._means)[0] < loss < np.inf
+        loss, gradient = fitted._loss(far, _distances(FEATURES))
+        assert fitted._loss(fitted._means, _distances(FEATURES))[0] < loss < np.inf
         assert (gradient > 0).all()
         targets = truth(FEATURES, TIMES)
         again = Surrogate(FEATURES, TIMES, targets, TREND, start=far)

@@ -25,7 +25,7 @@ from small_sweeps import (
 )
 
 from explore.evaluation import COMPLETE, INTERRUPTED, STOPPED
-from explore.search.study import Trial, candidates, finished
+from explore.search.trial import Trial, candidates, finished
 
 pytestmark = pytest.mark.slow
 

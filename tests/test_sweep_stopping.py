@@ -13,7 +13,8 @@ from small_sweeps import sweep, trials_of
 
 from explore.evaluation import COMPLETE, STOPPED
 from explore.search import worker
-from explore.search.study import Study, Trial, candidates, finished
+from explore.search.study import Study
+from explore.search.trial import Trial, candidates, finished
 
 pytestmark = pytest.mark.slow
 

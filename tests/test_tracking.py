@@ -14,7 +14,7 @@ from offline_runs import configuration, exit_code, items, nested, records, run_o
 
 from explore.cost.record import Cost, Throughput
 from explore.evaluation import COMPLETE, FAILED, RUNNING, Epoch, Evaluation
-from explore.search.study import Proposal, Trial
+from explore.search.trial import Proposal, Trial
 from explore.tracking import Tracker, Tracking, config_path
 
 SPEED = Throughput(

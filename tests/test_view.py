@@ -25,7 +25,8 @@ from explore.search.owner import start_time, this_process
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
-from explore.search.study import Study, Trial, create_study, finished
+from explore.search.study import Study, create_study
+from explore.search.trial import Trial, finished
 from explore.search.worker import Worker
 from explore.view import Company, JsonView, LiveView, PlainView
 

@@ -20,7 +20,8 @@ from explore.evaluation import STOPPED
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs, Scheduler
 from explore.search.space import parse_space
-from explore.search.study import Proposal, Study, Trial, candidates, create_study
+from explore.search.study import Study, create_study
+from explore.search.trial import Proposal, Trial, candidates
 from explore.search.warm_start import First, proposed, teaching
 from explore.search.worker import Stopped, Worker
 
@@ -56,7 +57,7 @@ def test_numbers_move_to_the_nearest_value_of_the_space(wanted: dict[str, float]
 @settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_what_is_in_the_space_stays_as_it_is(seed: int) -> None:
-    drawn = space().draw(np.random.default_rng(seed))
+    (drawn,) = space().draw(np.random.default_rng(seed), [{}])
     assert space().nearest(drawn) == drawn
     assert [type(value) for value in space().nearest(drawn).values()] == [type(value) for value in drawn.values()]
 
@@ -80,7 +81,10 @@ def test_names_stay_and_what_has_no_place_is_refused() -> None:
 
 def queue(count: int = 3, seed: int = 99) -> list[Proposal]:
     generator = np.random.default_rng(seed)
-    return [proposed(space(), space().draw(generator), f"mine, line {line}") for line in range(1, count + 1)]
+    return [
+        proposed(space(), values, f"mine, line {line}")
+        for line, values in enumerate(space().draw(generator, [{}] * count), 1)
+    ]
 
 
 def of_rungs() -> Scheduler:

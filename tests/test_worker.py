@@ -26,7 +26,8 @@ from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
 from explore.search.storage import open_storage
-from explore.search.study import SILENT, Study, Trial, create_study
+from explore.search.study import SILENT, Study, create_study
+from explore.search.trial import Trial
 from explore.search.worker import Stopped, Worker
 
 SPACE = {"width": "range(1, 7)", "depth": "range(1, 7)"}

@@ -7,7 +7,7 @@ from explore.ablation.design import Design
 from explore.ablation.records import Findings, Scores
 from explore.ablation.statistics import analyse
 from explore.ablation.words import sentences
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 _FEWEST = 2  # seeds, and arms: one has nothing to be compared with
 

@@ -11,7 +11,8 @@ from explore.ablation.options import Ablation
 from explore.ablation.records import Scores
 from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.search.space import Values
-from explore.search.study import Study, Trial, key_of
+from explore.search.study import Study
+from explore.search.trial import Trial, key_of
 
 SEED = "training.seed"
 NOTE = "ablation"  # where a study keeps its design

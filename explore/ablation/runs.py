@@ -8,7 +8,7 @@ import pandas as pd
 from explore.ablation.arms import Arm
 from explore.ablation.design import Design
 from explore.evaluation import COMPLETE
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 
 def representatives(design: Design, trials: Sequence[Trial]) -> list[Trial]:

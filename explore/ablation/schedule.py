@@ -10,7 +10,7 @@ from explore.ablation.design import SEED, Design
 from explore.ablation.records import Scores
 from explore.search.schedule import Step
 from explore.search.space import to_overrides
-from explore.search.study import Proposal, Trial
+from explore.search.trial import Proposal, Trial
 
 
 @dataclass

@@ -12,7 +12,8 @@ from explore.config import compose, vary
 from explore.data.dataset import Dataset, load
 from explore.definition import alone, without_operation
 from explore.evaluation import COMPLETE, Epoch
-from explore.search.study import Study, Trial, front
+from explore.search.study import Study
+from explore.search.trial import Trial, front
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from explore.ablation.runs import run_rows
 from explore.reporting import style
 from explore.reporting.ablation_style import points, probability
 from explore.reporting.ablation_tables import arm_rows
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 
 def arms_so_far(design: Design, trials: Sequence[Trial]) -> Table:

@@ -6,7 +6,7 @@ from html import escape as escape_html
 import plotly.graph_objects as go
 
 from explore.reporting import style
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 ACCURACY = "validation accuracy / %"
 WIDE = "wide"  # name of annotations that a phone has no room for

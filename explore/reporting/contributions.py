@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from explore.evaluation import COMPLETE
 from explore.reporting import style
 from explore.reporting.sections import Column, Section, Table
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 FACTORS = ("token_mixing", "channel_mixing")
 LEAST_TRIALS = 20

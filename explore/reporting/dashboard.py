@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from explore.evaluation import COMPLETE, REFUSED, RUNNING, STOPPED
 from explore.reporting.tables import dimensions, trial_rows
 from explore.search.rivals import results, tested
-from explore.search.study import OBJECTIVES, Study, Trial
+from explore.search.study import OBJECTIVES, Study
+from explore.search.trial import Trial
 
 _STATES = {COMPLETE: TrialState.COMPLETE, REFUSED: TrialState.PRUNED, STOPPED: TrialState.PRUNED}
 _STATES |= {RUNNING: TrialState.RUNNING}

@@ -13,7 +13,8 @@ from explore.reporting.progress import progress
 from explore.reporting.tables import front_rows
 from explore.search.front import Losses, hypervolume, losses
 from explore.search.rivals import results, tested
-from explore.search.study import Study, Trial, finished, front
+from explore.search.study import Study
+from explore.search.trial import Trial, finished, front
 
 _RESAMPLES, _SEED = 1000, 0
 FEWEST = 8  # complete trials of a study before their halves say anything

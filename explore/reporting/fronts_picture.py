@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from explore.reporting import style
 from explore.reporting.fronts import Searched
 from explore.reporting.printed import INK, plain
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 _OTHERS = 0.25  # opacity of trials off the front
 

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from explore.evaluation import COMPLETE
 from explore.search.history import as_seen_by_samplers, in_memory
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 # PED-ANOVA compares the best trials with all; Optuna asks for five or more of the best.
 _BEST = 0.25

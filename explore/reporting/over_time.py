@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from explore.reporting import style
 from explore.reporting.canvas import ACCURACY, add_legend_entry, new_figure, variant
 from explore.search.savings import duration, time_unit
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 MOST_CURVES = 300  # besides the front's; a page with more is slow, and nobody sees more
 _PROGRESS = ("trial", "epochs", "seconds", "hypervolume")  # columns of the table behind the anytime curve

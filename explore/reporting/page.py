@@ -24,7 +24,8 @@ from explore.reporting.tables import dimensions, front_rows, trial_rows, write_t
 from explore.search.predictability import speed_errors
 from explore.search.rivals import results, tested
 from explore.search.savings import duration, in_words, savings
-from explore.search.study import Study, Trial, front
+from explore.search.study import Study
+from explore.search.trial import Trial, front
 
 Shares = Mapping[str, Mapping[str, float]]
 _PAGE = "report.html"

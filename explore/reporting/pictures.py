@@ -10,7 +10,7 @@ from explore.evaluation import COMPLETE
 from explore.reporting import style
 from explore.reporting.canvas import ACCURACY, WIDE, add_legend_entry, escape, new_figure, variant
 from explore.search.seeds import over_seeds
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 # Plotly's symbols, solid and far apart in shape.
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")

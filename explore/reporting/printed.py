@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from explore.evaluation import COMPLETE
 from explore.reporting import style
 from explore.search.seeds import over_seeds
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 _MARKERS = ("o", "D", "s", "^", "P", "X", "*", "p")
 INK, _FAINT = "#1F2630", "#E3E7EC"  # of text, and of lines that guide the eye

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from explore.reporting import style
 from explore.reporting.over_time import MOST_CURVES, other_trials
 from explore.reporting.printed import INK, add_legend, new_picture, plain, save
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 
 def write_progress(curve: pd.DataFrame, members: Sequence[int], folder: Path, title: str) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from explore.evaluation import COMPLETE
 from explore.search.front import GrowingFront, Losses, hypervolume, losses
-from explore.search.study import Trial, finished
+from explore.search.trial import Trial, finished
 
 
 def front_hypervolume(trials: Sequence[Trial]) -> float:

@@ -14,7 +14,8 @@ from explore.reporting.ablation_page import write_ablation
 from explore.reporting.ablation_tables import arm_rows, difference_rows
 from explore.reporting.page import write_search
 from explore.search.rivals import results
-from explore.search.study import Study, Trial
+from explore.search.study import Study
+from explore.search.trial import Trial
 
 # What goes to W&B as well.
 ABLATION_PICTURES: tuple[str, ...] = ("forest", "interaction", "plane", "curves")

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from explore.evaluation import STOPPED
 from explore.search.seeds import over_seeds
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 Item = TypeVar("Item")
 

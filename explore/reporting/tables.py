@@ -8,7 +8,7 @@ import pandas as pd
 
 from explore.reporting import markdown, style
 from explore.search.seeds import Estimate, as_accurate_as, over_seeds, over_seeds_in_test
-from explore.search.study import Trial, front
+from explore.search.trial import Trial, front
 
 _FRONT_FIRST = ["trial", "val_accuracy", "test_accuracy", "throughput", "macs", "params"]
 

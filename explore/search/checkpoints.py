@@ -9,7 +9,8 @@ from pathlib import Path
 from explore.evaluation import STOPPED
 from explore.search.front import losses
 from explore.search.stopping import places
-from explore.search.study import Study, Trial
+from explore.search.study import Study
+from explore.search.trial import Trial
 
 _CHECKPOINTS = "*.ckpt"
 

@@ -1,7 +1,6 @@
 """Configurations as rows of numbers from 0 to 1, as models read them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import log
 from typing import Any
 
 import numpy as np
@@ -27,18 +26,15 @@ class Encoding:
 
     def __call__(self, configurations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """Configurations × columns."""
-        rows = [
-            [
-                column(values[key]) if key in values else _ABSENT
-                for key, columns in self._columns.items()
-                for column in columns
-            ]
-            for values in configurations
-        ]
-        return np.array(rows, float).reshape(len(configurations), self.width)
+        found = [np.zeros((len(configurations), 0))]
+        for key, columns in self._columns.items():
+            values = [one.get(key) for one in configurations]
+            found += [column(values) for column in columns]
+        return np.column_stack(found)
 
 
-Column = Callable[[Any], float]
+# Of the values of a dimension, None where a configuration does not have it.
+Column = Callable[[Sequence[Any]], NDArray[np.float64]]
 
 
 def _columns(distribution: BaseDistribution) -> list[Column]:
@@ -54,10 +50,13 @@ def _columns(distribution: BaseDistribution) -> list[Column]:
 
 
 def _equals(choice: Any) -> Column:
-    return lambda value: float(value == choice)
+    return lambda values: np.array([_ABSENT if value is None else float(value == choice) for value in values])
 
 
 def _scaled(low: float, high: float, logarithmic: bool) -> Column:
-    if logarithmic:
-        return lambda value: log(value / low) / log(high / low)
-    return lambda value: (value - low) / (high - low)
+    def column(values: Sequence[Any]) -> NDArray[np.float64]:
+        numbers = np.array([np.nan if value is None else value for value in values], float)
+        share = np.log(numbers / low) / np.log(high / low) if logarithmic else (numbers - low) / (high - low)
+        return np.where(np.isnan(numbers), _ABSENT, share)
+
+    return column

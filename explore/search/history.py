@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from explore.evaluation import COMPLETE, REFUSED
 from explore.search.front import non_dominated
 from explore.search.samplers import GENETIC, MOST_SHOWN, make_sampler
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 _NO_THROUGHPUT = 1e-9
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from explore.cost.features import Features
 from explore.cost.latency_model import FEWEST, Errors, cross_validated
 from explore.cost.record import Throughput
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 
 def speed_errors(trials: Sequence[Trial]) -> Errors | None:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from math import log
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,7 +52,7 @@ class Prior:
 
     def terms(self, configurations: Sequence[Mapping[str, Any]], image_size: int) -> Array:
         """Configurations × terms; a dimension that a configuration does not have counts as the middle of it."""
-        columns = np.array([self._columns(values, image_size) for values in configurations])
+        columns = self._columns(configurations, image_size)
         pairs = combinations_with_replacement(range(columns.shape[1]), 2)
         return np.column_stack([np.ones(len(columns)), columns, *(columns[:, a] * columns[:, b] for a, b in pairs)])
 
@@ -62,16 +61,17 @@ class Prior:
         shares = np.log1p(np.minimum(epochs, self.epochs)) / np.log1p(self.epochs)
         return np.column_stack([np.ones(len(shares)), shares, shares**2])
 
-    def _columns(self, values: Mapping[str, Any], image_size: int) -> list[float]:
-        patch = values.get("model.patch_size")
-        known = {**values, PATCHES: image_size / patch} if patch else values
-        numbers = [_share(known[key], *span) if key in known else 0.0 for key, span in self.numbers.items()]
-        names = [
-            float(values[key] == name) - 0.5 if values.get(key) in seen else 0.0
-            for key, seen in self.names.items()
-            for name in (seen if len(seen) > 2 else seen[1:])
-        ]
-        return numbers + names
+    def _columns(self, configurations: Sequence[Mapping[str, Any]], image_size: int) -> Array:
+        columns = [np.zeros((len(configurations), 0))]
+        for key, span in self.numbers.items():
+            of = "model.patch_size" if key == PATCHES else key
+            sizes = np.array([values.get(of) or np.nan for values in configurations], float)
+            columns.append(_shares(image_size / sizes if key == PATCHES else sizes, *span))
+        for key, seen in self.names.items():
+            chosen = [values.get(key) for values in configurations]
+            for name in seen if len(seen) > 2 else seen[1:]:
+                columns.append(np.array([float(one == name) - 0.5 if one in seen else 0.0 for one in chosen]))
+        return np.column_stack(columns)
 
 
 def unbiased(configurations: Sequence[Mapping[str, Any]], epochs: Array) -> Array:
@@ -79,6 +79,7 @@ def unbiased(configurations: Sequence[Mapping[str, Any]], epochs: Array) -> Arra
     return np.zeros(len(configurations))
 
 
-def _share(value: float, low: float, high: float) -> float:
-    """The place of a number between the ends, from -0.5 to 0.5."""
-    return min(max((log(value) - low) / (high - low), 0.0), 1.0) - 0.5
+def _shares(values: Array, low: float, high: float) -> Array:
+    """The places of numbers between the ends, from -0.5 to 0.5, in the middle where there is none."""
+    shares: Array = np.clip((np.log(values) - low) / (high - low), 0, 1) - 0.5
+    return np.where(np.isnan(shares), 0.0, shares)

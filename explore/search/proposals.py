@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from explore.search.history import History, mixed
 from explore.search.samplers import make_sampler
 from explore.search.space import Space, Values, to_overrides
-from explore.search.study import Proposal, Trial
+from explore.search.trial import Proposal, Trial
 
 Check = Callable[[Sequence[str]], None]
 _ASKS = 20

@@ -14,7 +14,8 @@ from explore.cost.speed import Speed, alike
 from explore.evaluation import COMPLETE
 from explore.search.front import losses
 from explore.search.seeds import retrainings
-from explore.search.study import Study, Trial, front
+from explore.search.study import Study
+from explore.search.trial import Trial, front
 
 # By how much figures of the same network may differ between two measurements: see benchmarks/throughput_noise.py.
 _ERROR = 1.10

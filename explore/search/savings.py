@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from explore.evaluation import COMPLETE, STOPPED
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from explore.search.proposals import Proposer
 from explore.search.stopping import next_rung, promotable
-from explore.search.study import Proposal, Trial
+from explore.search.trial import Proposal, Trial
 
 
 @dataclass(frozen=True)

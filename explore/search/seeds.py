@@ -10,7 +10,8 @@ from typing import Any
 
 from explore.evaluation import Retraining
 from explore.search.student import half_width
-from explore.search.study import Study, Trial
+from explore.search.study import Study
+from explore.search.trial import Trial
 
 _LEVEL = 0.05
 NOTE = "retrained"  # of a study: trial numbers → retrainings

@@ -51,13 +51,14 @@ class Space:
                 values[key] = _suggest(trial, key, distribution)
         return values
 
-    def draw(self, generator: np.random.Generator, keep: Mapping[str, Any] | None = None) -> Values:
-        """A configuration at random, without a sampler, that keeps some values as far as it has these dimensions."""
-        values: Values = {}
+    def draw(self, generator: np.random.Generator, keep: Sequence[Mapping[str, Any]]) -> list[Values]:
+        """Configurations at random, without a sampler: each keeps the values of one of `keep` as far as it has them."""
+        drawn: list[Values] = [{} for _ in keep]
         for key, distribution in self.dimensions.items():
-            if self.applies(key, values):
-                values[key] = keep[key] if keep and key in keep else _drawn(generator, distribution)
-        return values
+            for values, kept, value in zip(drawn, keep, _drawn(generator, distribution, len(keep)), strict=True):
+                if self.applies(key, values):
+                    values[key] = kept.get(key, value)
+        return drawn
 
     def nearest(self, wanted: Mapping[str, Any]) -> Values:
         """The configuration nearest to wanted values: numbers move to the nearest one that is allowed, names stay.
@@ -197,18 +198,21 @@ def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> A
     raise TypeError(f"no way to sample {distribution}")
 
 
-def _drawn(generator: np.random.Generator, distribution: BaseDistribution) -> Any:
+def _drawn(generator: np.random.Generator, distribution: BaseDistribution, count: int) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[generator.integers(len(distribution.choices))]
+        return [distribution.choices[place] for place in generator.integers(len(distribution.choices), size=count)]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     low, high = float(distribution.low), float(distribution.high)
     if distribution.log:
         half = 0.5 if isinstance(distribution, IntDistribution) else 0.0
-        value = math.exp(generator.uniform(math.log(low - half), math.log(high + half)))
-        return round(value) if half else min(max(value, low), high)
-    if isinstance(distribution, FloatDistribution):
-        return float(generator.uniform(low, high))
-    return distribution.low + distribution.step * int(generator.integers(int(_count(distribution))))
+        found = np.exp(generator.uniform(math.log(low - half), math.log(high + half), count))
+        found = found.round().astype(int) if half else found.clip(low, high)
+    elif isinstance(distribution, FloatDistribution):
+        found = generator.uniform(low, high, count)
+    else:
+        found = distribution.low + distribution.step * generator.integers(int(_count(distribution)), size=count)
+    drawn: list[Any] = found.tolist()
+    return drawn
 
 
 def _nearest(key: str, distribution: BaseDistribution, value: Any) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from explore.evaluation import STOPPED
 from explore.search.front import hypervolume, losses, non_dominated
-from explore.search.study import Trial
+from explore.search.trial import Trial
 
 # A candidate is compared with so many times eta neighbours in speed.
 _NEIGHBOURS = 3

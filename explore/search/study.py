@@ -5,116 +5,38 @@ then looking at what was written before: whoever finds an earlier trial of the s
 was already full, withdraws. So no configuration is trained twice and no study grows beyond its size.
 """
 
-import json
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from explore.evaluation import (
     COMPLETE,
-    DIVERGED,
     FAILED,
     INTERRUPTED,
-    REFUSED,
     RUNNING,
     STOPPED,
     Evaluation,
-    Retraining,
 )
-from explore.search.front import losses, non_dominated
 from explore.search.owner import Witness, is_here, is_running, this_process
+from explore.search.rows import WITHDRAWN, Rows
+from explore.search.trial import STATES, Proposal, Trial, candidates
 
 OBJECTIVES = ("val_accuracy", "throughput")
-FINISHED = frozenset({COMPLETE, STOPPED, REFUSED, DIVERGED, FAILED})
-_WITHDRAWN = "withdrawn"
 _GIVEN_UP = "given_up:"
-_STATES = {COMPLETE: TrialState.COMPLETE, REFUSED: TrialState.PRUNED, STOPPED: TrialState.PRUNED}
 # Why a trial was interrupted: its worker may be alive behind a network that is down, and still write to its folder.
 SILENT = "its worker went silent"
 
 
 class TakenOver(Exception):  # noqa: N818 - somebody else has the trial now, which is nobody's mistake
     """The trial was ended by others, because its worker was given up for dead."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """A configuration to evaluate, as sampled values and as overrides.
-
-    `sampler_state` is what the sampler wants to find again beside the trial (the generation of NSGA-II); `origin` says
-    where a configuration comes from that the search did not find itself.
-    """
-
-    values: Mapping[str, Any]
-    distributions: Mapping[str, BaseDistribution]
-    overrides: Sequence[str]
-    sampler_state: Mapping[str, Any]
-    origin: str = ""
-
-    @cached_property
-    def key(self) -> str:
-        """The same for equal configurations, however they were proposed."""
-        return key_of(self.values)
-
-
-def key_of(values: Mapping[str, Any]) -> str:
-    """The same for equal values, in whatever order."""
-    return json.dumps(dict(sorted(values.items())))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A trial as it is recorded. `folder` is relative to the study's output folder; times are local.
-
-    Each time that it is taken up again it takes another `row` of the storage, and keeps its `number`, which is its
-    first row; `continues` is the row before. `alike` are the numbers of trials from which a comparison of speeds could
-    not tell it apart.
-    """
-
-    number: int
-    row: int
-    trial_id: int
-    proposal: Proposal
-    command: str
-    folder: str
-    evaluation: Evaluation
-    started: datetime | None
-    ended: datetime | None
-    continues: int | None
-    owner: Mapping[str, Any]
-    heartbeat: float
-    given_up: bool = False  # its checkpoint was removed: it cannot go on
-    expected: float | None = None  # accuracy after the last epoch, as a model foresaw it when it was last taken up
-    alike: tuple[int, ...] = ()
-    retrained: tuple[Retraining, ...] = ()
-
-    @cached_property
-    def status(self) -> str:
-        """One of the words of `explore.evaluation`."""
-        return self.evaluation.status
-
-    @cached_property
-    def accuracy(self) -> float | None:
-        """Validation accuracy as a fraction, None before the first epoch."""
-        return self.evaluation.accuracy
-
-    @cached_property
-    def throughput(self) -> float | None:
-        """Images per second, None before it was measured."""
-        cost = self.evaluation.cost
-        return cost.throughput.images_per_second if cost and cost.throughput else None
 
 
 class Study:
@@ -124,11 +46,8 @@ class Study:
         self.name = name
         self._storage = storage
         self._id = storage.get_study_id_from_name(name)
-        # What has ended stays as it is and is read once: the trials up to the first that has not, and those behind it.
-        self._reading = threading.Lock()
-        self._settled = 0
-        self._history: list[Trial] = []
-        self._ended: dict[int, Trial] = {}
+        self._rows = Rows(storage, self._id)
+        self._watching = threading.Lock()
         self._witness = Witness()
 
     @property
@@ -152,31 +71,16 @@ class Study:
         One that has ended is the same object each time. What has ended is read once, so that this costs next to nothing
         more in a long study than in a short one.
         """
-        rows = self.stretches()
-        continued = {row.continues for row in rows if row.continues is not None}
-        trials = sorted((row for row in rows if row.row not in continued), key=lambda row: row.number)
+        trials = self._rows.latest()
         given_up = self._given_up() if any(trial.status == STOPPED for trial in trials) else set()
-        return [replace(trial, given_up=True) if trial.row in given_up else trial for trial in trials]
+        return [self._rows.given_up(trial) if trial.row in given_up else trial for trial in trials]
 
     def _given_up(self) -> set[int]:
         return {int(key.removeprefix(_GIVEN_UP)) for key in self.notes if key.startswith(_GIVEN_UP)}
 
     def stretches(self) -> list[Trial]:
         """What was done without a break, by row: a trial that went on has several, of which the last is in `trials`."""
-        with self._reading:
-            everyone = self._storage.get_all_trials(self._id, deepcopy=False)
-            while self._settled < len(everyone) and everyone[self._settled].state.is_finished():
-                record = self._ended.pop(self._settled, None) or _read(everyone[self._settled])
-                self._history += [record] if record.status != _WITHDRAWN else []
-                self._settled += 1
-            records = [self._record(frozen) for frozen in everyone[self._settled :]]
-            return [*self._history, *(record for record in records if record.status != _WITHDRAWN)]
-
-    def _record(self, frozen: FrozenTrial) -> Trial:
-        record = self._ended.get(frozen.number) or _read(frozen)
-        if frozen.state.is_finished():
-            self._ended[frozen.number] = record
-        return record
+        return self._rows.stretches()
 
     def claim(
         self,
@@ -219,12 +123,12 @@ class Study:
         # A storage that lost the connection in between may have written the claim twice.
         mine, *again = [trial for trial in everyone if trial.owner.get("claim") == owner["claim"]]
         for twin in again:
-            self._end(twin, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
+            self._end(twin, Evaluation(status=WITHDRAWN), TrialState.FAIL)
         earlier = [trial for trial in everyone if trial.row < mine.row and trial.status != INTERRUPTED]
         # By configurations: who is about to withdraw, because somebody else has the same, takes no place.
         taken = {trial.proposal.key for trial in candidates(earlier)}
         if len(taken) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
-            self._end(mine, Evaluation(status=_WITHDRAWN), TrialState.FAIL)
+            self._end(mine, Evaluation(status=WITHDRAWN), TrialState.FAIL)
             return None
         return mine
 
@@ -252,7 +156,7 @@ class Study:
                 lacking = replace(evaluation, status=FAILED, reason="it ended without an accuracy or a throughput")
                 return self._end(trial, lacking, TrialState.FAIL)
             values = [evaluation.accuracy, throughput.images_per_second]
-        return self._end(trial, evaluation, _STATES.get(evaluation.status, TrialState.FAIL), values)
+        return self._end(trial, evaluation, STATES.get(evaluation.status, TrialState.FAIL), values)
 
     def interrupted(self) -> list[Trial]:
         """Trials to go on with: stopped from outside, or left behind by a worker that died."""
@@ -270,7 +174,7 @@ class Study:
         """Those whose worker has died, and how one knows."""
         running = [trial for trial in trials if trial.status == RUNNING]
         elsewhere = [trial for trial in running if not is_here(trial.owner)]
-        with self._reading:
+        with self._watching:
             silent = self._witness.silent({trial.row: trial.heartbeat for trial in elsewhere})
         died = [(one, "its worker died") for one in running if is_here(one.owner) and not is_running(one.owner)]
         return died + [(trial, SILENT) for trial in elsewhere if trial.row in silent]
@@ -318,77 +222,6 @@ def refuse_other_settings(study: Study, definition: Mapping[str, Any]) -> None:
 def study_names(storage: BaseStorage) -> list[str]:
     """The studies of a storage."""
     return [study.study_name for study in storage.get_all_studies()]
-
-
-def candidates(trials: Sequence[Trial]) -> list[Trial]:
-    """Those that count in the size of a study: not who was only measured, nor who waits for being taken up again."""
-    return [one for one in trials if one.status != INTERRUPTED and (one.status != STOPPED or one.evaluation.epochs)]
-
-
-def finished(trials: Sequence[Trial]) -> list[Trial]:
-    """Those that have ended by themselves, well or not; of these the stopped ones may yet go on."""
-    return [trial for trial in candidates(trials) if trial.status in FINISHED]
-
-
-def as_fast_as(trial: Trial, images_per_second: float) -> Trial:
-    """A measured trial with another speed."""
-    cost = trial.evaluation.cost
-    assert cost
-    assert cost.throughput
-    throughput = replace(cost.throughput, images_per_second=images_per_second)
-    return replace(trial, evaluation=replace(trial.evaluation, cost=replace(cost, throughput=throughput)))
-
-
-def front(trials: Sequence[Trial]) -> list[Trial]:
-    """The complete trials that no other beats in accuracy and throughput at once, fastest first."""
-    complete = [trial for trial in trials if trial.status == COMPLETE]
-    points = losses([t.accuracy or 0.0 for t in complete], [t.throughput or 0.0 for t in complete])
-    members = [trial for trial, best in zip(complete, non_dominated(points), strict=True) if best]
-    return sorted(members, key=lambda trial: -(trial.throughput or 0.0))
-
-
-def _read(frozen: FrozenTrial) -> Trial:
-    # Heartbeats, and all of it in older studies, stand beside the claim.
-    attributes = {**frozen.user_attrs.get("claim", {}), **frozen.user_attrs}
-    proposal = Proposal(
-        values=frozen.params,
-        distributions=frozen.distributions,
-        overrides=attributes.get("overrides", []),
-        sampler_state=attributes.get("sampler_state", {}),
-        origin=attributes.get("origin", ""),
-    )
-    number = attributes.get("number")
-    return Trial(
-        number=frozen.number if number is None else number,
-        row=frozen.number,
-        trial_id=frozen._trial_id,
-        proposal=proposal,
-        command=attributes.get("command", ""),
-        folder=_folder(attributes.get("folder"), frozen.number),
-        evaluation=_evaluation(frozen),
-        started=frozen.datetime_start,
-        ended=frozen.datetime_complete,
-        continues=attributes.get("continues"),
-        owner=attributes.get("owner", {}),
-        heartbeat=attributes.get("heartbeat", 0.0),
-        expected=attributes.get("expected"),
-    )
-
-
-def _folder(recorded: str | None, number: int) -> str:
-    """Where a trial was said to lie, if that is a place for trials: whoever writes to a storage may say anything."""
-    return recorded if recorded and re.fullmatch(r"trials/[0-9]+", recorded) else f"trials/{number:04d}"
-
-
-def _evaluation(frozen: FrozenTrial) -> Evaluation:
-    attributes = frozen.user_attrs
-    if frozen.state.is_finished() and "evaluation" in attributes:
-        evaluation = Evaluation.from_dict(attributes["evaluation"])
-        # Two writes end a trial; they disagree when two processes ended it at once, and then it is done again.
-        agree = _STATES.get(evaluation.status, TrialState.FAIL) == frozen.state
-        return evaluation if agree else replace(evaluation, status=INTERRUPTED)
-    status, known = FAILED if frozen.state.is_finished() else RUNNING, attributes.get("so_far")
-    return replace(Evaluation.from_dict(known), status=status) if known else Evaluation(status=status)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:

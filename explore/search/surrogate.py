@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 _JITTER = 1e-8
-_STEPS, _MORE_STEPS = 30, 4  # of the optimizer: from the beginning, and from an earlier fit
+_STEPS = 30  # of the optimizer
 # Means and deviations of the logarithms of the hyperparameters before anything is seen; targets are standardised.
 _LEVEL, _LEARNING, _SHARED, _TIME, _NOISE = (0.0, 1.0), (-1.0, 1.0), (0.0, 1.5), (-0.5, 0.7), (-4.0, 1.5)
 _LENGTH_DEVIATION = 0.8
@@ -34,11 +34,19 @@ class Surrogate:
     A posterior given observations: `features` (observations × features in [0, 1]), `times` (in [0, 1]), `targets`, and
     `trend`, what was thought of each beforehand.
 
-    `start` are the hyperparameters, `logs`, of an earlier fit to nearly the same: fewer steps lead on from there.
+    `start` are the hyperparameters, `logs`, of an earlier fit to nearly the same: fewer `steps` lead on from there, and
+    none keeps them.
     """
 
     def __init__(
-        self, features: Array, times: Array, targets: Array, trend: Array, *, start: Array | None = None
+        self,
+        features: Array,
+        times: Array,
+        targets: Array,
+        trend: Array,
+        *,
+        start: Array | None = None,
+        steps: int = _STEPS,
     ) -> None:
         self._features, self._times = features, times
         left = targets - trend
@@ -48,24 +56,24 @@ class Surrogate:
         self._slants = self._slant(trend)
         self._slant_products = np.outer(self._slants, self._slants)
         self._means, self._deviations = _prior(features.shape[1])
-        distances = (features[:, None, :] - features[None, :, :]) ** 2
-        self._distances = np.ascontiguousarray(distances.transpose(2, 0, 1))
         self._gaps = np.abs(times[:, None] - times[None, :])
         self._nowhere = _NOWHERE * len(targets)
-        begin, steps = (self._means, _STEPS) if start is None else (start, _MORE_STEPS)
-        found = minimize(self._loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps})
-        self.logs: Array = np.asarray(found.x if found.fun < self._nowhere else self._means, float)
-        covariance = self._parts(self.logs)[0]
+        begin = self._means if start is None else start
+        self.logs = self._fitted(begin, steps) if steps else begin
+        covariance = self._parts(self.logs, _squares(features, features, np.exp(self.logs[5:])))[0]
         self._factor = cholesky(covariance, lower=True)
         self._weights = cho_solve((self._factor, True), self._targets)
+
+    def _fitted(self, begin: Array, steps: int) -> Array:
+        distances, options = _distances(self._features), {"maxiter": steps}
+        found = minimize(self._loss, begin, args=(distances,), jac=True, method="L-BFGS-B", options=options)
+        return np.asarray(found.x if found.fun < self._nowhere else self._means, float)
 
     def predict(self, features: Array, times: Array, trend: Array) -> tuple[Array, Array]:
         """Mean and standard deviation, without noise, at each row."""
         lengths = np.exp(self.logs[5:])
         level, learning, shared = np.exp(self.logs[:3])
-        scaled, seen = features / lengths, self._features / lengths
-        squares = (scaled**2).sum(1)[:, None] + (seen**2).sum(1)[None] - 2 * scaled @ seen.T
-        near = _matern(np.maximum(squares, 0))
+        near = _matern(_squares(features, self._features, lengths))
         curve = _matern(((times[:, None] - self._times[None, :]) / np.exp(self.logs[3])) ** 2)
         slants = self._slant(trend)
         cross = near * (level + learning * curve) + (shared + np.outer(slants, self._slants)) * curve
@@ -83,18 +91,16 @@ class Surrogate:
         """What one deviation of its exaggeration makes of a trend, in standardised targets."""
         return _EXAGGERATION * (trend - self._middle) / self._scale
 
-    def _parts(self, logs: Array) -> tuple[Array, Array, Array, Array, Array]:
-        """The covariance of the targets, and what its gradient needs."""
+    def _parts(self, logs: Array, squares: Array) -> tuple[Array, Array, Array, Array]:
+        """The covariance of the targets, given `squares`, and what its gradient needs."""
         level, learning, shared = np.exp(logs[:3])
-        inverse = np.exp(-2 * logs[5:])
-        squares = np.tensordot(inverse, self._distances, 1)
         near, curve_squares = _matern(squares), (self._gaps / np.exp(logs[3])) ** 2
         curve = _matern(curve_squares)
         covariance = near * (level + learning * curve) + (shared + self._slant_products) * curve
         covariance[np.diag_indices_from(covariance)] += np.exp(logs[4]) + _JITTER
-        return covariance, near, curve, squares, curve_squares
+        return covariance, near, curve, curve_squares
 
-    def _loss(self, logs: Array) -> tuple[float, Array]:
+    def _loss(self, logs: Array, distances: Array) -> tuple[float, Array]:
         """The negative logarithm of the posterior of the hyperparameters, and its gradient."""
         off = (logs - self._means) / self._deviations
         # The optimizer tries a step too far now and then, where exponentials overflow or the covariance is singular in
@@ -102,7 +108,8 @@ class Surrogate:
         nowhere = self._nowhere + 0.5 * float(off @ off), off / self._deviations
         if np.abs(off).max() > _FARTHEST:
             return nowhere
-        covariance, near, curve, squares, curve_squares = self._parts(logs)
+        squares = np.tensordot(np.exp(-2 * logs[5:]), distances, 1)
+        covariance, near, curve, curve_squares = self._parts(logs, squares)
         try:
             factor = cholesky(covariance, lower=True)
         except LinAlgError:
@@ -120,7 +127,7 @@ class Surrogate:
         of_time = learning * near + shared + self._slant_products
         gradient[3] = (outer * of_time * _matern_slope(curve_squares) * curve_squares).sum()
         gradient[4] = np.exp(logs[4]) * np.trace(outer)
-        gradient[5:] = np.exp(-2 * logs[5:]) * np.tensordot(self._distances, slope, 2)
+        gradient[5:] = np.exp(-2 * logs[5:]) * np.tensordot(distances, slope, 2)
         return float(loss), gradient + off / self._deviations
 
 
@@ -130,6 +137,20 @@ def _prior(features: int) -> tuple[Array, Array]:
     rows = [_LEVEL, _LEARNING, _SHARED, _TIME, _NOISE, *[(length, _LENGTH_DEVIATION)] * features]
     means, deviations = np.array(rows).T
     return means, deviations
+
+
+def _distances(features: Array) -> Array:
+    """Squared, features × observations × observations."""
+    columns = np.ascontiguousarray(features.T)
+    distances: Array = (columns[:, :, None] - columns[:, None, :]) ** 2
+    return distances
+
+
+def _squares(one: Array, other: Array, lengths: Array) -> Array:
+    """Squared distances of the rows of two, in length scales."""
+    scaled, seen = one / lengths, other / lengths
+    squares: Array = (scaled**2).sum(1)[:, None] + (seen**2).sum(1)[None] - 2 * scaled @ seen.T
+    return np.maximum(squares, 0)
 
 
 def _matern(squares: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 from explore.evaluation import STOPPED
 from explore.search.schedule import Scheduler, Step
 from explore.search.space import Space, to_overrides
-from explore.search.study import Proposal, Trial
+from explore.search.trial import Proposal, Trial
 
 
 @dataclass

@@ -17,7 +17,8 @@ from explore.faults import Unwritable, unwritable
 from explore.search.checkpoints import bring, make_room
 from explore.search.owner import HEARTBEAT_SECONDS
 from explore.search.schedule import Scheduler, Step
-from explore.search.study import Study, TakenOver, Trial, candidates
+from explore.search.study import Study, TakenOver
+from explore.search.trial import Trial, candidates
 
 CommandLine = Callable[[list[str]], str]
 _RECORD_SECONDS = 1.0  # between two records of the epochs of a running trial

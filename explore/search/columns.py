@@ -1,0 +1,88 @@
+"""The trials of a study as columns of numbers, brought up to date instead of read anew for every proposal."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explore.evaluation import COMPLETE, DIVERGED, MEMORY, RUNNING, STOPPED
+from explore.search.front import non_dominated
+from explore.search.trial import Trial, candidates
+
+# A row for each trial: the logarithm of its images/s, not a number where it was not measured; its accuracy so far, 0
+# before the first epoch; whether it counts in the size of a study, waits, is being trained, was trained to the end; and
+# whether it teaches something.
+_FIELDS = np.dtype(
+    [
+        ("speed", float),
+        ("accuracy", float),
+        ("epochs", int),
+        ("row", int),
+        ("counts", bool),
+        ("waits", bool),
+        ("running", bool),
+        ("complete", bool),
+        ("teaches", bool),
+    ]
+)
+Columns = NDArray[np.void]
+
+
+class Known:
+    """Columns of the trials that were seen last; those that are the same objects are not looked at again."""
+
+    def __init__(self) -> None:
+        self._trials: list[Trial] = []
+        self._columns = columns_of([])
+
+    def columns(self, trials: Sequence[Trial]) -> Columns:
+        """The columns of `trials`, which are those of before, some of them changed, and others behind them."""
+        pairs = enumerate(zip(self._trials, trials, strict=False))
+        changed = [place for place, (before, now) in pairs if before is not now]
+        changed += range(len(self._trials), len(trials))
+        self._columns = np.resize(self._columns, len(trials)) if len(trials) else columns_of([])
+        if changed:
+            self._columns[changed] = columns_of([trials[place] for place in changed])
+        self._trials = list(trials)
+        return self._columns
+
+
+def columns_of(trials: Sequence[Trial]) -> Columns:
+    """Read once."""
+    return np.array([_row(trial) for trial in trials], _FIELDS)
+
+
+def _row(trial: Trial) -> tuple[float | bool, ...]:
+    measured = trial.throughput is not None
+    return (
+        np.log(trial.throughput) if trial.throughput else np.nan,
+        trial.accuracy or 0.0,
+        trial.epochs,
+        trial.row,
+        bool(candidates([trial])),
+        trial.status == STOPPED and not trial.given_up,
+        trial.status == RUNNING,
+        trial.status == COMPLETE,
+        bool(trial.epochs) or (ended_badly(trial) and measured),
+    )
+
+
+def ended_badly(trial: Trial) -> bool:
+    """Whether no training would give it an accuracy."""
+    return trial.status == DIVERGED or MEMORY in trial.evaluation.constraints
+
+
+def best_layers(columns: Columns, most: int) -> list[int]:
+    """The places of at most so many: those of the front so far, of the front without it, and so on."""
+    left = np.arange(len(columns))
+    found: list[int] = []
+    while len(left) and len(found) < most:
+        on_front = on_front_of(columns[left])
+        found += left[on_front].tolist()
+        left = left[~on_front]
+    return found[:most]
+
+
+def on_front_of(columns: Columns) -> NDArray[np.bool_]:
+    """Mark those whose accuracy so far nobody beats at the same speed."""
+    return non_dominated(-np.column_stack([columns["accuracy"], columns["speed"]]))

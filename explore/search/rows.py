@@ -1,0 +1,86 @@
+"""Reads the trials of a study from an Optuna storage again and again, and what has ended only once."""
+
+import threading
+from bisect import bisect_left, insort
+from dataclasses import replace
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from explore.search.trial import Trial, read
+
+WITHDRAWN = "withdrawn"  # what became of a claim that somebody else was before
+
+
+class Rows:
+    """Reading costs next to nothing more in a long study than in a short one.
+
+    One that has ended is the same object each time. A trial that went on has several rows, one for each stretch.
+    """
+
+    def __init__(self, storage: BaseStorage, study: int) -> None:
+        self._storage, self._study = storage, study
+        self._lock = threading.Lock()
+        # What has ended stays as it is: the rows up to the first that has not, those behind it, and of the first their
+        # latest stretches by number.
+        self._settled = 0
+        self._history: list[Trial] = []
+        self._ended: dict[int, Trial] = {}
+        self._latest: list[Trial] = []
+        self._without_checkpoint: dict[int, Trial] = {}
+
+    def stretches(self) -> list[Trial]:
+        """Every row, in their order."""
+        with self._lock:
+            unsettled = self._read_on()
+            return [*self._history, *unsettled]
+
+    def latest(self) -> list[Trial]:
+        """The last stretch of every trial, by number."""
+        with self._lock:
+            unsettled = self._read_on()
+            continued = {row.continues for row in unsettled if row.continues is not None}
+            trials = [trial for trial in self._latest if trial.row not in continued] if continued else [*self._latest]
+            for row in unsettled:
+                if row.row not in continued:
+                    insort(trials, row, key=_number)
+            return trials
+
+    def given_up(self, trial: Trial) -> Trial:
+        """The same trial without a checkpoint."""
+        known = self._without_checkpoint.get(trial.row)
+        if known is None:
+            known = self._without_checkpoint[trial.row] = replace(trial, given_up=True)
+        return known
+
+    def _read_on(self) -> list[Trial]:
+        """Read what is new, and return what has not settled."""
+        everyone = self._storage.get_all_trials(self._study, deepcopy=False)
+        while self._settled < len(everyone) and everyone[self._settled].state.is_finished():
+            record = self._ended.pop(self._settled, None) or read(everyone[self._settled])
+            if record.status != WITHDRAWN:
+                self._settle(record)
+            self._settled += 1
+        records = [self._record(frozen) for frozen in everyone[self._settled :]]
+        return [record for record in records if record.status != WITHDRAWN]
+
+    def _settle(self, record: Trial) -> None:
+        self._history.append(record)
+        place = bisect_left(self._latest, record.number, key=_number)
+        for earlier in range(place, len(self._latest)):
+            if self._latest[earlier].row == record.continues:
+                del self._latest[earlier]
+                break
+            if self._latest[earlier].number != record.number:
+                break
+        insort(self._latest, record, key=_number)
+
+    def _record(self, frozen: FrozenTrial) -> Trial:
+        record = self._ended.get(frozen.number) or read(frozen)
+        if frozen.state.is_finished():
+            self._ended[frozen.number] = record
+        return record
+
+
+def _number(trial: Trial) -> int:
+    return trial.number

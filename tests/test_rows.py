@@ -1,0 +1,81 @@
+"""What is read again and again is what one would read anew: rows, the last stretch of each trial, and their columns."""
+
+import numpy as np
+from filled_studies import cost, curve
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import IntDistribution
+from optuna.storages import InMemoryStorage
+
+from explore.evaluation import COMPLETE, DIVERGED, INTERRUPTED, RUNNING, STOPPED, Evaluation
+from explore.search.columns import Known, best_layers, columns_of
+from explore.search.study import Study, create_study
+from explore.search.trial import Proposal, Trial
+
+# What a worker does next: with which of those that could be taken, and how it ends.
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["begin", "go on", "withdraw", "end", "end", "give up"]),
+        st.integers(0, 50),
+        st.sampled_from([COMPLETE, STOPPED, DIVERGED, INTERRUPTED]),
+    ),
+    max_size=30,
+)
+
+
+def evaluation(status: str, which: int) -> Evaluation:
+    learned = curve(0.5 + which / 200) if status == COMPLETE or which % 2 else ()
+    return Evaluation(status=status, cost=cost(100.0 + which) if learned else None, curve=learned)
+
+
+def act(study: Study, kind: str, which: int, status: str, claimed: int) -> None:
+    trials = study.trials()
+    running = [trial for trial in trials if trial.status == RUNNING]
+    resting = [trial for trial in trials if trial.status in (STOPPED, INTERRUPTED)]
+    if kind == "end" and running:
+        study.finish(running[which % len(running)], evaluation(status, which))
+    elif kind == "give up" and resting:
+        study.give_up(resting[which % len(resting)])
+    elif kind in ("begin", "go on", "withdraw"):
+        taken = resting[which % len(resting)] if resting and kind == "go on" else None
+        values = taken.proposal.values if taken else {"x": claimed}
+        proposal = Proposal(values=values, distributions={"x": IntDistribution(0, 999)}, overrides=[], sampler_state={})
+        study.claim(proposal, command="", target=0 if kind == "withdraw" else 999, continues=taken)
+
+
+def naive(rows: list[Trial]) -> list[int]:
+    continued = {row.continues for row in rows}
+    return [row.row for row in sorted(rows, key=lambda row: row.number) if row.row not in continued]
+
+
+@given(actions=ACTIONS)
+def test_a_study_that_grows_reads_what_one_opened_anew_reads(actions: list[tuple[str, int, str]]) -> None:
+    storage, known = InMemoryStorage(), Known()
+    study = create_study(storage, "s", {"space": {}})
+    for claimed, (kind, which, status) in enumerate(actions):
+        act(study, kind, which, status, claimed)
+        trials = study.trials()
+        assert trials == Study(storage, "s").trials()
+        assert [trial.row for trial in trials] == naive(study.stretches())
+        assert str(known.columns(trials).tolist()) == str(columns_of(trials).tolist())
+    ended = [trial for trial in study.trials() if trial.status not in (RUNNING, INTERRUPTED)]
+    assert all(before is now for before, now in zip(study.trials(), study.trials(), strict=True) if before in ended)
+
+
+@given(
+    points=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), max_size=12),
+    most=st.integers(0, 12),
+)
+def test_layers_begin_with_the_front(points: list[tuple[int, int]], most: int) -> None:
+    columns = np.zeros(len(points), columns_of([]).dtype)
+    columns["accuracy"], columns["speed"] = [one[0] for one in points], [one[1] for one in points]
+    chosen = best_layers(columns, most)
+    assert len(chosen) == len(set(chosen)) == min(most, len(points))
+    left = set(range(len(points))) - set(chosen)
+    beats = {
+        (a, b)
+        for a in left
+        for b in chosen
+        if points[a] != points[b] and np.all(np.subtract(points[a], points[b]) >= 0)
+    }
+    assert not beats
