@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explore.search.front import GrowingFront, hypervolume, losses, non_dominated
+from explore.search.front import GrowingFront, best_layers, hypervolume, losses, non_dominated
 
 SIDE = 7
 Point = tuple[int, int]
@@ -32,6 +32,14 @@ def test_order_and_repeats_do_not_change_the_front(points: list[tuple[float, flo
     random.shuffle(shuffled)
     assert {point for point, best in zip(shuffled, non_dominated(shuffled), strict=True) if best} == front
     assert all(best == (point in front) for point, best in zip(shuffled, non_dominated(shuffled), strict=True))
+
+
+@given(grids, st.integers(0, 12))
+def test_nobody_is_left_out_who_is_better_than_one_of_the_best_layers(points: list[Point], most: int) -> None:
+    chosen = best_layers(points, most)
+    assert len(chosen) == len(set(chosen)) == min(most, len(points))
+    left = set(range(len(points))).difference(chosen)
+    assert not any(dominated(points[one], points[other]) for one in chosen for other in left)
 
 
 @given(grids)

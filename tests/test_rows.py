@@ -1,6 +1,5 @@
 """What is read again and again is what one would read anew: rows, the last stretch of each trial, and their columns."""
 
-import numpy as np
 from filled_studies import cost, curve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +7,7 @@ from optuna.distributions import IntDistribution
 from optuna.storages import InMemoryStorage
 
 from explore.evaluation import COMPLETE, DIVERGED, INTERRUPTED, RUNNING, STOPPED, Evaluation
-from explore.search.columns import Known, best_layers, columns_of
+from explore.search.columns import Known, columns_of
 from explore.search.study import Study, create_study
 from explore.search.trial import Proposal, Trial
 
@@ -60,22 +59,3 @@ def test_a_study_that_grows_reads_what_one_opened_anew_reads(actions: list[tuple
         assert str(known.columns(trials).tolist()) == str(columns_of(trials).tolist())
     ended = [trial for trial in study.trials() if trial.status not in (RUNNING, INTERRUPTED)]
     assert all(before is now for before, now in zip(study.trials(), study.trials(), strict=True) if before in ended)
-
-
-@given(
-    points=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), max_size=12),
-    most=st.integers(0, 12),
-)
-def test_layers_begin_with_the_front(points: list[tuple[int, int]], most: int) -> None:
-    columns = np.zeros(len(points), columns_of([]).dtype)
-    columns["accuracy"], columns["speed"] = [one[0] for one in points], [one[1] for one in points]
-    chosen = best_layers(columns, most)
-    assert len(chosen) == len(set(chosen)) == min(most, len(points))
-    left = set(range(len(points))) - set(chosen)
-    beats = {
-        (a, b)
-        for a in left
-        for b in chosen
-        if points[a] != points[b] and np.all(np.subtract(points[a], points[b]) >= 0)
-    }
-    assert not beats

@@ -72,6 +72,7 @@ def hyperparameters(constructor: Callable[..., object]) -> Mapping[str, Hyperpar
     return found
 
 
+@cache
 def schema(name: str, constructor: Callable[..., object]) -> type:
     """A dataclass with the field `name` and one field for each hyperparameter: the options of one catalog entry."""
     fields: list[Any] = [("name", str, name)]

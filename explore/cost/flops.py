@@ -1,7 +1,9 @@
 """Multiply-adds of a network, counted by fvcore in a trace; the only file that knows fvcore."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,10 @@ with warnings.catch_warnings():
     # fvcore scripts its loss functions when it is imported.
     warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", DeprecationWarning)
     from fvcore.nn import FlopCountAnalysis
+
+# Products of weights and numbers in an image from which on it takes longer to compute than the meta device takes, which
+# needs milliseconds for every operator that torch has written in Python for it, such as a norm.
+_MUCH = 5e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +39,9 @@ def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> Macs:
     """Counts the multiply-adds of matrix products, convolutions, attention and Fourier transforms for one image.
 
     One multiply-add counts one, as in the papers of the field; FLOPs as two operations each are twice as many. Biases,
-    normalisation, activation functions and pooling are not counted. The network is traced in eval mode on the meta
-    device, where it costs no memory; where that is impossible (a convolution cannot be traced there), on the processor
-    with weights that share one row of zeros, so that only the activations of one image need memory.
+    normalisation, activation functions and pooling are not counted. The network is traced in eval mode, a small one on
+    the processor with weights that share one row of zeros, so that only the activations of one image need memory; a
+    large one on the meta device, where it costs nothing, unless that is impossible (a convolution cannot be traced).
 
     Args:
         network: takes float `batch × channels × height × width`; on any device, the meta device included; not
@@ -45,10 +51,11 @@ def count_macs(network: nn.Module, image_shape: tuple[int, int, int]) -> Macs:
     Raises:
         ValueError: an operator that is neither counted nor known to be free.
     """
-    try:
-        analysis = _trace(network, image_shape, "meta", lambda tensor: torch.empty_like(tensor, device="meta"))
-    except (TypeError, RuntimeError):
-        analysis = _trace(network, image_shape, "cpu", _zeros)
+    analysis = None
+    if sum(parameter.numel() for parameter in network.parameters()) * math.prod(image_shape) > _MUCH:
+        with suppress(TypeError, RuntimeError):
+            analysis = _trace(network, image_shape, "meta", lambda tensor: torch.empty_like(tensor, device="meta"))
+    analysis = analysis or _trace(network, image_shape, "cpu", _zeros)
     unknown = sorted(analysis.unsupported_ops())
     if unknown:
         raise ValueError(
@@ -68,9 +75,20 @@ def _trace(
     analysis.clear_op_handles().set_op_handle(**COUNTED, **dict.fromkeys(FREE))
     # Operators nobody counts are reported by the caller; a module left out of the pass is no mistake.
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    with torch.no_grad():
+    with torch.no_grad(), _in_parts():
         analysis.total()
     return analysis
+
+
+@contextmanager
+def _in_parts() -> Iterator[None]:
+    """Keep torch from computing a layer of a transformer in one operator, whose work nobody counts."""
+    whole = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(whole)
 
 
 def _zeros(like: Tensor) -> Tensor:

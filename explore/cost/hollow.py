@@ -15,7 +15,7 @@ def hollow(network: nn.Module, stand_in: Callable[[Tensor], Tensor]) -> nn.Modul
     """
     replaced: dict[int, object] = {id(buffer): stand_in(buffer) for buffer in network.buffers()}
     for parameter in network.parameters():
-        replaced[id(parameter)] = nn.Parameter(stand_in(parameter.detach()), requires_grad=parameter.requires_grad)
+        replaced[id(parameter)] = nn.Parameter(stand_in(parameter), requires_grad=parameter.requires_grad)
     for module in network.modules():
         # Empty tables of hooks, a dozen in every module, take copying longer than all the rest.
         empty = [one for one in vars(module).values() if type(one) is OrderedDict and not one]

@@ -11,7 +11,7 @@ from explore.cost.memory import peak_memory
 from explore.cost.options import Measuring
 from explore.cost.record import Cost
 from explore.cost.throughput import measure_throughput
-from explore.cost.trace import features
+from explore.cost.trace import memory_and_features
 
 
 def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options: Measuring, *, timed: bool) -> Cost:
@@ -29,34 +29,33 @@ def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options:
     precision = resolve_precision(options.precision, resolve_device(options.device))
     # Of a batch that is still to be found, one image is known.
     batch_size = 1 if isinstance(options.batch_size, str) else options.batch_size
+    memory, features = _memory_and_features(network, image_shape, batch_size, precision)
     cost = Cost(
         params=count_params(network),
         macs=count_macs(network, image_shape).total,
-        memory_bytes=peak_memory(network, image_shape, batch_size, precision=precision),
+        memory_bytes=memory,
         throughput=None,
-        features=_features(network, image_shape, batch_size),
+        features=features,
     )
     return timed_cost(cost, network, image_shape, options) if timed else cost
 
 
 def timed_cost(cost: Cost, network: nn.Module, image_shape: tuple[int, int, int], options: Measuring) -> Cost:
     """A cost that was counted, with throughput and latency; memory and features are of the batch that was timed."""
-    throughput = measure_throughput(network, image_shape, options)
-    if throughput.batch_size == options.batch_size:
-        return replace(cost, throughput=throughput)
-    return replace(
-        cost,
-        throughput=throughput,
-        memory_bytes=peak_memory(network, image_shape, throughput.batch_size, precision=throughput.precision),
-        features=_features(network, image_shape, throughput.batch_size),
-    )
+    timed = measure_throughput(network, image_shape, options)
+    if timed.batch_size == options.batch_size:
+        return replace(cost, throughput=timed)
+    memory, features = _memory_and_features(network, image_shape, timed.batch_size, timed.precision)
+    return replace(cost, throughput=timed, memory_bytes=memory, features=features)
 
 
-def _features(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> Features | None:
+def _memory_and_features(
+    network: nn.Module, image_shape: tuple[int, int, int], batch_size: int, precision: str
+) -> tuple[int, Features | None]:
     try:
-        return features(network, image_shape, batch_size)
-    except (TypeError, RuntimeError):  # of a module that insists on numbers: its speed is measured, if not predicted
-        return None
+        return memory_and_features(network, image_shape, batch_size, precision=precision)
+    except (TypeError, RuntimeError):  # of an operator that cannot be taken apart: its speed is measured, not predicted
+        return peak_memory(network, image_shape, batch_size, precision=precision), None
 
 
 def count_params(network: nn.Module) -> int:

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ def peak_memory(
     *,
     precision: str = "32-true",
     training: bool = False,
+    watch: AbstractContextManager[Any] | None = None,
 ) -> int:
     """Largest number of bytes that live at one time in the tensors of one pass.
 
@@ -37,6 +38,7 @@ def peak_memory(
         batch_size: images in the pass.
         precision: `32-true` or `bf16-mixed`.
         training: forward in training mode and backward, instead of inference.
+        watch: is entered for the pass, to see its operators.
     """
     device = torch.device("cpu")
     # Constants that a network keeps outside its buffers are real tensors.
@@ -44,7 +46,12 @@ def peak_memory(
         copy = hollow(network, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
         images = torch.empty(batch_size, *image_shape, device=device)
         live = _LiveStorages([images, *copy.parameters(), *copy.buffers()])
-        with nullcontext() if training else torch.inference_mode(), autocast(device, precision), live:
+        with (
+            nullcontext() if training else torch.inference_mode(),
+            autocast(device, precision),
+            live,
+            watch or nullcontext(),
+        ):
             output = copy.train(training)(images)
             if training:
                 output.sum().backward()

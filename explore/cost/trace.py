@@ -1,17 +1,16 @@
-"""The features of a network, from one pass on the meta device: nothing is computed and nothing is allocated."""
+"""The features of a network and the memory that it takes, from one pass in which nothing is computed."""
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from explore.cost.features import VIEW, Features, Work
-from explore.cost.hollow import hollow
+from explore.cost.memory import peak_memory
 from explore.cost.operators import COUNTED, KINDS, OTHER
 
 _VECTOR = 16  # numbers in float32 that the widest vector units of processors take at once
@@ -19,7 +18,14 @@ _FAR = 4 * 2**20  # bytes
 
 
 def features(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> Features:
-    """The work of one inference pass in eval mode, by kind of operator, in float32; takes milliseconds.
+    """The work of one inference pass in eval mode, by kind of operator, in float32; see `memory_and_features`."""
+    return memory_and_features(network, image_shape, batch_size)[1]
+
+
+def memory_and_features(
+    network: nn.Module, image_shape: tuple[int, int, int], batch_size: int, *, precision: str = "32-true"
+) -> tuple[int, Features]:
+    """What `peak_memory` says of one inference pass, and its work by kind of operator; takes milliseconds.
 
     Operators that `explore.cost.operators` does not know are taken apart where torch can do so; what is left counts as
     `other`, by its bytes. So networks with operators of their own have features, too.
@@ -29,12 +35,11 @@ def features(network: nn.Module, image_shape: tuple[int, int, int], batch_size: 
             compiled; not changed.
         image_shape: channels, height and width of one image, in pixels.
         batch_size: images in the pass.
+        precision: `32-true` or `bf16-mixed`.
     """
-    copy = hollow(network, lambda tensor: torch.empty_like(tensor, device="meta")).eval()
-    images = torch.empty(batch_size, *image_shape, device="meta")
-    with torch.inference_mode(), _Operators() as seen:
-        copy(images)
-    return Features(dict(seen.work))
+    seen = _Operators()
+    memory = peak_memory(network, image_shape, batch_size, precision=precision, watch=seen)
+    return memory, Features(dict(seen.work))
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -47,6 +52,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name
+        if func.namespace == "prim":  # a question to a tensor, such as its device
+            return func(*args, **kwargs)
         if name not in KINDS:
             # Inference mode leaves operators whole that torch composes of others; a table of all would be long.
             with self:

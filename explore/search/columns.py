@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explore.evaluation import COMPLETE, DIVERGED, MEMORY, RUNNING, STOPPED
-from explore.search.front import non_dominated
+from explore.search.front import Losses
 from explore.search.trial import Trial, candidates
 
 # A row for each trial: the logarithm of its images/s, not a number where it was not measured; its accuracy so far, 0
@@ -72,17 +72,6 @@ def ended_badly(trial: Trial) -> bool:
     return trial.status == DIVERGED or MEMORY in trial.evaluation.constraints
 
 
-def best_layers(columns: Columns, most: int) -> list[int]:
-    """The places of at most so many: those of the front so far, of the front without it, and so on."""
-    left = np.arange(len(columns))
-    found: list[int] = []
-    while len(left) and len(found) < most:
-        on_front = on_front_of(columns[left])
-        found += left[on_front].tolist()
-        left = left[~on_front]
-    return found[:most]
-
-
-def on_front_of(columns: Columns) -> NDArray[np.bool_]:
-    """Mark those whose accuracy so far nobody beats at the same speed."""
-    return non_dominated(-np.column_stack([columns["accuracy"], columns["speed"]]))
+def losses_of(columns: Columns) -> Losses:
+    """Accuracy so far and speed, as what is to be lower: rows × 2."""
+    return -np.column_stack([columns["accuracy"], columns["speed"]])

@@ -40,6 +40,18 @@ def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
     return mask
 
 
+def best_layers(points: ArrayLike, most: int) -> list[int]:
+    """The places of at most so many points: those of the front, of the front without it, and so on."""
+    values = _as_points(points)
+    left = np.arange(len(values))
+    found: list[int] = []
+    while len(left) and len(found) < most:
+        on_front = non_dominated(values[left])
+        found += left[on_front].tolist()
+        left = left[~on_front]
+    return found[:most]
+
+
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     """Return the area that the front dominates, up to `reference` (two losses that are worse than those of interest).
 

@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from explore.evaluation import COMPLETE, REFUSED
-from explore.search.front import non_dominated
+from explore.search.front import best_layers
 from explore.search.samplers import GENETIC, MOST_SHOWN, make_sampler
 from explore.search.trial import Trial
 
@@ -27,11 +27,12 @@ _NO_THROUGHPUT = 1e-9
 class Seen(FrozenTrial):
     """A trial as samplers see it, shared by all mirrors: Optuna copies what its storage in memory is given.
 
-    Samplers do not change trials that have ended. `dimensions` are the names of what was sampled, `feasible` says
-    whether the trial kept to all limits.
+    Samplers do not change trials that have ended. `dimensions` are the names of what was sampled, `losses` its
+    objectives the other way round, `feasible` says whether the trial kept to all limits.
     """
 
     dimensions: tuple[str, ...]
+    losses: tuple[float, float]
     feasible: bool
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Seen":
@@ -140,13 +141,14 @@ def mixed(*numbers: int) -> int:
 
 def as_seen_by_samplers(trial: Trial) -> Seen:
     """Return a trial as samplers see it: speed on a log scale, and a refused one infeasible with the worst accuracy."""
-    accuracy = trial.accuracy if trial.status == COMPLETE else None
+    accuracy = (trial.accuracy if trial.status == COMPLETE else None) or 0.0
+    speed = log(trial.throughput or _NO_THROUGHPUT)
     seen = Seen(
         number=trial.number,
         trial_id=trial.number,
         state=TrialState.COMPLETE,
         value=None,
-        values=[accuracy or 0.0, log(trial.throughput or _NO_THROUGHPUT)],
+        values=[accuracy, speed],
         datetime_start=None,
         datetime_complete=None,
         params=dict(trial.proposal.values),
@@ -158,6 +160,7 @@ def as_seen_by_samplers(trial: Trial) -> Seen:
     for name, by in trial.evaluation.constraints.items():
         seen.set_constraint(name, by)
     seen.dimensions = tuple(trial.proposal.values)
+    seen.losses = -accuracy, -speed
     seen.feasible = all(by <= 0 for by in trial.evaluation.constraints.values())
     return seen
 
@@ -174,14 +177,8 @@ def in_memory(seen: Sequence[Seen], notes: Mapping[str, Sequence[Seen]] | None =
 
 def _best(seen: Sequence[Seen], count: int) -> list[int]:
     """The places of the best feasible trials: the front, the front without it, and so on."""
-    left = np.array([index for index, trial in enumerate(seen) if trial.feasible], int)
-    losses = -np.column_stack([[trial.values[objective] for trial in seen] for objective in range(2)])[left]
-    found: list[int] = []
-    while len(found) < count and len(left):
-        on_front = non_dominated(losses)
-        found += left[on_front].tolist()
-        left, losses = left[~on_front], losses[~on_front]
-    return found[:count]
+    feasible = [index for index, trial in enumerate(seen) if trial.feasible]
+    return [feasible[place] for place in best_layers([seen[index].losses for index in feasible], count)]
 
 
 def _one_of_each_kind(seen: Sequence[Seen]) -> list[Seen]:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from explore.search.columns import Columns, best_layers, columns_of, ended_badly
+from explore.search.columns import Columns, columns_of, ended_badly, losses_of
 from explore.search.encoding import Encoding
+from explore.search.front import best_layers
 from explore.search.space import Values
 from explore.search.surrogate import Surrogate, clipped_logit
 from explore.search.trial import Trial, as_fast_as
@@ -125,7 +126,7 @@ def _observations(trials: Sequence[Trial], columns: Columns, last: int) -> list[
         all_of_them = [(place, epoch) for place, trial in enumerate(trials) for epoch in _shown(trial, last)]
         if len(all_of_them) <= MOST_OBSERVATIONS:
             return all_of_them
-    best = best_layers(columns, MOST_OBSERVATIONS // 2)
+    best = best_layers(losses_of(columns), MOST_OBSERVATIONS // 2)
     left = np.setdiff1d(np.arange(len(trials)), best)
     spread = np.linspace(0, len(left) - 1, min(len(left), MOST_OBSERVATIONS // 4)).round().astype(int)
     shown = {place: _shown(trials[place], last) for place in sorted([*best, *left[spread].tolist()])}

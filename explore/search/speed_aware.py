@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from explore.search.columns import Columns, Known, best_layers, columns_of, on_front_of
+from explore.search.columns import Columns, Known, columns_of, losses_of
 from explore.search.encoding import Encoding
+from explore.search.front import best_layers, non_dominated
 from explore.search.history import mixed
 from explore.search.improvement import expected_gain
 from explore.search.predicted import MOST_OBSERVATIONS, Accuracy, Fits, Speeds, Trend, configurations
@@ -187,7 +188,9 @@ class SpeedAware:
     def _pool(self, everyone: Sequence[Trial], known: Columns, generator: np.random.Generator) -> list[Values]:
         """What could be begun, all different; some of it may have been tried."""
         trained = _places((known["epochs"] > 0) & np.isfinite(known["speed"]))
-        best = configurations([everyone[place] for place in compress(trained, on_front_of(known[trained]))])
+        best = configurations(
+            [everyone[place] for place in compress(trained, non_dominated(losses_of(known[trained])))]
+        )
         drawn = self.pool(generator, best) if self.pool else self._drawn(generator, best)
         return list({tuple(values.items()): values for values in drawn}.values())
 
@@ -232,7 +235,7 @@ def _considered(waiting: list[int], known: Columns, generator: np.random.Generat
     """Of many that wait the best so far, and others by chance: whoever learns slowly is among these sooner or later."""
     if len(waiting) <= _MOST_WAITING:
         return waiting
-    best = [waiting[index] for index in best_layers(known[waiting], _MOST_WAITING // 2)]
+    best = [waiting[index] for index in best_layers(losses_of(known[waiting]), _MOST_WAITING // 2)]
     others = generator.permutation(np.setdiff1d(waiting, best))
     return [*best, *others[: _MOST_WAITING - len(best)].tolist()]
 
@@ -241,7 +244,7 @@ def _may_be_front(known: Columns, mask: NDArray[np.bool_]) -> list[int]:
     """Those that are being trained, and those that are complete; of many the best of these."""
     complete = _places(mask & known["complete"])
     if len(complete) > MOST_OBSERVATIONS:
-        complete = [complete[index] for index in best_layers(known[complete], MOST_OBSERVATIONS)]
+        complete = [complete[index] for index in best_layers(losses_of(known[complete]), MOST_OBSERVATIONS)]
     return [*complete, *_places(mask & known["running"])]
 
 

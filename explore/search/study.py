@@ -121,13 +121,13 @@ class Study:
         self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
         # A storage that lost the connection in between may have written the claim twice.
-        mine, *again = [trial for trial in everyone if trial.owner.get("claim") == owner["claim"]]
+        running = [trial for trial in everyone if trial.status == RUNNING]
+        mine, *again = [trial for trial in running if trial.owner.get("claim") == owner["claim"]]
         for twin in again:
             self._end(twin, Evaluation(status=WITHDRAWN), TrialState.FAIL)
-        earlier = [trial for trial in everyone if trial.row < mine.row and trial.status != INTERRUPTED]
-        # By configurations: who is about to withdraw, because somebody else has the same, takes no place.
-        taken = {trial.proposal.key for trial in candidates(earlier)}
-        if len(taken) >= target or any(trial.proposal.key == proposal.key for trial in earlier):
+        same = [trial for trial in everyone if trial.proposal.key == proposal.key]
+        first = not any(trial.row < mine.row and trial.status != INTERRUPTED for trial in same)
+        if not first or (len(everyone) > target and _taken(everyone, mine) >= target):
             self._end(mine, Evaluation(status=WITHDRAWN), TrialState.FAIL)
             return None
         return mine
@@ -207,6 +207,11 @@ def create_study(storage: BaseStorage, name: str, definition: Mapping[str, Any])
         study.note("definition", dict(definition))
     refuse_other_settings(study, definition)
     return study
+
+
+def _taken(trials: Sequence[Trial], mine: Trial) -> int:
+    """The places that were taken before a claim, by configurations: who is about to withdraw takes none."""
+    return len({trial.proposal.key for trial in candidates(trials) if trial.row < mine.row})
 
 
 def refuse_other_settings(study: Study, definition: Mapping[str, Any]) -> None:
