@@ -1,6 +1,7 @@
 """Regret is what is missing after what was spent, a paired test sees what all seeds agree on and nothing else, and
 its correction is that of Holm's paper."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from test_search_replay import TABLE
 
-from benchmarks import search, search_statistics
+from benchmarks import search, search_real, search_statistics
 from benchmarks.search_judge import SCALES, Finish
 from benchmarks.search_picture import draw
 from benchmarks.search_statistics import BUDGETS, corrected, paired, regrets, shares_at, spread
@@ -75,3 +76,22 @@ def test_the_picture_has_a_row_for_each_table_and_scale(tmp_path: Path) -> None:
     draw({"digits": TABLE}, runs, 8, tmp_path / "replays.png")
     with Image.open(tmp_path / "replays.png") as picture:
         assert picture.size == (1800, 1220)
+
+
+def test_real_searches_are_weighed_against_all_that_was_found() -> None:
+    fronts = {"ours": [[(0.9, 1000.0), (0.95, 100.0)], []], "other": [[(0.9, 1000.0)], [(0.95, 100.0)]]}
+    for shares in search_real.volumes(fronts, smallest=1e-3, chance=0.1).values():
+        assert shares["ours"] == [pytest.approx(1), 0.0]
+        assert all(0 < share < 1 for share in shares["other"])
+    with pytest.raises(ValueError, match="must train a candidate to its end, got none"):
+        search_real.volumes({"ours": [[]]}, smallest=1e-3, chance=0.1)
+
+
+def test_real_searches_are_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for method, speed in (("speed_aware", 2000.0), ("tpe", 1000.0)):
+        for seed in range(5):
+            (tmp_path / f"{method}-{seed}.json").write_text(json.dumps({"points": [(0.9 + seed / 100, speed)]}))
+    search_real.main(["methods=tpe", "seeds=5", f"outputs={tmp_path}", "format=json"])
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["plain: p of speed_aware and tpe"]["value"] == pytest.approx(0.0625)
+    assert rows["plain: hypervolume by speed_aware"]["value"] > rows["plain: hypervolume by tpe"]["value"] > 0
