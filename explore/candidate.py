@@ -229,14 +229,15 @@ def trained(candidate: Candidate, dataset: Dataset, folder: Path) -> tuple[Netwo
     return network.eval(), tuple(Epoch(**record) for record in curve)  # type: ignore[arg-type]
 
 
-def time_published(name: str, dataset: Dataset, options: Measuring) -> dict[str, Any]:
+def time_published(name: str, dataset: Dataset, options: Measuring, study: Path) -> dict[str, Any]:
     """Cost and speed of a published network on images of a data set, as a reference for a report: it is not trained.
 
     At the size of these images, because members of a front are compared with it: the size that it was published for
-    has more pixels, and another speed. So it has no accuracy, neither the published one, nor one of these images.
+    has more pixels, and another speed. So it has no accuracy, neither the published one, nor one of these images. The
+    speed is on the scale of those in the folder `study`.
     """
     network = adapted(name, image_size=dataset.image_size, channels=dataset.channels, classes=len(dataset.classes))
-    cost = measure_cost(Network(network).deployed(), _shape(dataset), options, timed=True)
+    cost = measure_cost(Network(network).deployed(), _shape(dataset), options, timed=True, study=study / COSTS)
     assert cost.throughput
     note = f"published depth and width, patches of {network.patch_size} pixels to divide these images; not trained here"
     counts = {"params": cost.params, "macs": cost.macs, "throughput": cost.throughput.images_per_second}
@@ -249,11 +250,14 @@ def this_machine(candidate: Candidate) -> tuple[str, str | None, str]:
     return device_name(device), driver_version(device), str(torch.__version__)
 
 
-def time_together(candidates: Mapping[int, Candidate], batch_sizes: Mapping[int, int]) -> dict[int, list[float]]:
+def time_together(
+    candidates: Mapping[int, Candidate], batch_sizes: Mapping[int, int], study: Path | None = None
+) -> dict[int, list[float]]:
     """Seconds of a pass of each candidate, with as many values for each, taken in turn.
 
     Each is timed at its batch size. Candidates of the same architecture share their values. One that cannot be compiled
-    is left out where the protocol compiles. Raises ValueError for candidates with different images or protocols.
+    is left out where the protocol compiles. Of a study they are on the scale of those in its folder. Raises ValueError
+    for candidates with different images or protocols.
     """
     first = next(iter(candidates.values()))
     if any((one.data, one.cost) != (first.data, first.cost) for one in candidates.values()):
@@ -266,7 +270,10 @@ def time_together(candidates: Mapping[int, Candidate], batch_sizes: Mapping[int,
         for name, number in numbers.items()
     }
     sizes = {name: batch_sizes[number] for name, number in numbers.items()}
-    seconds, _ = compare_throughput(networks, _shape(dataset), options, lambda text: None, batch_sizes=sizes)
+    costs = study / COSTS if study else None
+    seconds, _ = compare_throughput(
+        networks, _shape(dataset), options, lambda text: None, batch_sizes=sizes, study=costs
+    )
     return {number: seconds[name] for number, name in names.items() if name in seconds}
 
 
@@ -284,7 +291,7 @@ def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, costs: Pat
         return known
     cost = measure_cost(network, shape, protocol, timed=False)
     if candidate.timed and all(by <= 0 for by in candidate.limits.excess(cost).values()):
-        cost = timed_cost(cost, network, shape, protocol)
+        cost = timed_cost(cost, network, shape, protocol, costs)
         if cost.throughput and not cost.throughput.strangers:
             keep(costs, key, cost)
     return cost

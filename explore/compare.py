@@ -36,21 +36,31 @@ def own(word: str) -> bool:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Compare the studies that the words without `=` name."""
-    from explore.reporting.fronts import refuse_incomparable, steps, summary, worth, write_tables
+    from explore.reporting.fronts import on_one_scale, refuse_incomparable, steps, summary, worth, write_tables
     from explore.reporting.fronts_picture import write_fronts_picture
 
     with refusing_bad_input():
         studies = _read(config, [word for word in overrides if own(word)])
         refuse_incomparable(studies)
+    studies, scaled = on_one_scale(studies)
     values = worth(studies)
     folder = Path(config.outputs) / "compare" / "-".join(study.name for study in studies)
     make_folder(folder)
     write_tables(studies, values, folder)
     write_fronts_picture(studies, _note(studies, values), [folder / "fronts.png", folder / "fronts.svg"])
     if config.format == "json":
-        print_json({**_record(studies, steps(studies)), "studies": summary(studies, values), "folder": str(folder)})
+        print_json(
+            {
+                **_record(studies, steps(studies)),
+                "scaled": scaled,
+                "studies": summary(studies, values),
+                "folder": str(folder),
+            }
+        )
     else:
         _print(studies, values, steps(studies), folder)
+        if scaled:
+            print(f"Speeds were multiplied, for a reference network that is known better now: {', '.join(scaled)}.")
     return 0
 
 

@@ -113,7 +113,7 @@ def compare_speeds(plan: Plan, study: Study) -> None:
         try:
             _refuse_other_machines(competing.values(), next(iter(candidates.values())))
             print(f"Comparing the speeds of {len(competing)} trials", file=sys.stderr)
-            known = decided(time_together(candidates, batch_sizes), batch_sizes, interval)
+            known = decided(time_together(candidates, batch_sizes, plan.output), batch_sizes, interval)
         except (ValueError, RuntimeError, MemoryError) as error:
             # The result is worth more than its last digit.
             print(f"explore: speeds are not compared: {str(error).splitlines()[0]}", file=sys.stderr)
@@ -162,5 +162,5 @@ def _references(plan: Plan, study: Study) -> list[dict[str, Any]]:
     dataset = load(config.data)
     for name in plan.references:
         if name not in known:
-            known[name] = time_published(name, dataset, config.cost)
+            known[name] = time_published(name, dataset, config.cost, plan.output)
     return [known[name] for name in plan.references]

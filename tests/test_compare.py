@@ -21,6 +21,7 @@ from explore.reporting.fronts import (
     FEWEST,
     Searched,
     difference_interval,
+    on_one_scale,
     reference,
     refuse_incomparable,
     steps,
@@ -31,7 +32,7 @@ from explore.reporting.fronts_picture import write_fronts_picture
 from explore.search.front import hypervolume
 from explore.search.storage import open_storage
 from explore.search.study import create_study
-from explore.search.trial import front
+from explore.search.trial import Trial, front
 
 
 def study(
@@ -51,6 +52,27 @@ def test_all_have_the_same_reference_point() -> None:
     for one, value in zip(both, worth(both), strict=True):
         points = [(1 - (trial.accuracy or 0), -np.log(trial.throughput or 0)) for trial in one.complete]
         assert value.hypervolume == pytest.approx(hypervolume(points, corner))
+
+
+def test_speeds_are_put_on_one_scale_where_the_reference_is_known_better_by_now() -> None:
+    def timed(one: Searched, milliseconds: float) -> Searched:
+        return replace(one, trials=[_calibrated(trial, milliseconds) for trial in one.trials])
+
+    before, after = timed(study(), 3.0), timed(study("second"), 2.0)
+    (first, second), words = on_one_scale([before, after])
+    assert words == ["first by 1.5"]
+    assert [trial.throughput for trial in first.trials] == pytest.approx([75_000 / depth for depth in range(1, 11)])
+    assert second.trials == after.trials
+    assert on_one_scale([after, after]) == ([after, after], [])
+    assert on_one_scale([study(), after]) == ([study(), after], []), "nothing is known of the reference of the first"
+
+
+def _calibrated(trial: Trial, milliseconds: float) -> Trial:
+    cost = trial.evaluation.cost
+    assert cost
+    assert cost.throughput
+    throughput = replace(cost.throughput, reference_ms=milliseconds)
+    return replace(trial, evaluation=replace(trial.evaluation, cost=replace(cost, throughput=throughput)))
 
 
 def test_a_difference_that_is_none_is_not_told_apart_and_a_large_one_is() -> None:

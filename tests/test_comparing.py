@@ -21,7 +21,9 @@ def test_a_comparison_is_not_repeated(cannot_be_compiled: tuple[int, ...], monke
         add(study, accuracy, speed)
     made: list[list[int]] = []
 
-    def time_together(candidates: Mapping[int, object], batch_sizes: Mapping[int, int]) -> dict[int, list[float]]:
+    def time_together(
+        candidates: Mapping[int, object], batch_sizes: Mapping[int, int], study: Path
+    ) -> dict[int, list[float]]:
         made.append(sorted(candidates))
         return {number: [0.5] * 10 for number in candidates if number not in cannot_be_compiled}
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from explore.cost.allocator import keep_freed_memory
-from explore.cost.reference import SIZES, ReferenceMixer, Size, calibrated, reference_pass
+from explore.cost.reference import _MEASURED, SIZES, ReferenceMixer, Size, calibrated, reference_pass
 
 PROTOCOL: dict[str, object] = {"device": "one", "threads": 1}
 
@@ -35,17 +35,47 @@ def test_the_speed_is_measured_once_for_each_protocol(cache: Path) -> None:
     assert sorted((one["threads"], one["seconds"]) for one in records) == [(1, 0.25), (2, 0.5)]
 
 
+def test_the_lowest_is_kept_and_a_study_stays_on_its_scale(cache: Path, tmp_path: Path) -> None:
+    """Each test of speed stands for a process of its own."""
+
+    def found(seconds: float, study: str | None = None) -> float:
+        _MEASURED.clear()
+        return calibrated(PROTOCOL, lambda: seconds, tmp_path / study if study else None)
+
+    assert found(0.5) == 0.5
+    assert found(0.5, "begun while others computed") == 0.5
+    assert found(0.25) == 0.25
+    assert found(0.75) == 0.25
+    assert found(0.25, "begun while others computed") == 0.5
+    assert found(0.75, "begun later") == 0.25
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".json"]
+
+
+def test_of_two_machines_that_begin_a_study_at_once_one_decides(cache: Path, tmp_path: Path) -> None:
+    def slower() -> float:
+        _MEASURED.clear()
+        monkey.setenv("XDG_CACHE_HOME", str(tmp_path / "of the other"))
+        calibrated(PROTOCOL, lambda: 0.25, tmp_path / "study")
+        return 0.5
+
+    with pytest.MonkeyPatch.context() as monkey:
+        assert calibrated(PROTOCOL, slower, tmp_path / "study") == 0.25
+
+
 def test_a_file_that_cannot_be_read_is_written_anew(cache: Path) -> None:
     calibrated(PROTOCOL, lambda: 0.25)
     (file,) = cache.iterdir()
     file.write_text("{")
+    _MEASURED.clear()
     assert calibrated(PROTOCOL, lambda: 0.5) == 0.5
     assert calibrated(PROTOCOL, refuse) == 0.5
+    assert json.loads(file.read_text())["seconds"] == 0.5
 
 
 def test_a_folder_that_cannot_be_made_costs_a_measurement(cache: Path) -> None:
     cache.write_text("a file where the folder should be")
     assert calibrated(PROTOCOL, lambda: 0.25) == 0.25
+    _MEASURED.clear()
     assert calibrated(PROTOCOL, lambda: 0.5) == 0.5
 
 

@@ -64,7 +64,7 @@ def clock(monkeypatch):
     """A clock that the reference network moves as well."""
     clock = Clock()
     monkeypatch.setattr(turn, "reference_pass", lambda device, precision: partial(clock.take, REFERENCE))
-    monkeypatch.setattr(turn, "calibrated", lambda protocol, measure: REFERENCE)
+    monkeypatch.setattr(turn, "calibrated", lambda protocol, measure, study: REFERENCE)
     return clock
 
 

@@ -1,6 +1,7 @@
 """The whole cost of a network, cheapest part first."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
@@ -14,7 +15,14 @@ from explore.cost.throughput import measure_throughput
 from explore.cost.trace import memory_and_features
 
 
-def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options: Measuring, *, timed: bool) -> Cost:
+def measure_cost(
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    options: Measuring,
+    *,
+    timed: bool,
+    study: Path | None = None,
+) -> Cost:
     """Parameters, multiply-adds and memory; throughput too when `timed`, which needs a network with weights.
 
     Args:
@@ -22,6 +30,7 @@ def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options:
         image_shape: channels, height and width of one image, in pixels.
         options: batch size, precision and device; the protocol of the timing.
         timed: whether to measure throughput and latency.
+        study: as for `session`.
 
     Raises:
         ValueError: an operator nobody counts, or a device or precision that does not exist here.
@@ -37,12 +46,21 @@ def measure_cost(network: nn.Module, image_shape: tuple[int, int, int], options:
         throughput=None,
         features=features,
     )
-    return timed_cost(cost, network, image_shape, options) if timed else cost
+    return timed_cost(cost, network, image_shape, options, study) if timed else cost
 
 
-def timed_cost(cost: Cost, network: nn.Module, image_shape: tuple[int, int, int], options: Measuring) -> Cost:
-    """A cost that was counted, with throughput and latency; memory and features are of the batch that was timed."""
-    timed = measure_throughput(network, image_shape, options)
+def timed_cost(
+    cost: Cost,
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    options: Measuring,
+    study: Path | None = None,
+) -> Cost:
+    """A cost that was counted, with throughput and latency; memory and features are of the batch that was timed.
+
+    `study` is as for `session`.
+    """
+    timed = measure_throughput(network, image_shape, options, study=study)
     if timed.batch_size == options.batch_size:
         return replace(cost, throughput=timed)
     memory, features = _memory_and_features(network, image_shape, timed.batch_size, timed.precision)

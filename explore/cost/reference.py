@@ -2,7 +2,7 @@
 
 A shared or throttled device changes its speed by half from one minute to the next, but it slows two networks of one
 kind alike. So a network is timed as a ratio to this one, block by block in turn, and the ratio is multiplied by the
-speed that this one has when nobody disturbs it: found once for each device, and kept.
+speed that this one has when nobody disturbs it, which is kept.
 
 The network stands here alone and plain. It must not change with the networks of the project, whose progress it
 measures: whoever edits it raises VERSION.
@@ -10,8 +10,9 @@ measures: whoever edits it raises VERSION.
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 VERSION = 2
+_MEASURED: dict[Path, float] = {}  # in this process, by the place where the lowest is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,24 +75,45 @@ def reference_pass(device: torch.device, precision: str) -> Callable[[], object]
     return forward
 
 
-def calibrated(protocol: dict[str, object], measure: Callable[[], float]) -> float:
-    """Seconds of a pass of the reference network on a device that does nothing else: as kept, or measured and kept.
+def calibrated(protocol: Mapping[str, object], measure: Callable[[], float], study: Path | None = None) -> float:
+    """Seconds of a pass of the reference network on a device that does nothing else.
 
-    Kept in the user's cache folder, a file for each protocol (device, driver, precision, threads, version of torch).
-    Whoever deletes the file has the reference measured anew, and gives up comparing figures with those before.
+    It is measured once in a process, and the lowest that was ever found is kept in the user's cache folder, a file for
+    each protocol (device, driver, precision, threads, version of torch): whoever was disturbed found more. A study has
+    its own in the folder `study`, the lowest when it began, which stays the same for all its figures.
     """
-    key = json.dumps({"version": VERSION, **protocol}, sort_keys=True)
-    path = _folder() / f"reference-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    record = {"version": VERSION, **protocol}
+    name = f"reference-{hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]}.json"
+    if study and (known := _read(study / name)):
+        return known
+    place = _folder() / name
+    if place not in _MEASURED:
+        _MEASURED[place] = measure()
+    kept = _read(place)
+    seconds = min(_MEASURED[place], kept or math.inf)
+    if seconds != kept:
+        _write(place, {"seconds": seconds, **record}, os.replace)
+    if study:  # another machine may have been first
+        _write(study / name, {"seconds": seconds, **record}, os.link)
+        return _read(study / name) or seconds
+    return seconds
+
+
+def _read(path: Path) -> float | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         return float(json.loads(path.read_text())["seconds"])
-    seconds = measure()
-    record = json.dumps({"seconds": seconds, "version": VERSION, **protocol}, indent=2)
+    return None
+
+
+def _write(path: Path, record: Mapping[str, object], put: Callable[[Path, Path], None]) -> None:
     with suppress(OSError):  # a folder that cannot be written to costs a measurement each time, and no more
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(record)
-        os.replace(unfinished, path)
-    return seconds
+        unfinished.write_text(json.dumps(record, indent=2))
+        try:
+            put(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def _folder() -> Path:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -87,12 +88,13 @@ class Session:
 
 
 @contextmanager
-def session(options: Measuring, clock: Clock | None = None) -> Iterator[Session]:
+def session(options: Measuring, clock: Clock | None = None, study: Path | None = None) -> Iterator[Session]:
     """Waits for the turn, and keeps the device until the end.
 
     Args:
         options: the protocol.
         clock: tells seconds of everything, for tests; by default work is timed as `stopwatch` says.
+        study: the folder of the study whose figures these have to be on one scale with; see `calibrated`.
 
     Raises:
         ValueError: the device or precision does not exist here.
@@ -102,8 +104,9 @@ def session(options: Measuring, clock: Clock | None = None) -> Iterator[Session]
     watch = by_clock(clock) if clock else stopwatch(device, options.threads)
     keep_freed_memory()
     with exclusive(device), threads(options.threads):
+        longest = min(_CALIBRATION_SECONDS, options.max_seconds)
         reference = Blocks(reference_pass(device, precision), watch, options.block_seconds)
-        reference.warm_up(options.warmup, clock or CLOCK, (clock or CLOCK)() + _CALIBRATION_SECONDS)
+        reference.warm_up(options.warmup, clock or CLOCK, (clock or CLOCK)() + longest)
         driver = driver_version(device)
         protocol: dict[str, object] = {
             "device": device_name(device),
@@ -119,14 +122,14 @@ def session(options: Measuring, clock: Clock | None = None) -> Iterator[Session]
             clock=clock or CLOCK,
             watch=watch,
             reference=reference,
-            reference_seconds=calibrated(protocol, lambda: _undisturbed(reference)),
+            reference_seconds=calibrated(protocol, lambda: _undisturbed(reference, longest), study),
             driver=driver,
             strangers=strangers(device),
         )
 
 
-def _undisturbed(reference: Blocks) -> float:
-    until, seconds = time.monotonic() + _CALIBRATION_SECONDS, [reference.block()]
+def _undisturbed(reference: Blocks, longest: float) -> float:
+    until, seconds = time.monotonic() + longest, [reference.block()]
     while time.monotonic() < until:
         seconds.append(reference.block())
     return float(np.quantile(seconds, _UNDISTURBED))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -25,19 +26,20 @@ def compare_throughput(
     clock: Clock | None = None,
     batch_sizes: Mapping[str, int] | None = None,
     pixels: bool = False,
+    study: Path | None = None,
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Seconds of a pass in each turn by name, and reasons by the names of those that cannot be compiled.
 
     As `measure_throughput` with the same options, but with the blocks of all networks in turn, so that the values of
     one turn belong together; all networks lie on the device at the same time. `report` is told what goes on;
     `batch_sizes` are those of all networks, where not all have that of the options. With `pixels` the networks take
-    images as they are stored, uint8 from 0 to 255.
+    images as they are stored, uint8 from 0 to 255. `study` is as for `session`.
 
     Raises:
         ValueError: the device or precision does not exist here, or a network lies on the meta device.
     """
     with ExitStack() as stack:
-        turn = stack.enter_context(session(options, clock))
+        turn = stack.enter_context(session(options, clock, study))
         # Moved in inference mode, weights could not be trained any more.
         for network in networks.values():
             stack.enter_context(ready(network, turn.device))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,11 @@ _GAIN = 1.03
 
 
 def measure_throughput(
-    network: nn.Module, image_shape: tuple[int, int, int], options: Measuring, clock: Clock | None = None
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    options: Measuring,
+    clock: Clock | None = None,
+    study: Path | None = None,
 ) -> Throughput:
     """Times inference of a network that takes float `batch × channels × height × width`.
 
@@ -35,12 +40,13 @@ def measure_throughput(
         image_shape: channels, height and width of one image, in pixels.
         options: the protocol.
         clock: seconds, for tests.
+        study: as for `session`.
 
     Raises:
         ValueError: the device or precision does not exist here, or the network lies on the meta device.
     """
     with (
-        session(options, clock) as turn,
+        session(options, clock, study) as turn,
         ready(network, turn.device),
         torch.inference_mode(),
         autocast(turn.device, turn.precision),

@@ -1,7 +1,7 @@
 """Fronts of several studies side by side: whether they can be compared, and by how much one is better."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,38 @@ def refuse_incomparable(studies: Sequence[Searched]) -> None:
                 f"{_written(before)} for {first.name} and {_written(measured)} for {study.name}; search again on the "
                 "same device with the same cost. options"
             )
+
+
+def on_one_scale(studies: Sequence[Searched]) -> tuple[list[Searched], list[str]]:
+    """The studies with all speeds as if the reference network had been calibrated once, and what that changes.
+
+    Each figure is a ratio to this network times its speed, which a later study may know better: the fastest counts.
+    """
+    found = {study.name: _reference_ms(study) for study in studies}
+    if None in found.values() or len(set(found.values())) == 1:
+        return list(studies), []
+    least = min(one for one in found.values() if one)
+    factors = {name: (one or least) / least for name, one in found.items()}
+    words = [f"{name} by {factor:.3g}" for name, factor in factors.items() if factor > 1]
+    scaled = [replace(one, trials=[_faster(trial, factors[one.name]) for trial in one.trials]) for one in studies]
+    return scaled, words
+
+
+def _reference_ms(study: Searched) -> float | None:
+    """Milliseconds that a pass of the reference network took for all its figures; None where they differ."""
+    found = {_timed(trial).reference_ms for trial in study.complete}
+    return found.pop() if len(found) == 1 else None
+
+
+def _faster(trial: Trial, factor: float) -> Trial:
+    cost = trial.evaluation.cost
+    if cost is None or cost.throughput is None:
+        return trial
+    timed = cost.throughput
+    scaled = replace(
+        timed, images_per_second=factor * timed.images_per_second, low=factor * timed.low, high=factor * timed.high
+    )
+    return replace(trial, evaluation=replace(trial.evaluation, cost=replace(cost, throughput=scaled)))
 
 
 def versions(studies: Sequence[Searched]) -> list[str]:
