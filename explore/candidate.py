@@ -101,7 +101,7 @@ class Candidate:
         if not self.timed:
             _ = self.cost.images  # raises for a batch size that only timing finds
         resolve_precision(self.cost.precision, resolve_device(self.cost.device))
-        resolve_precision(self.training.precision, _training_device(self.training))
+        resolve_precision(self.training.precision, training_device(self.training))
         if self.pretrained:
             check_pretrained(self.architecture(dataset), Path(self.pretrained))
         else:
@@ -156,7 +156,7 @@ def evaluate(
 
     try:
         # Taken before the device is touched: who has it open is known to take turns.
-        with _turns(candidate.training) as turn:
+        with turns(candidate.training) as turn:
             with clock.part("build"):
                 dataset = load(candidate.data)
                 network = build(candidate, dataset)
@@ -190,8 +190,8 @@ def _train(
     tell: Callable[[str], None],
 ) -> None:
     """Train, and once more with batches in parts where memory runs out; several processes cannot agree on that."""
-    recipe, compiled = _resolved(candidate.training), candidate.model.compile
-    batches = _training_batches(candidate, dataset)
+    recipe, compiled = resolved(candidate.training), candidate.model.compile
+    batches = training_batches(candidate, dataset)
     train = partial(fit, recipe=recipe, folder=folder, report=report, compiled=compiled, turn=turn, until=until)
     try:
         train(network, *batches, tell=tell)
@@ -213,9 +213,9 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
     """
     dataset = load(candidate.data)
     network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
-    recipe = replace(_resolved(candidate.training), devices=1, num_nodes=1, strategy="auto")
+    recipe = replace(resolved(candidate.training), devices=1, num_nodes=1, strategy="auto")
     batches = _batches(candidate, dataset, dataset.test)
-    with _turns(recipe) as turn:
+    with turns(recipe) as turn:
         return accuracy(network, batches, recipe, folder, turn=turn)
 
 
@@ -297,7 +297,8 @@ def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, costs: Pat
     return cost
 
 
-def _training_batches(candidate: Candidate, dataset: Dataset) -> tuple[Batches, Batches]:
+def training_batches(candidate: Candidate, dataset: Dataset) -> tuple[Batches, Batches]:
+    """The images to train with, as augmented and shuffled by the seed, and those to validate, on the device."""
     train = _batches(candidate, dataset, dataset.train, candidate.data.augmentation)
     return train, _batches(candidate, dataset, dataset.validation)
 
@@ -307,7 +308,7 @@ def _batches(candidate: Candidate, dataset: Dataset, split: Split, augmentation:
     return Batches(
         split,
         candidate.training.batch_size,
-        device=_training_device(candidate.training),
+        device=training_device(candidate.training),
         mean=dataset.mean,
         std=dataset.std,
         classes=len(dataset.classes),
@@ -318,7 +319,8 @@ def _batches(candidate: Candidate, dataset: Dataset, split: Split, augmentation:
     )
 
 
-def _training_device(recipe: Training) -> torch.device:
+def training_device(recipe: Training) -> torch.device:
+    """Where a recipe is trained by this process; raises ValueError for a GPU that is not there."""
     if recipe.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("training.accelerator=gpu needs a GPU, and torch finds none here; try auto or cpu")
     if recipe.accelerator == "cpu" or not torch.cuda.is_available():
@@ -327,7 +329,7 @@ def _training_device(recipe: Training) -> torch.device:
 
 
 @contextmanager
-def _turns(recipe: Training) -> Iterator[Turn]:
+def turns(recipe: Training) -> Iterator[Turn]:
     """What every step of a training waits for: that nobody measures on the device.
 
     A run of several processes does not wait: they wait for one another within a step, some of them with a turn that the
@@ -336,11 +338,11 @@ def _turns(recipe: Training) -> Iterator[Turn]:
     if recipe.devices * recipe.num_nodes > 1 or recipe.strategy != "auto":
         yield nullcontext
         return
-    turns = Turns(_training_device(recipe))
+    device = Turns(training_device(recipe))
     try:
-        yield turns.computing
+        yield device.computing
     finally:
-        turns.close()
+        device.close()
 
 
 def local_rank() -> int:
@@ -348,8 +350,9 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def _resolved(recipe: Training) -> Training:
-    return replace(recipe, precision=resolve_precision(recipe.precision, _training_device(recipe)))
+def resolved(recipe: Training) -> Training:
+    """The recipe with the precision that this device trains in."""
+    return replace(recipe, precision=resolve_precision(recipe.precision, training_device(recipe)))
 
 
 def _beyond(limits: Limits, cost: Cost, beyond: Mapping[str, float]) -> str:

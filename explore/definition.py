@@ -51,8 +51,10 @@ def alone(config: Config) -> Path:
 
 def definition(config: Config) -> dict[str, Any]:
     """What makes the trials of a study comparable, as JSON types: what the candidates share, and the space."""
-    asked = {"ablation": asdict(config.ablation)} if config.sampler == PAIRED else {}
-    return {**described(config), "space": dict(config.space), **asked}
+    asked = asdict(config.ablation)
+    del asked["together"]
+    ablation = {"ablation": asked} if config.sampler == PAIRED else {}
+    return {**described(config), "space": dict(config.space), **ablation}
 
 
 def without_operation(overrides: Sequence[str]) -> list[str]:

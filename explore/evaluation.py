@@ -17,6 +17,10 @@ FAILED = "failed"  # an exception, a process that was killed repeatedly or took 
 RUNNING = "running"
 STOPPED = "stopped"  # waits at a rung with its checkpoint kept, and may go on
 INTERRUPTED = "interrupted"  # stopped from outside; its successor goes on from its last rung
+TOGETHER = "together"  # the part of the seconds of a seed that was trained at once with others
+LOST = "lost"  # the part of one for which that came to nothing, so that it was trained alone
+# Times as fast as alone, for seeds to be trained together: by so much may a network that is compiled alone be faster.
+WORTH_IT = 1.25
 MEMORY = "memory"  # the constraint of those that were refused because memory ran out
 
 
@@ -33,11 +37,36 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What a step of training took for each of so many `seeds` of a candidate, in seconds: medians of steps in turn.
+
+    `together` is the share of each in a step of all at once. `refusal` says why they cannot be trained so; the figures
+    are None then.
+    """
+
+    seeds: int
+    alone: float | None = None
+    together: float | None = None
+    refusal: str = ""
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast each seed is together as alone; 0 where that cannot be."""
+        return self.alone / self.together if self.alone and self.together else 0.0
+
+    @property
+    def pays(self) -> bool:
+        """Whether seeds are trained together."""
+        return self.speedup >= WORTH_IT
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The end of an evaluation: `status` is one of the words above, `reason` tells people why.
 
     `seconds` names the parts of the time spent (build, cost, train, ...); together they are the whole.
-    `constraints` says how far the candidate is beyond each limit, as a fraction of it; zero or less is within.
+    `constraints` says how far the candidate is beyond each limit, as a fraction of it; zero or less is within. `pace`
+    says whether it pays to train several seeds of it together, where that was measured.
     """
 
     status: str
@@ -46,6 +75,7 @@ class Evaluation:
     curve: Sequence[Epoch] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     constraints: Mapping[str, float] = field(default_factory=dict)
+    pace: Pace | None = None
 
     @property
     def epochs(self) -> int:
@@ -69,7 +99,8 @@ class Evaluation:
         """Read what `to_dict` wrote."""
         cost = Cost.from_dict(record["cost"]) if record["cost"] else None
         curve = tuple(Epoch(**epoch) for epoch in record["curve"])
-        return cls(**{**record, "cost": cost, "curve": curve})
+        pace = Pace(**record["pace"]) if record.get("pace") else None
+        return cls(**{**record, "cost": cost, "curve": curve, "pace": pace})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +116,7 @@ class Retraining:
 
 
 Report = Callable[[Cost | Epoch], None]
+ReportOf = Callable[[tuple[int, Epoch]], None]  # the place of one of several, and an epoch of it
 
 
 class Evaluator(Protocol):

@@ -1,15 +1,17 @@
 """The evaluator of real searches: overrides → configuration → candidate → training."""
 
+import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
-from explore.candidate import Candidate, evaluate
+from explore.candidate import COSTS, Candidate, evaluate
 from explore.config import import_extensions, vary
 from explore.definition import described
-from explore.evaluation import Evaluation, Report
+from explore.evaluation import COMPLETE, Evaluation, Report, ReportOf
+from explore.together import pace, train_together
 
 # PyYAML's own in C takes a tenth of the time, where it was built.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -20,19 +22,41 @@ class Job:
     """A candidate that can be sent to another process, with the modules that extend the catalogs.
 
     `costs` is the folder of measured costs that it shares with others; None for one of its own. `until` is the epoch
-    after which it stops for now; None for the last.
+    after which it stops for now; None for the last. `seeds` is how many of it may be trained together later, so that it
+    is measured whether that pays; 0 for none.
     """
 
     candidate: Candidate
     imports: tuple[str, ...]
     costs: Path | None
     until: int | None
+    seeds: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Candidates that differ in their seed, to be trained together in another process, each in its folder."""
+
+    candidates: tuple[Candidate, ...]
+    folders: tuple[Path, ...]
+    imports: tuple[str, ...]
 
 
 def train(job: Job, folder: Path, report: Report) -> Evaluation:
     """Evaluate the candidate of a job in this process."""
     import_extensions(job.imports)
-    return evaluate(job.candidate, folder, report, job.costs, job.until)
+    evaluation = evaluate(job.candidate, folder, report, job.costs, job.until)
+    if not job.seeds or evaluation.status != COMPLETE:
+        return evaluation
+    began = time.perf_counter()
+    found = pace(job.candidate, job.seeds, job.costs or folder / COSTS)
+    return replace(evaluation, pace=found, seconds={**evaluation.seconds, "pace": time.perf_counter() - began})
+
+
+def train_block(block: Block, folder: Path, report: ReportOf) -> Evaluation:
+    """Train the candidates of a block in this process; `folder` is that of the first."""
+    import_extensions(block.imports)
+    return train_together(block.candidates, block.folders, report)
 
 
 @dataclass(frozen=True)
@@ -40,19 +64,28 @@ class TrainingEvaluator:
     """Evaluates overrides on top of `base`.
 
     They are composed here, in the process that asks; `run` does the rest, in this process or in another. All share the
-    measured costs in the folder `costs`, if there is one. Overrides of what is not among `keys` are refused.
+    measured costs in the folder `costs`, if there is one. Overrides of what is not among `keys` are refused. `seeds` is
+    that of each `Job`.
     """
 
     base: tuple[str, ...]
     costs: Path | None = None
     keys: Collection[str] | None = None
     run: Callable[[Job, Path, Report], Evaluation] = train
+    seeds: int = 0
 
     def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int | None = None) -> Evaluation:
         """Keep the configuration in `folder`, and have the candidate trained there."""
         config = vary(self.base, overrides, self.keys)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.dump(described(config), Dumper=_DUMPER, sort_keys=False))
-        imports = tuple(override for override in self.base if override.startswith("imports="))
-        job = Job(candidate=config.candidate, imports=imports, costs=self.costs, until=until)
+        job = Job(candidate=config.candidate, imports=self._imports(), costs=self.costs, until=until, seeds=self.seeds)
         return self.run(job, folder, report)
+
+    def block(self, each: Sequence[Sequence[str]], folders: Sequence[Path]) -> Block:
+        """Candidates that differ in their seed, by their overrides."""
+        candidates = tuple(vary(self.base, overrides, self.keys).candidate for overrides in each)
+        return Block(candidates=candidates, folders=tuple(folders), imports=self._imports())
+
+    def _imports(self) -> tuple[str, ...]:
+        return tuple(override for override in self.base if override.startswith("imports="))

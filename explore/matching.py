@@ -30,9 +30,9 @@ def designed(config: Config, base: Sequence[str], space: Space, dataset: Dataset
 
     Raises ValueError as `matched_arms`.
     """
-    if study and (known := design_of(study)):
-        return known
     asked = config.ablation
+    if study and (known := design_of(study)):
+        return replace(known, options=replace(known.options, together=asked.together))
     return Design(
         factors=tuple(space.dimensions),
         arms=tuple(matched_arms(config, base, space, dataset)),

@@ -253,7 +253,7 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
         vary(plan.base, overrides, plan.keys).candidate.check(dataset)
 
     if plan.design:
-        return Paired(plan.design, space.dimensions, plan.rungs[-1], partial(_settled, plan.design))
+        return Paired(plan.design, space.dimensions, plan.rungs[-1], partial(_settled, plan.design), plan.workers)
     search, start = plan.search, plan.beginning
     then: Scheduler
     if plan.sampler == SPEED_AWARE:

@@ -10,6 +10,7 @@ from rich.console import Console
 from explore.ablation.answer import answer
 from explore.ablation.design import Design
 from explore.ablation.runs import run_rows
+from explore.ablation.together import said_of_together
 from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.reporting.ablation_tables import arm_rows
 from explore.reporting.ablation_terminal import arms_table
@@ -24,6 +25,7 @@ def show_verdict(study: Study, design: Design, report: Path, style: str, *, ende
     """
     trials = results(study)
     scores, findings = answer(design, trials)
+    together = said_of_together(design, trials)
     if style == "json":
         found = asdict(findings) if findings else {"seeds": len(scores.accuracies), "levels": [], "words": []}
         arms = [arm.to_dict() for arm in design.arms]
@@ -31,7 +33,7 @@ def show_verdict(study: Study, design: Design, report: Path, style: str, *, ende
             json.dumps(
                 {"study": study.name, "arms_matched": arms}
                 | found
-                | {"report": str(report), "ended": ended or None, "go_on": go_on},
+                | {"together": together, "report": str(report), "ended": ended or None, "go_on": go_on},
                 indent=2,
             )
         )
@@ -49,6 +51,8 @@ def show_verdict(study: Study, design: Design, report: Path, style: str, *, ende
     console.print()
     for sentence in findings.words if findings else ():
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    if together:
+        console.print(f"\n{together}", markup=False, highlight=False, soft_wrap=True)
     if ended:
         console.print(f"Ended: {ended}", markup=False, highlight=False)
     console.print(f"\nReport: {report}", markup=False, highlight=False, soft_wrap=True)

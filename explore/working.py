@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -15,7 +16,8 @@ from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, in_turn
 from explore.config import compose, has_option
 from explore.data.dataset import load
-from explore.evaluator import TrainingEvaluator, train
+from explore.evaluation import Evaluation, ReportOf
+from explore.evaluator import TrainingEvaluator, train, train_block
 from explore.faults import Unwritable, unwritable
 from explore.joining import check_folder
 from explore.plan import SNAPSHOT, Plan, scheduler
@@ -46,20 +48,27 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
     processes = config.training.devices
     gpus = _gpus(place, processes, torch.cuda.device_count())
     isolated = Isolated(train, lambda: worker.check_in(), processes, plan.max_minutes, gpus)
+    isolated_block = Isolated(train_block, lambda: worker.check_in(), environment=gpus)
+    seeds = plan.design.tried_together if plan.design else 0
+    evaluator = TrainingEvaluator(plan.base, plan.costs or plan.output / COSTS, plan.keys, isolated, seeds)
 
     def proposing() -> AbstractContextManager[None]:
         check_folder(study, plan.output)
         return in_turn(plan.output / ".turn")
 
+    def together(each: Sequence[Sequence[str]], folders: Sequence[Path], report: ReportOf) -> Evaluation:
+        return isolated_block(evaluator.block(each, folders), folders[0], report)
+
     worker = Worker(
         study=study,
         scheduler=decides,
-        evaluate=TrainingEvaluator(plan.base, plan.costs or plan.output / COSTS, plan.keys, isolated),
+        evaluate=evaluator,
         target=plan.trials,
         output=plan.output,
         disk=plan.disk,
         command_line=lambda overrides: command_line(plan.base, overrides),
         observer=Tracker(plan.tracking, plan.study, plan.output, whole=plan.stops),
+        together=together,
         turn=proposing,
         stop=lambda: bool(faults) or stop() or orders.at_once(),
         leave=orders.after_the_rung,

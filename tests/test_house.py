@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "beginning": {"architecture", "candidate", "config", "data", "definition", "schema", "search"},
     "comparison": {"architecture", "cost"},
     "cost_tables": set(),
-    "evaluator": {"candidate", "config", "definition", "evaluation"},
+    "together": {"candidate", "cost", "data", "evaluation", "training"},
+    "evaluator": {"candidate", "config", "definition", "evaluation", "together"},
     "exporting": {"architecture", "candidate", "config", "cost", "data", "definition", "evaluation", "search"},
     "places": {"schema", "search"},
     "verdict": {"ablation", "evaluation", "reporting", "search"},
@@ -57,8 +58,8 @@ MAY_IMPORT = {
         "schema",
     }
     | {"search", "tracking"},
-    "working": {"candidate", "cluster", "config", "data", "evaluator", "faults", "joining", "plan", "search"}
-    | {"tracking"},
+    "working": {"candidate", "cluster", "config", "data", "evaluation", "evaluator", "faults", "joining", "plan"}
+    | {"search", "tracking"},
     "retraining": {"beginning", "candidate", "config", "evaluation", "joining", "plan", "search", "working"},
     "conclusion": {
         "ablation",

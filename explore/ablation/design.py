@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import pandas as pd
@@ -16,6 +17,8 @@ from explore.search.trial import Trial, key_of
 
 SEED = "training.seed"
 NOTE = "ablation"  # where a study keeps its design
+# Seeds of an arm that are trained at once. It is measured with the fewest: the more there are, the more is shared.
+FEWEST_TOGETHER, MOST_TOGETHER = 3, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,12 @@ class Design:
             first_seed=record["first_seed"],
             looks=tuple(record["looks"]),
         )
+
+    @property
+    def tried_together(self) -> int:
+        """With how many seeds of an arm it is measured whether they are trained at once; 0 where so many never are."""
+        new = [self.looks[0] - 1, *(after - before for before, after in pairwise(self.looks))]
+        return FEWEST_TOGETHER if self.options.together == "auto" and max(new) >= FEWEST_TOGETHER else 0
 
     def seeds(self, count: int) -> range:
         """The first so many seeds."""

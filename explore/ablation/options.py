@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 PAIRED = "paired"  # the sampler that makes a sweep an ablation
+TOGETHER = ("auto", "off")
 MATCHES = ("macs", "params", "throughput", "none")
 
 
@@ -12,8 +13,8 @@ class Ablation:
 
     Every combination of them is an arm.
 
-    Nothing of it can be changed once the study has begun: whoever adds seeds after having looked finds what is not
-    there.
+    Nothing of it but `together` can be changed once the study has begun: whoever adds seeds after having looked finds
+    what is not there.
     """
 
     match: str = "macs"  # macs | params | throughput | none: what is the same for all arms
@@ -23,11 +24,14 @@ class Ablation:
     max_seeds: int = 20  # more are added until every difference is told or negligible, or there are so many
     margin: float = 0.005  # accuracy, as a fraction: smaller differences are of no interest
     error: float = 0.05  # probability of telling a difference of levels where there is none, all looks together
+    together: str = "auto"  # auto | off: seeds of an arm are trained at once where that was measured to be faster
 
     def check(self) -> None:
         """Raise ValueError for an ablation that breaks a rule."""
         if self.match not in MATCHES:
             raise ValueError(f"ablation.match must be one of {', '.join(MATCHES)}, got {self.match!r}")
+        if self.together not in TOGETHER:
+            raise ValueError(f"ablation.together must be one of {', '.join(TOGETHER)}, got {self.together!r}")
         for name in ("tolerance", "margin", "error"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"ablation.{name} must lie between 0 and 1, got {getattr(self, name)}")

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from explore.ablation.arms import LARGEST, Arm
-from explore.ablation.design import SEED, Design
+from explore.ablation.design import FEWEST_TOGETHER, MOST_TOGETHER, SEED, Design
 from explore.ablation.records import Scores
+from explore.evaluation import LOST
 from explore.search.schedule import Step
 from explore.search.space import to_overrides
 from explore.search.trial import Proposal, Trial
@@ -18,13 +20,16 @@ class Paired:
     """A scheduler that adds seeds to all arms at once.
 
     `factors` are the distributions of the dimensions that arms differ in, `epochs` those of each training. `enough`
-    says of the scores at a look whether they settle everything; it is not asked at the last one.
+    says of the scores at a look whether they settle everything; it is not asked at the last one. Once a run of an arm
+    has shown that it pays, further seeds of it are trained together, but no more than leave each of so many `workers`
+    something to do.
     """
 
     design: Design
     factors: Mapping[str, BaseDistribution]
     epochs: int
     enough: Callable[[Scores], bool]
+    workers: int = 1
     ended: str = field(default="", init=False)
     _passed: int = field(default=0, init=False)  # looks that were not enough
 
@@ -32,10 +37,22 @@ class Paired:
 
     def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
         """As `Scheduler`."""
-        for arm, seed, run in self.design.runs(trials, self._wanted(trials)) if room else ():
+        runs = list(self.design.runs(trials, self._wanted(trials))) if room else []
+        for arm, seed, run in runs:
             if run is None:
-                return Step(self._proposal(arm, seed), self.epochs)
+                beside = [self._proposal(arm, other) for other in self._beside(arm, runs)]
+                return Step(self._proposal(arm, seed), self.epochs, beside=beside)
         return None
+
+    def _beside(self, arm: Arm, runs: Sequence[tuple[Arm, int, Trial | None]]) -> list[int]:
+        """The seeds that are trained together with the next one of an arm, which is the first that was not begun."""
+        mine = [(seed, run) for one, seed, run in runs if one is arm]
+        seconds = {part for _, run in mine if run for part in run.evaluation.seconds}
+        if not self.design.tried_together or LOST in seconds or not any(_pays(run) for _, run in mine):
+            return []
+        share = ceil(sum(run is None for _, _, run in runs) / self.workers)
+        together = [seed for seed, run in mine if run is None][: min(MOST_TOGETHER, share)]
+        return together[1:] if len(together) >= FEWEST_TOGETHER else []
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
@@ -67,3 +84,7 @@ class Paired:
             )
         distributions[SEED] = IntDistribution(0, 2**32 - 1)
         return Proposal(values=values, distributions=distributions, overrides=to_overrides(values), sampler_state={})
+
+
+def _pays(run: Trial | None) -> bool:
+    return bool(run and run.evaluation.pace and run.evaluation.pace.pays)

@@ -34,6 +34,11 @@ def multiplies_bfloat16() -> bool:
 
 
 def runs_now_on_processor(x: Tensor) -> bool:
-    """Whether operators are launched one by one on a processor: nothing is compiled, exported or traced."""
+    """Whether operators are launched one by one on a processor: nothing is compiled, exported, traced or vectorized."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return x.device.type == "cpu" and not traced
+    return x.device.type == "cpu" and not traced and not one_of_several(x)
+
+
+def one_of_several(x: Tensor) -> bool:
+    """Whether `x` is one of several tensors that `torch.vmap` works on at once."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(x)

@@ -22,10 +22,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from explore.evaluation import COMPLETE, FAILED, STOPPED, Evaluation, Report
+from explore.evaluation import COMPLETE, FAILED, STOPPED, Evaluation
 from explore.faults import Unwritable, unwritable
 
 Job = TypeVar("Job")
+Item = TypeVar("Item")  # what an evaluation reports
 
 _PRELOAD = ["explore.warm"]
 _TICK_SECONDS = 0.5
@@ -51,7 +52,7 @@ def server_context() -> multiprocessing.context.ForkServerContext:
 
 
 @dataclass(frozen=True)
-class Isolated(Generic[Job]):
+class Isolated(Generic[Job, Item]):
     """Runs `evaluate(job, folder, report)` in a process of its own; the job must be picklable.
 
     What the process prints goes to `log.txt` in the trial's folder. `tick` is called about twice a second while it
@@ -63,13 +64,13 @@ class Isolated(Generic[Job]):
     `environment` is set in all of them, such as the GPUs that they see.
     """
 
-    evaluate: Callable[[Job, Path, Report], Evaluation]
+    evaluate: Callable[[Job, Path, Callable[[Item], None]], Evaluation]
     tick: Callable[[], None]
     processes: int = 1
     minutes: float = math.inf
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, job: Job, folder: Path, report: Report) -> Evaluation:
+    def __call__(self, job: Job, folder: Path, report: Callable[[Item], None]) -> Evaluation:
         """Evaluate; an exception or the repeated death of the process becomes a failed evaluation with its reason.
 
         Raises Unwritable where the process could not keep what it found.
@@ -92,7 +93,7 @@ class Isolated(Generic[Job]):
             self.tick()
         return Evaluation(status=FAILED, reason=f"{causes[-1]}, {_LIVES} times in all; see {folder / 'log.txt'}")
 
-    def _listen(self, team: "_Team[Job]", report: Report, end: float) -> Evaluation | None:
+    def _listen(self, team: "_Team[Job, Item]", report: Callable[[Item], None], end: float) -> Evaluation | None:
         """Pass on what the first reports, until one of the team has a result for all, or has died."""
         while True:
             self.tick()
@@ -120,12 +121,12 @@ class Isolated(Generic[Job]):
                     team.connections.remove(connection)
 
 
-class _Team(Generic[Job]):
+class _Team(Generic[Job, Item]):
     """The processes of one evaluation; who is the first is listened to."""
 
     def __init__(
         self,
-        evaluate: Callable[[Job, Path, Report], Evaluation],
+        evaluate: Callable[[Job, Path, Callable[[Item], None]], Evaluation],
         job: Job,
         folder: Path,
         count: int,
@@ -182,7 +183,7 @@ def _free_port() -> int:
 
 
 def _child(
-    evaluate: Callable[[Job, Path, Report], Evaluation],
+    evaluate: Callable[[Job, Path, Callable[[Item], None]], Evaluation],
     job: Job,
     folder: Path,
     connection: Connection,

@@ -5,9 +5,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +15,8 @@ from torch import nn
 from explore.cost.device import device_name, driver_version
 from explore.cost.record import Cost
 from explore.cost.reference import VERSION
+
+Found = TypeVar("Found")
 
 
 def identity(network: nn.Module, described: Mapping[str, Any], device: torch.device) -> str:
@@ -35,18 +37,28 @@ def identity(network: nn.Module, described: Mapping[str, Any], device: torch.dev
 
 def find(folder: Path, key: str) -> Cost | None:
     """The cost that `keep` has put there; None where there is none, or where it cannot be read."""
+    return find_as(Cost.from_dict, folder, key)
+
+
+def find_as(read: Callable[[dict[str, Any]], Found], folder: Path, key: str) -> Found | None:
+    """What `keep_record` has put there, as `read` reads it; None as for `find`."""
     try:
-        return Cost.from_dict(json.loads((folder / f"{key}.json").read_text()))
+        return read(json.loads((folder / f"{key}.json").read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def keep(folder: Path, key: str, cost: Cost) -> None:
     """Write a cost, whole or not at all."""
+    keep_record(folder, key, cost.to_dict())
+
+
+def keep_record(folder: Path, key: str, record: Mapping[str, Any]) -> None:
+    """Write a record of JSON types, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     file, unfinished = tempfile.mkstemp(dir=folder)
     with os.fdopen(file, "w") as stream:
-        json.dump(cost.to_dict(), stream)
+        json.dump(record, stream)
     os.replace(unfinished, folder / f"{key}.json")
 
 

@@ -1,5 +1,6 @@
 """Batches of a split, made on the device: no worker processes, no per-image Python, the same in every run."""
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -62,6 +63,12 @@ class Batches:
         if epoch < 0:
             raise ValueError(f"epoch must be at least 0, got {epoch}")
         self.epoch = epoch
+
+    def seeded(self, seed: int) -> "Batches":
+        """The same images in the order and with the augmentation of another seed, without a copy of them."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def __len__(self) -> int:
         """How many batches a pass has."""

@@ -9,6 +9,7 @@ import pandas as pd
 from explore.ablation.answer import answer
 from explore.ablation.design import Design, design_of
 from explore.ablation.runs import representatives, run_rows
+from explore.ablation.together import said_of_together
 from explore.reporting import style
 from explore.reporting.ablation_page import write_ablation
 from explore.reporting.ablation_tables import arm_rows, difference_rows
@@ -62,6 +63,8 @@ def _facts(notes: Mapping[str, Any], design: Design, trials: Sequence[Trial]) ->
         found["Throughput"] = "; ".join(protocols)
     if notes.get("commit"):
         found["Commit"] = notes["commit"]
+    if together := said_of_together(design, trials):
+        found["Seeds together"] = together
     if notes.get("ended"):
         found["Ended"] = notes["ended"]
     return found

@@ -13,13 +13,15 @@ from explore.search.trial import Proposal, Trial
 class Step:
     """Train the proposal until it has so many epochs; `continues` is the trial that had the ones before.
 
-    `expected` is the accuracy that it will have after the last epoch, as far as somebody foresees that.
+    `expected` is the accuracy that it will have after the last epoch, as far as somebody foresees that. `beside` are
+    proposals that are trained at once with a new one.
     """
 
     proposal: Proposal
     until: int
     continues: Trial | None = None
     expected: float | None = None
+    beside: Sequence[Proposal] = ()
 
 
 class Scheduler(Protocol):

@@ -5,14 +5,27 @@ Knows neither networks nor data: the evaluator is an argument, real training or 
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from explore.cost.record import Cost
-from explore.evaluation import FAILED, INTERRUPTED, RUNNING, STOPPED, Epoch, Evaluation, Evaluator, Report
+from explore.evaluation import (
+    COMPLETE,
+    FAILED,
+    INTERRUPTED,
+    LOST,
+    RUNNING,
+    STOPPED,
+    TOGETHER,
+    Epoch,
+    Evaluation,
+    Evaluator,
+    Report,
+    ReportOf,
+)
 from explore.faults import Unwritable, unwritable
 from explore.search.checkpoints import bring, make_room
 from explore.search.owner import HEARTBEAT_SECONDS
@@ -21,6 +34,8 @@ from explore.search.study import Study, TakenOver
 from explore.search.trial import Trial, candidates
 
 CommandLine = Callable[[list[str]], str]
+# Trains several at once, by their overrides and folders, so that who evaluates them finds that done.
+Together = Callable[[Sequence[Sequence[str]], Sequence[Path], ReportOf], Evaluation]
 _RECORD_SECONDS = 1.0  # between two records of the epochs of a running trial
 _WAIT_SECONDS = 0.5
 
@@ -50,7 +65,8 @@ class Worker:
     is the folder of the study. `disk` is how many bytes the checkpoints of stopped
     trials may take. `turn` is held while a trial is proposed and claimed: workers that share it never
     propose the same. `stop` says when to leave at once, `leave` when to leave after the current trial has come to its
-    rung, and `wait` passes the time while others may yet leave something to do.
+    rung, and `wait` passes the time while others may yet leave something to do. `together` trains what the scheduler
+    wants to be trained at once.
     """
 
     study: Study
@@ -61,11 +77,13 @@ class Worker:
     disk: float = math.inf
     command_line: CommandLine = lambda overrides: ""
     observer: Observer | None = None
+    together: Together | None = None
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
     stop: Callable[[], bool] = lambda: False
     leave: Callable[[], bool] = lambda: False
     wait: Callable[[], None] = lambda: time.sleep(_WAIT_SECONDS)
     _current: Trial | None = field(default=None, init=False)
+    _waiting: list[Trial] = field(default_factory=list, init=False)  # claimed with the current one
     _last_beat: float = field(default=0.0, init=False)
     _last_record: float = field(default=0.0, init=False)
 
@@ -82,37 +100,45 @@ class Worker:
             with self.turn():
                 taken = self._next()
             if taken:
-                self._evaluate(*taken)
-                count += 1
+                self._evaluate_all(taken)
+                count += len(taken)
             elif any(trial.status == RUNNING for trial in self.study.trials()):
                 self.wait()  # what others find out may leave something to do
             else:
                 return count
 
     def check_in(self) -> None:
-        """Tell the study now and then that the current trial is in good hands.
+        """Tell the study now and then that the current trial, and those that wait with it, are in good hands.
 
-        Raises Stopped when told to leave, and TakenOver when others think that it is not.
+        Raises Stopped when told to leave, and TakenOver when others think that the current one is not.
         """
         if self.stop():
             raise Stopped
-        if self._current and time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
+        if (self._current or self._waiting) and time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
             self._last_beat = time.monotonic()
-            self.study.beat(self._current)
+            for trial in list(self._waiting):
+                try:
+                    self.study.beat(trial)
+                except TakenOver:  # others have it in a folder of their own
+                    self._waiting.remove(trial)
+            if self._current:
+                self.study.beat(self._current)
 
-    def _next(self) -> tuple[Trial, Step] | None:
+    def _next(self) -> list[tuple[Trial, Step]]:
+        """What to do next: one trial, or several that are trained at once; none when nothing is left to do."""
         while True:
             trials = self.study.trials_without_dead()
             room = len(candidates(trials)) < self.target
             # Those that do not fit in any more wait for a larger target.
             for left_behind in [trial for trial in trials if room and trial.status == INTERRUPTED]:
                 if taken := self._claim(self.scheduler.resume(left_behind)):
-                    return taken
+                    return [taken]
             step = self.scheduler.next(trials, room=room)
             if step is None:
-                return None
-            if taken := self._claim(step):
-                return taken
+                return []
+            each = [step, *(Step(proposal, step.until) for proposal in step.beside if self.together)]
+            if claimed := [taken for one in each if (taken := self._claim(one))]:
+                return claimed
 
     def _claim(self, step: Step) -> tuple[Trial, Step] | None:
         command = self.command_line(list(step.proposal.overrides))
@@ -125,10 +151,62 @@ class Worker:
         )
         return (trial, step) if trial else None
 
-    def _evaluate(self, trial: Trial, step: Step) -> None:
+    def _evaluate_all(self, taken: Sequence[tuple[Trial, Step]]) -> None:
+        """Evaluate what was claimed, one after the other; several are trained at once before.
+
+        Those that wait when it is told to leave are kept as interrupted, and go on from what is in their folders.
+        """
+        self._waiting, self._last_beat = [trial for trial, _ in taken], time.monotonic()
+        known: dict[int, Evaluation] = {}
+        try:
+            if len(taken) > 1:
+                self._train_together(list(self._waiting), known)
+            for trial, step in taken:
+                if trial in self._waiting:  # and was not taken over by others
+                    self._waiting.remove(trial)
+                    self._evaluate(trial, step, known.get(trial.row))
+        except BaseException as order:
+            for trial in self._waiting:
+                so_far = known.get(trial.row, trial.evaluation)
+                self.study.finish(trial, replace(so_far, status=INTERRUPTED, reason=_in_words(order)))
+            raise
+        finally:
+            self._waiting = []
+
+    def _train_together(self, trials: Sequence[Trial], known: dict[int, Evaluation]) -> None:
+        """Train trials at once, and keep in `known` by their rows: their curves, and their shares of the time."""
+        assert self.together
+        began = time.monotonic()
+
+        def report(item: tuple[int, Epoch]) -> None:
+            place, epoch = item
+            before = known.get(trials[place].row, Evaluation(status=RUNNING))
+            if epoch.epoch > before.epochs:  # a process that had died begins again
+                known[trials[place].row] = replace(before, curve=(*before.curve, epoch))
+            if time.monotonic() - self._last_record >= _RECORD_SECONDS:
+                self._last_record = time.monotonic()
+                for trial in self._waiting:
+                    with suppress(TakenOver):  # which the next beat finds out
+                        self.study.record(trial, known.get(trial.row, trial.evaluation))
+
+        overrides, folders = [one.proposal.overrides for one in trials], [self.output / one.folder for one in trials]
+        try:
+            result = self.together(overrides, folders, report)
+        except (Stopped, TakenOver):
+            raise
+        except Exception as error:
+            if fault := unwritable(error):
+                raise fault from error
+            result = Evaluation(status=FAILED, reason=f"{type(error).__name__}: {error}")
+        reason = f"went on alone: {result.reason}" if result.status == FAILED else ""
+        seconds = {TOGETHER if result.status == COMPLETE else LOST: (time.monotonic() - began) / len(trials)}
+        for trial in trials:
+            known[trial.row] = replace(known.get(trial.row, trial.evaluation), reason=reason, seconds=seconds)
+
+    def _evaluate(self, trial: Trial, step: Step, together: Evaluation | None) -> None:
         self._current, self._last_beat = trial, time.monotonic()
         seen: list[Cost | Epoch] = []
-        known = step.continues.evaluation if step.continues else Evaluation(status=RUNNING)
+        known = together or (step.continues.evaluation if step.continues else Evaluation(status=RUNNING))
 
         def report(item: Cost | Epoch) -> None:
             if any(_alike(item, one) for one in seen):
@@ -157,7 +235,8 @@ class Worker:
         if result.cost is None and not result.curve:
             so_far = _so_far(known, seen, result.status)
             result = replace(result, cost=so_far.cost, curve=so_far.curve)
-        self._end(trial, replace(result, seconds=_added(known.seconds, result.seconds)))
+        reason = "; ".join(filter(None, (result.reason, together.reason if together else "")))
+        self._end(trial, replace(result, reason=reason, seconds=_added(known.seconds, result.seconds)))
         if result.status == STOPPED and self.disk < math.inf:
             with self.turn():
                 make_room(self.study, self.output, self.disk)

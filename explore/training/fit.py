@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +22,10 @@ from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
 from explore.training.optimizer import averaging
 from explore.training.options import Training
+from explore.training.together import Abreast, Apart, Classifiers, check_stackable, quiet_vmap
 
 ReportEpoch = Callable[[Mapping[str, float]], None]
+ReportEpochOf = Callable[[int, Mapping[str, float]], None]
 
 
 def fit(
@@ -69,6 +71,37 @@ def fit(
         trainer.fit(module, *loaders, ckpt_path=str(start) if start else None, weights_only=True)
         rungs.report_new(trainer, module)  # where the checkpoint was the last one, no epoch has begun
     return module.curve
+
+
+def fit_together(
+    networks: Sequence[nn.Module],
+    train: Sequence[Loader],
+    validation: Loader,
+    recipe: Training,
+    folders: Sequence[Path],
+    report: ReportEpochOf,
+    *,
+    turn: Turn = nullcontext,
+) -> list[list[dict[str, float]]]:
+    """Train networks of one shape at once, each with its own order of the images, and return their curves.
+
+    All by one recipe, on one device. What is left in each folder is what `fit` leaves, and goes on from. A network
+    whose loss is no longer a number keeps its last checkpoint and is left out; Diverged is raised for the last.
+    `report` is told the place of the network as well.
+
+    Raises ValueError for networks that cannot be trained so (see `check_stackable`); those with random numbers in
+    training are refused by a RuntimeError.
+    """
+    check_stackable(networks[0])
+    module = Classifiers(networks, recipe, recipe.epochs * len(train[0]))
+    rungs = _RungsOfEach(Abreast(train), recipe, folders, report)
+    callbacks: list[Callback] = [rungs, *([_Average(recipe)] if recipe.ema else [])]
+    with _quiet_lightning(), quiet_vmap(), _interruptible():
+        trainer = _trainer(recipe, callbacks, folders[0])
+        trainer.strategy.checkpoint_io = Apart(module, folders)
+        trainer.fit(module, Handing(rungs.train, turn, whole=True), Handing(validation, turn, whole=True))
+        rungs.report_new(trainer, module)
+    return module.curves
 
 
 def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path, *, turn: Turn = nullcontext) -> float:
@@ -145,6 +178,36 @@ class _Rungs(Callback):
             for record in pl_module.curve[self.reported :]:
                 self.report(record)
         self.reported = len(pl_module.curve)
+
+
+class _RungsOfEach(_Rungs):
+    """As `_Rungs`, for several networks at once, each with its folder."""
+
+    def __init__(self, train: Loader, recipe: Training, folders: Sequence[Path], report: ReportEpochOf) -> None:
+        super().__init__(train, recipe, folders[0], lambda record: None)
+        self.folders = folders
+        self.report_of = report
+        self.reported_of = [0] * len(folders)
+
+    def _save(self, trainer: Trainer, *, keep: bool) -> None:
+        partials = [folder / "last.partial" for folder in self.folders]
+        try:
+            trainer.save_checkpoint(partials[0])  # which writes all of them
+            for partial, folder in zip(partials, self.folders, strict=True):
+                if partial.exists():
+                    put(partial, folder, keep=keep)
+        except BaseException:
+            for partial in partials:
+                partial.unlink(missing_ok=True)
+            raise
+
+    def report_new(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As `_Rungs`."""
+        assert isinstance(pl_module, Classifiers)
+        for place, curve in enumerate(pl_module.curves):
+            for record in curve[self.reported_of[place] :]:
+                self.report_of(place, record)
+            self.reported_of[place] = len(curve)
 
 
 class _Average(WeightAveraging):

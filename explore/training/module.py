@@ -191,12 +191,16 @@ class Classifier(LightningModule):
         index = len(self._training)
         self._training.append(loss)
         if index % _STEPS_BETWEEN_LOOKS == 0:
-            loss = self.trainer.strategy.reduce(loss, reduce_op="mean")  # so that all devices end, or none
-            if not torch.isfinite(loss):
-                raise Diverged(f"loss {loss.item()} in epoch {self.current_epoch + 1}, step {index + 1}")
+            self._check(loss)
             self.compiling.look(self.step, self.steps, self.device, self.trainer.strategy.broadcast)
         if self.trainer.received_sigterm:
             raise SIGTERMException
+
+    def _check(self, loss: Tensor) -> None:
+        """Raise Diverged where the loss of the last step is not a number."""
+        loss = self.trainer.strategy.reduce(loss, reduce_op="mean")  # so that all devices end, or none
+        if not torch.isfinite(loss):
+            raise Diverged(f"loss {loss.item()} in epoch {self.current_epoch + 1}, step {len(self._training)}")
 
     def _share(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """This device's part of a batch: each draws the same batches, so that their number changes no result.

@@ -11,12 +11,15 @@ from explore.training.options import Training
 _NEVER_DECAYED = ("position", "class_token")
 
 
-def make_optimizer(network: nn.Module, recipe: Training) -> AdamW:
-    """AdamW (Loshchilov & Hutter, 2019), fused: on a CPU several times faster per step than the default."""
+def make_optimizer(network: nn.Module, recipe: Training, *, stacked: bool = False) -> AdamW:
+    """AdamW (Loshchilov & Hutter, 2019), fused: on a CPU several times faster per step than the default.
+
+    Where parameters are `stacked`, their first axis tells networks apart.
+    """
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
-        is_matrix = parameter.ndim >= 2 and not any(word in name for word in _NEVER_DECAYED)
+        is_matrix = parameter.ndim - stacked >= 2 and not any(word in name for word in _NEVER_DECAYED)
         (decayed if is_matrix else others).append(parameter)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return AdamW([group for group in groups if group["params"]], lr=recipe.lr, fused=True)

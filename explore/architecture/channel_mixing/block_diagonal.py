@@ -6,6 +6,8 @@ Tensors between two products are groups × rows × channels of a group, a row be
 import torch
 from torch import Tensor, nn
 
+from explore.architecture.hidden import needed
+
 
 def grouped_rows(x: Tensor, groups: int) -> Tensor:
     """Batch × tokens × channels to groups × rows × channels of a group, a view."""
@@ -25,7 +27,7 @@ def exchanging_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     """
     groups = weight.shape[0]
     shares = x.view(groups, -1, groups, weight.shape[2])  # from, rows, to, channels of a share
-    if x.requires_grad or groups * weight.shape[2] <= weight.shape[3]:
+    if needed(x) or groups * weight.shape[2] <= weight.shape[3]:
         moved = shares.permute(2, 1, 0, 3).flatten(2)
         return block_product(moved, weight.transpose(0, 1).flatten(1, 2), bias)
     # In inference, where less comes out than goes in, adding to the result once per group beats a copy of the input;
