@@ -28,25 +28,19 @@ def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
     `points` is `points × 2`, lower is better. Equal points are all on the front or all off it.
     """
     values = _as_points(points)
-    order = np.lexsort((values[:, 1], values[:, 0]))
-    first, second = values[order, 0], values[order, 1]
-    # In this order each run of equal first losses begins with its lowest second one.
-    begins = np.append(True, first[1:] != first[:-1])[: len(first)]
-    lowest = second[begins][np.cumsum(begins) - 1]
-    best_before = np.append(np.inf, np.minimum.accumulate(second)[:-1])[: len(second)]
-    best_before_run = best_before[begins][np.cumsum(begins) - 1]
+    order = _in_order(values)
     mask = np.zeros(len(values), dtype=bool)
-    mask[order] = (second == lowest) & (lowest < best_before_run)
+    mask[order] = _first_layer(values[order])
     return mask
 
 
 def best_layers(points: ArrayLike, most: int) -> list[int]:
     """The places of at most so many points: those of the front, of the front without it, and so on."""
     values = _as_points(points)
-    left = np.arange(len(values))
+    left = _in_order(values)
     found: list[int] = []
     while len(left) and len(found) < most:
-        on_front = non_dominated(values[left])
+        on_front = _first_layer(values[left])
         found += left[on_front].tolist()
         left = left[~on_front]
     return found[:most]
@@ -99,6 +93,22 @@ class GrowingFront:
         )
         self._first[start:stop] = [first]
         self._second[start:stop] = [second]
+
+
+def _in_order(values: Losses) -> NDArray[np.intp]:
+    return np.lexsort((values[:, 1], values[:, 0]))
+
+
+def _first_layer(ordered: Losses) -> NDArray[np.bool_]:
+    """Mark the front of points in order."""
+    first, second = ordered[:, 0], ordered[:, 1]
+    # Each run of equal first losses begins with its lowest second one.
+    begins = np.append(True, first[1:] != first[:-1])[: len(first)]
+    lowest = second[begins][np.cumsum(begins) - 1]
+    best_before = np.append(np.inf, np.minimum.accumulate(second)[:-1])[: len(second)]
+    best_before_run = best_before[begins][np.cumsum(begins) - 1]
+    mask: NDArray[np.bool_] = (second == lowest) & (lowest < best_before_run)
+    return mask
 
 
 def _as_points(points: ArrayLike) -> Losses:
