@@ -1,4 +1,7 @@
-"""Candidate → Evaluation: the one place where network, data, training and cost meet."""
+"""Candidate → Evaluation: the one place where network, data, training and cost meet.
+
+What trains is imported where it is used: Lightning takes longer to import than torch, and most processes never train.
+"""
 
 import os
 import time
@@ -30,10 +33,8 @@ from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Data
 from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, STOPPED, Epoch, Evaluation, Report
-from explore.training.fit import accuracy, fit, restore
 from explore.training.handing import Turn
 from explore.training.memory import give_back_memory, out_of_memory
-from explore.training.module import Diverged
 from explore.training.options import Training
 
 # Share of the time for one network that each gets where several are timed together: neighbours need no more.
@@ -128,9 +129,10 @@ def evaluate(
 
     Ends as complete, stopped after epoch `until` where that is not the last (0 trains nothing), diverged, or refused:
     beyond a limit, or without the memory it needs, even with its batches in parts. Other exceptions are the caller's.
-
     Of the processes of a run on several devices the first alone measures.
     """
+    from explore.training.module import Diverged
+
     clock = _Clock()
     folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -190,6 +192,8 @@ def _train(
     tell: Callable[[str], None],
 ) -> None:
     """Train, and once more with batches in parts where memory runs out; several processes cannot agree on that."""
+    from explore.training.fit import fit
+
     recipe, compiled = resolved(candidate.training), candidate.model.compile
     batches = training_batches(candidate, dataset)
     train = partial(fit, recipe=recipe, folder=folder, report=report, compiled=compiled, turn=turn, until=until)
@@ -211,6 +215,8 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
 
     Raises ValueError where its checkpoint is gone or damaged.
     """
+    from explore.training.fit import accuracy
+
     dataset = load(candidate.data)
     network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
     recipe = replace(resolved(candidate.training), devices=1, num_nodes=1, strategy="auto")
@@ -224,6 +230,8 @@ def trained(candidate: Candidate, dataset: Dataset, folder: Path) -> tuple[Netwo
 
     Raises ValueError where its checkpoint is gone or damaged.
     """
+    from explore.training.fit import restore
+
     network = build(replace(candidate, pretrained=None), dataset)
     curve = restore(network, folder)
     return network.eval(), tuple(Epoch(**record) for record in curve)  # type: ignore[arg-type]

@@ -11,7 +11,6 @@ from explore.candidate import COSTS, Candidate, evaluate
 from explore.config import import_extensions, vary
 from explore.definition import described
 from explore.evaluation import COMPLETE, Evaluation, Report, ReportOf
-from explore.together import pace, train_together
 
 # PyYAML's own in C takes a tenth of the time, where it was built.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -48,6 +47,8 @@ def train(job: Job, folder: Path, report: Report) -> Evaluation:
     evaluation = evaluate(job.candidate, folder, report, job.costs, job.until)
     if not job.seeds or evaluation.status != COMPLETE:
         return evaluation
+    from explore.together import pace  # with Lightning, as in `candidate`
+
     began = time.perf_counter()
     found = pace(job.candidate, job.seeds, job.costs or folder / COSTS)
     return replace(evaluation, pace=found, seconds={**evaluation.seconds, "pace": time.perf_counter() - began})
@@ -55,6 +56,8 @@ def train(job: Job, folder: Path, report: Report) -> Evaluation:
 
 def train_block(block: Block, folder: Path, report: ReportOf) -> Evaluation:
     """Train the candidates of a block in this process; `folder` is that of the first."""
+    from explore.together import train_together
+
     import_extensions(block.imports)
     return train_together(block.candidates, block.folders, report)
 

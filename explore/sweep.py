@@ -53,5 +53,11 @@ def main(config: "Config", overrides: list[str]) -> int:
     return search(plan, study, make_view(plan.study, plan.trials, config.format, plan.design), jobs)
 
 
+def _warm_up() -> None:
+    """Have the trials' imports begin, unless workers elsewhere train them."""
+    if not any(word.startswith("cluster=") and word != "cluster=local" for word in sys.argv[1:]):
+        start_server()
+
+
 if __name__ == "__main__":
-    run(main, __doc__ or "", meanwhile=start_server)
+    run(main, __doc__ or "", meanwhile=_warm_up)

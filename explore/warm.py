@@ -6,7 +6,8 @@ memory that it shares with the server, which doubled the time of everything else
 
 import gc
 
-import explore.evaluator  # noqa: F401 - imported for the trials
+import explore.evaluator
+import explore.together  # noqa: F401 - imported for the trials, as the other one
 
 gc.collect()
 gc.freeze()

@@ -128,7 +128,7 @@ def test_seed_decides_the_weights_and_leaves_the_generator_alone() -> None:
 def test_candidate_beyond_a_limit_is_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, reason: str
 ) -> None:
-    monkeypatch.setattr(module, "fit", raising(AssertionError("trained")))
+    monkeypatch.setattr("explore.training.fit.fit", raising(AssertionError("trained")))
     name = limit.partition("=")[0]
     if name != "throughput":
         monkeypatch.setattr(module, "timed_cost", raising(AssertionError("timed")))
@@ -182,18 +182,18 @@ def test_divergence_is_a_status(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.\nTried 2 GiB")])
-@pytest.mark.parametrize("part", ["fit", "build"])
+@pytest.mark.parametrize("part", ["training.fit.fit", "candidate.build"])
 def test_no_memory_is_infeasible_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, part: str
 ) -> None:
-    monkeypatch.setattr(module, part, raising(error))
+    monkeypatch.setattr(f"explore.{part}", raising(error))
     evaluation = evaluate(candidate(), tmp_path, silent)
     assert evaluation.status == REFUSED
     words = "no room left" if isinstance(error, MemoryError) else "CUDA out of memory."
-    tried = "; out of memory with whole batches, went on with each in 8 parts" if part == "fit" else ""
+    tried = "; out of memory with whole batches, went on with each in 8 parts" if part == "training.fit.fit" else ""
     assert evaluation.reason == f"out of memory: {words}{tried}"
     assert evaluation.constraints == {"memory": 1.0}
-    assert (evaluation.cost is None) == (part == "build")
+    assert (evaluation.cost is None) == (part == "candidate.build")
 
 
 @pytest.mark.gpu
@@ -218,7 +218,7 @@ def test_a_gpu_without_room_for_a_batch_takes_it_in_parts(tmp_path: Path) -> Non
 
 
 def test_other_exceptions_are_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "fit", raising(KeyError("x")))
+    monkeypatch.setattr("explore.training.fit.fit", raising(KeyError("x")))
     with pytest.raises(KeyError):
         evaluate(candidate(), tmp_path, silent)
 
