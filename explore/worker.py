@@ -45,7 +45,7 @@ def main(config: "Config", overrides: list[str]) -> int:
     print(f"explore: {plan.workers} at a time join study {plan.study} on {place}", flush=True)
     status = _work(plan, study)
     print(f"explore: {place} leaves study {plan.study}", flush=True)
-    if TIME_IS_UP in _ORDERS and "SLURM_JOB_ID" in os.environ:
+    if TIME_IS_UP in _ORDERS and "SLURM_JOB_ID" in os.environ and not study.notes.get("concluded"):
         begin_again()
     return status
 
