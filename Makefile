@@ -11,6 +11,9 @@ BASE := python3 python3.13 python3.12 python3.11
 TESTS := $(PYTHON) -m pytest
 # Those that take minutes begin first, or one core waits for them in the end.
 LONGEST := tests/test_storm.py tests/test_retraining.py tests/test_sweep_killed.py tests/test_survival.py
+# To collect all tests takes as long as one of these.
+CLUSTER := tests/test_cluster_slurm.py tests/test_cluster_ray.py tests/test_cluster_database.py \
+	tests/test_cluster_postgres.py tests/test_cluster_proxy.py
 EXTRAS ?= data,dashboard,dev,export,publish
 # What the tests of clusters run, and the packages of Debian that have it.
 SERVICES := /usr/lib/postgresql/*/bin/initdb /usr/bin/sbatch /usr/sbin/munged /usr/bin/unshare /usr/bin/ps
@@ -37,7 +40,7 @@ test-gpu: $(READY) ## the tests that need a CUDA device
 test-cluster: services $(READY) ## the tests with real PostgreSQL, Slurm and Ray, which it installs; as root on Debian
 	@$(PYTHON) -c 'import grpc, psycopg, ray' 2>/dev/null || \
 		$(INSTALL) --quiet --editable '.[$(EXTRAS),postgres,ray,grpc]'
-	@$(TESTS) -n 4 --dist loadfile -m cluster $(ARGS)
+	@$(TESTS) -n 4 --dist worksteal -m cluster $(or $(filter tests/%,$(ARGS)),$(CLUSTER)) $(filter-out tests/%,$(ARGS))
 
 # With RUNLEVEL the services do not start by themselves: the tests start and end their own.
 services:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from cluster_machines import (
@@ -28,17 +29,19 @@ from cluster_machines import (
     free_port,
     on_machine,
     own_folder,
-    said_by,
     signal_all,
-    start_command,
     start_network,
     wait_until,
     with_descendants,
 )
 
+from explore.command import _run
 from explore.evaluation import COMPLETE, RUNNING
+from explore.schema import Config
 from explore.search.storage import open_study
 from explore.search.study import Study
+from explore.search.trial import Trial
+from explore.sweep import main as sweep
 
 Open = Callable[[str], Study]
 Process = subprocess.Popen[bytes]
@@ -71,13 +74,23 @@ def studies_of(url: str) -> Iterator[Open]:
 def begin(name: str, folder: Path, url: str, *more: str) -> list[str]:
     """Begin a study for whoever joins it; where it is, for other commands."""
     places = [f"study={name}", f"storage.url={url}"]
-    where = [*places, f"outputs={folder}", "cluster.follow=false"]
-    said_by(start_command("sweep", *BY_HAND, *where, *more, environment={"PGPASSWORD": PASSWORD}))
+    assert run_here(sweep, *BY_HAND, *places, f"outputs={folder}", "cluster.follow=false", *more) == 0
     return places
+
+
+def run_here(main: Callable[[Config, list[str]], int], *arguments: str) -> int:
+    """Run a command in this process, which has imported everything already, with the password; its exit status."""
+    with mock.patch.dict(os.environ, PGPASSWORD=PASSWORD):
+        return _run(main, list(arguments))
 
 
 def epochs_of(study: Study) -> int:
     return sum(trial.evaluation.epochs for trial in study.trials())
+
+
+def in_the_middle(study: Study) -> list[Trial]:
+    """Trials that are being trained, and have some epochs behind them."""
+    return [trial for trial in study.trials() if trial.status == RUNNING and trial.evaluation.epochs > 2]
 
 
 def assert_whole(study: Study, count: int, epochs: int) -> None:

@@ -72,7 +72,7 @@ def test_connections_that_are_cut_are_made_again(tmp_path: Path, server: Postgre
 def test_a_machine_whose_network_was_down_goes_on_or_leaves_its_trial_to_others(
     tmp_path: Path, server: Postgres, opened: Open
 ) -> None:
-    places = begin("network", tmp_path, server.url, "trials=2", "training.epochs=600")
+    places = begin("network", tmp_path, server.url, "trials=2", "training.epochs=400")
     study = opened("network")
     with start_network(cable=True) as network:
         by_cable = [f"storage.url={server.url_at(network.gateway)}", "workers=1"]
@@ -82,7 +82,7 @@ def test_a_machine_whose_network_was_down_goes_on_or_leaves_its_trial_to_others(
         wait_until(lambda: epochs_of(study) > 3, 120, "training", [alpha])
         network.cut()
         before = epochs_of(study)
-        time.sleep(20)
+        time.sleep(10)
         assert epochs_of(study) <= before + 1
         network.mend()
         wait_until(lambda: epochs_of(study) > before + 1, 60, "going on", [alpha])
@@ -94,7 +94,7 @@ def test_a_machine_whose_network_was_down_goes_on_or_leaves_its_trial_to_others(
         assert study.trials()[0].folder != "trials/0000"
         network.mend()
         said = said_by(alpha), said_by(beta)
-    assert_whole(study, 2, epochs=600)
+    assert_whole(study, 2, epochs=400)
     assert study.trials()[0].owner["host"] == "beta"
     assert "waiting for the storage: the storage does not answer: " in said[0]
     assert not any("Traceback" in words for words in said)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 from cluster_machines import PATIENCE, said_by, signal_machine, start_command, wait_until
-from cluster_services import BY_HAND, LEFT_OPEN, PASSWORD, Open, Postgres, assert_whole, begin, epochs_of
+from cluster_services import BY_HAND, LEFT_OPEN, PASSWORD, Open, Postgres, assert_whole, begin, epochs_of, run_here
 
 from explore.evaluation import INTERRUPTED, RUNNING
+from explore.worker import main as join
 
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 ENVIRONMENT = {"PGPASSWORD": PASSWORD}
@@ -59,7 +60,7 @@ def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
     tmp_path: Path, server: Postgres, opened: Open
 ) -> None:
     """It is stopped as a whole, as one that is suspended is, and goes on while another one trains its trial."""
-    places = begin("silent", tmp_path, server.url, "trials=1", "training.epochs=400")
+    places = begin("silent", tmp_path, server.url, "trials=1", "training.epochs=100")
     study = opened("silent")
     alpha = start_command("worker", *places, "workers=1", environment=ENVIRONMENT, machine="alpha")
     wait_until(lambda: epochs_of(study) > 3, 120, "training")
@@ -73,7 +74,7 @@ def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
     assert taken.folder != "trials/0000"
     signal_machine(alpha, signal.SIGCONT)
     said = said_by(alpha), said_by(beta)
-    assert_whole(study, 1, epochs=400)
+    assert_whole(study, 1, epochs=100)
     assert study.trials()[0].owner["host"] == "beta"
     assert len(before) > 1000
     assert not any("Traceback" in words for words in said)
@@ -95,7 +96,9 @@ def test_the_server_may_be_started_again_while_workers_work(tmp_path: Path, serv
     assert "Traceback" not in said
 
 
-def test_stop_ends_workers_everywhere_and_the_study_can_go_on(tmp_path: Path, server: Postgres, opened: Open) -> None:
+def test_stop_ends_workers_everywhere_and_the_study_can_go_on(
+    tmp_path: Path, server: Postgres, opened: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
     long = ["trials=1", "training.epochs=5000"]
     places = begin("stopped", tmp_path, server.url, *long)
     study = opened("stopped")
@@ -109,23 +112,21 @@ def test_stop_ends_workers_everywhere_and_the_study_can_go_on(tmp_path: Path, se
         said_by(worker, 60)
         [trial] = study.trials()
         assert (trial.status, trial.owner["host"]) == (INTERRUPTED, machine)
-        assert "was stopped; go on with it" in said_by(start_command("worker", *places, environment=ENVIRONMENT))
+        assert run_here(join, *places) == 0
+        assert "was stopped; go on with it" in capsys.readouterr().out
         begin("stopped", tmp_path, server.url, *long)
     assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, trial.evaluation.epochs + 1))
 
 
 def test_a_machine_that_does_not_see_the_folder_is_refused_before_any_work(
-    tmp_path: Path, server: Postgres, opened: Open
+    tmp_path: Path, server: Postgres, opened: Open, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = begin("folder", tmp_path, server.url, "trials=1")
-    worker = start_command("worker", *places, f"outputs={tmp_path / 'other'}", environment=ENVIRONMENT)
-    _, err = worker.communicate(timeout=PATIENCE * 120)
-    assert worker.returncode == 2
-    assert "outputs must be the folder where the checkpoints of study folder lie, the same on all machines" in err
+    assert run_here(join, *places, f"outputs={tmp_path / 'other'}") == 2
+    words = "outputs must be the folder where the checkpoints of study folder lie, the same on all machines"
+    assert words in capsys.readouterr().err
     study = opened("folder")
     study.note("device", "NVIDIA H100 80GB HBM3")
-    worker = start_command("worker", *places, environment=ENVIRONMENT)
-    _, err = worker.communicate(timeout=PATIENCE * 120)
-    assert worker.returncode == 2
-    assert "all machines of a study must have the same device" in err
+    assert run_here(join, *places) == 2
+    assert "all machines of a study must have the same device" in capsys.readouterr().err
     assert study.trials() == []
