@@ -11,6 +11,7 @@ train everything to the end, as those who use them do. Searches that are in `out
 """
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,13 +32,13 @@ from explore.search.front import hypervolume
 from explore.search.improvement import scales
 from explore.search.storage import open_storage
 from explore.search.study import Study
-from explore.search.trial import front
+from explore.search.trial import Trial, front
 
 _BASE = ("+sweep=pareto", "training.threads=1", "training.precision=32-true")
 _ENDLESS = ("trials=10000", "search.stop=off", "workers=1", "tracking.mode=disabled")
 _LEAVING_SECONDS = 60.0  # until a search that was interrupted has written its report
 Array = NDArray[np.float64]
-Points = list[tuple[float, float]]  # test accuracy as a fraction, images/s
+Points = list[tuple[float, float]]  # test accuracy as a fraction, images in a pass of the reference network
 SCALES = ("plain", "log error")
 OURS = "speed_aware"
 
@@ -47,13 +48,23 @@ def search(method: str, seed: int, seconds: float, outputs: Path) -> Points:
     name = f"{method}-{seed}"
     file = outputs / f"{name}.json"
     if not file.exists():
+        shutil.rmtree(
+            outputs / name, ignore_errors=True
+        )  # of one that was cut off: it would have more than its seconds
         whole = [] if method == OURS else ["stopping.rule=off"]
         _run([*_BASE, *_ENDLESS, *whole, f"sampler={method}", f"search.seed={seed}", f"study={name}"], seconds, outputs)
         study = Study(open_storage(f"sqlite:///{outputs / name / 'study.db'}"), name)
-        points = _tested(study, outputs / name)
-        spent = sum(trial.epochs for trial in study.trials())
-        file.write_text(json.dumps({"points": points, "epochs": spent, "trials": len(study.trials())}))
-    return [(accuracy, speed) for accuracy, speed in json.loads(file.read_text())["points"]]
+        trials = study.trials()
+        found = {"points": _tested(study, outputs / name), "reference_ms": _reference_ms(trials)}
+        file.write_text(json.dumps({**found, "epochs": sum(one.epochs for one in trials), "trials": len(trials)}))
+    known = json.loads(file.read_text())
+    # As images in a pass of the reference network: each search has found its speed for itself.
+    return [(accuracy, speed * known["reference_ms"]) for accuracy, speed in known["points"]]
+
+
+def _reference_ms(trials: Sequence[Trial]) -> float:
+    costs = [trial.evaluation.cost for trial in trials]
+    return next(one.throughput.reference_ms or 1.0 for one in costs if one and one.throughput)
 
 
 def _run(arguments: Sequence[str], seconds: float, outputs: Path) -> None:
@@ -65,7 +76,10 @@ def _run(arguments: Sequence[str], seconds: float, outputs: Path) -> None:
         if running.poll() is not None:
             raise SystemExit(f"a search has ended by itself, see {outputs / 'log.txt'}")
         running.send_signal(signal.SIGINT)
-        running.wait(_LEAVING_SECONDS)
+        try:
+            running.wait(_LEAVING_SECONDS)
+        except subprocess.TimeoutExpired:
+            running.kill()
 
 
 def _tested(study: Study, folder: Path) -> Points:

@@ -1,16 +1,18 @@
 """What a search begins with, as `warm_start` asks for it: candidates that come first, and earlier trials that teach."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from explore.architecture.catalog import Mixing, hyperparameters, one_of
 from explore.architecture.published import PUBLISHED, adapted_model
-from explore.candidate import this_machine
+from explore.candidate import reference_ms, this_machine
 from explore.config import compose, vary
 from explore.data.dataset import Dataset
 from explore.definition import definition, described
+from explore.places import output_folder
 from explore.schema import CATALOGS, Config
 from explore.search.listed import read_entries
 from explore.search.rivals import measured_on, results
@@ -18,7 +20,7 @@ from explore.search.samplers import SPEED_AWARE
 from explore.search.space import Space, Values, is_number, to_overrides
 from explore.search.storage import find_study, hidden, studies_at
 from explore.search.study import Study
-from explore.search.trial import Proposal, Trial, front
+from explore.search.trial import Proposal, Trial, as_fast_as, front
 from explore.search.warm_start import proposed, teaching
 
 ALL = "all"
@@ -229,14 +231,24 @@ def _teaching(target: _Target, study: Study) -> tuple[list[Trial], list[Trial]]:
     if target.config.sampler != SPEED_AWARE or not same_images:
         return [], []
     machine, earlier, elsewhere = this_machine(target.config.candidate), list[Trial](), list[Trial]()
+    scale = cache(partial(reference_ms, target.config.cost, output_folder(target.config)))
     for trial in results(study):
         if not trial.throughput or (values := _same(target, _settings_then(there, trial.proposal.values))) is None:
             continue
         proposal = proposed(target.space, values, f"{study.name}, trial {trial.number}")
         taught = teaching(trial, proposal, target.config.training.epochs)
-        same_speed = here["cost"] == there.get("cost") and measured_on(trial) == machine
-        (earlier if same_speed else elsewhere).append(taught)
+        if here["cost"] == there.get("cost") and measured_on(trial) == machine:
+            earlier.append(_on_scale(taught, scale))
+        else:
+            elsewhere.append(taught)
     return earlier, elsewhere
+
+
+def _on_scale(trial: Trial, scale: Callable[[], float]) -> Trial:
+    """A measured trial with the speed that it has where a pass of the reference network takes so many milliseconds."""
+    cost = trial.evaluation.cost
+    known = cost.throughput.reference_ms if cost and cost.throughput else None
+    return as_fast_as(trial, (trial.throughput or 0.0) * known / scale()) if known else trial
 
 
 def _same(target: _Target, settings: Mapping[str, Any]) -> Values | None:

@@ -26,6 +26,7 @@ from explore.cost.device import device_name, driver_version, resolve_device, res
 from explore.cost.measure import measure_cost, timed_cost
 from explore.cost.options import Measuring
 from explore.cost.record import Cost
+from explore.cost.session import session
 from explore.cost.side_by_side import compare_throughput
 from explore.cost.store import find, identity, keep
 from explore.cost.turns import Turns
@@ -256,6 +257,12 @@ def this_machine(candidate: Candidate) -> tuple[str, str | None, str]:
     """What a candidate would be timed on: device, version of its driver, version of torch."""
     device = resolve_device(candidate.cost.device)
     return device_name(device), driver_version(device), str(torch.__version__)
+
+
+def reference_ms(options: Measuring, study: Path) -> float:
+    """Milliseconds of the reference network by which figures of speed of a study are on one scale."""
+    with session(options, study=study / COSTS) as turn:
+        return 1000 * turn.reference_seconds
 
 
 def time_together(

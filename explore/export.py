@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from explore.exporting.artifact import Artifact
     from explore.schema import Config
     from explore.search.study import Study
-from explore.search.trial import Trial
+    from explore.search.trial import Trial
 
 _FOLDER = "export"
 _PRINTED = ("text", "json")

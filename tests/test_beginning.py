@@ -149,7 +149,9 @@ def test_published_networks_that_are_not_in_the_space_are_refused() -> None:
     ]
 
 
-def earlier(folder: Path, *overrides: str, images: str | None = None, side: int = 8) -> None:
+def earlier(
+    folder: Path, *overrides: str, images: str | None = None, side: int = 8, reference_ms: float | None = None
+) -> None:
     """A study `old` of four candidates, all on its front, the first ones fast."""
     given = ["+sweep=smoke", *overrides]
     config = compose(given)
@@ -166,7 +168,7 @@ def earlier(folder: Path, *overrides: str, images: str | None = None, side: int 
         trial = study.claim(proposal, command="", target=9)
         assert trial
         measured = cost(1e4 / (1 + number), device)
-        speed = replace(measured.throughput, driver=driver, torch_version=torch_version)  # type: ignore[type-var]
+        speed = replace(measured.throughput, driver=driver, torch_version=torch_version, reference_ms=reference_ms)  # type: ignore[type-var]
         known_cost = replace(measured, throughput=speed)
         ended = Evaluation(status=COMPLETE, cost=known_cost, curve=curve(*(0.5 + 0.1 * number, 0.6 + 0.1 * number)))
         assert study.finish(trial, ended)
@@ -185,6 +187,15 @@ def test_an_earlier_study_comes_first_and_teaches_what_is_true_here(tmp_path: Pa
     assert [trial.number for trial in found.earlier] == [-1, -2, -3, -4]
     assert [trial.accuracy for trial in found.earlier] == [pytest.approx(0.6 + 0.1 * number) for number in range(4)]
     assert "4 trials of old teach" in found.words
+
+
+def test_speeds_that_are_taken_over_are_on_the_scale_of_the_new_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("explore.beginning.reference_ms", lambda options, study: {tmp_path / "new": 2.0}[study])
+    earlier(tmp_path, reference_ms=3.0)
+    found = began(f"outputs={tmp_path}", "study=new", "warm_start.study=old")
+    assert [trial.throughput for trial in found.earlier] == pytest.approx([1.5e4 / (1 + number) for number in range(4)])
 
 
 @pytest.mark.slow

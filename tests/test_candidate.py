@@ -89,7 +89,9 @@ def test_an_architecture_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert cost("c", "model.width=24") != first
     assert cost("d", "cost.interval=0.03") != first
     assert len(measured) == 3
-    assert len([path for path in (tmp_path / "costs").iterdir() if not path.name.startswith("reference-")]) == 3
+    kept = [path.name for path in (tmp_path / "costs").iterdir()]
+    assert len(kept) == 3 + 1, "three architectures or protocols, and the reference network of the study"
+    assert len([name for name in kept if name.startswith("reference-")]) == 1
 
 
 def test_training_waits_for_one_who_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ def test_a_comparison_is_not_repeated(cannot_be_compiled: tuple[int, ...], monke
     def time_together(
         candidates: Mapping[int, object], batch_sizes: Mapping[int, int], study: Path
     ) -> dict[int, list[float]]:
+        assert study == plan.output
         made.append(sorted(candidates))
         return {number: [0.5] * 10 for number in candidates if number not in cannot_be_compiled}
 

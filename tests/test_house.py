@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "schema": {*LEAVES, "ablation", "candidate", "cluster", "search", "tracking"},
     "config": {"architecture", "schema"},
     "definition": {"ablation", "data", "schema"},
-    "beginning": {"architecture", "candidate", "config", "data", "definition", "schema", "search"},
+    "beginning": {"architecture", "candidate", "config", "data", "definition", "places", "schema", "search"},
     "comparison": {"architecture", "cost"},
     "cost_tables": set(),
     "together": {"candidate", "cost", "data", "evaluation", "training"},

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from explore.cost.allocator import keep_freed_memory
-from explore.cost.reference import _MEASURED, SIZES, ReferenceMixer, Size, calibrated, reference_pass
+from explore.cost.reference import _LOWEST, SIZES, ReferenceMixer, Size, calibrated, reference_pass
 
 PROTOCOL: dict[str, object] = {"device": "one", "threads": 1}
 
@@ -39,7 +39,7 @@ def test_the_lowest_is_kept_and_a_study_stays_on_its_scale(cache: Path, tmp_path
     """Each test of speed stands for a process of its own."""
 
     def found(seconds: float, study: str | None = None) -> float:
-        _MEASURED.clear()
+        _LOWEST.clear()
         return calibrated(PROTOCOL, lambda: seconds, tmp_path / study if study else None)
 
     assert found(0.5) == 0.5
@@ -53,7 +53,7 @@ def test_the_lowest_is_kept_and_a_study_stays_on_its_scale(cache: Path, tmp_path
 
 def test_of_two_machines_that_begin_a_study_at_once_one_decides(cache: Path, tmp_path: Path) -> None:
     def slower() -> float:
-        _MEASURED.clear()
+        _LOWEST.clear()
         monkey.setenv("XDG_CACHE_HOME", str(tmp_path / "of the other"))
         calibrated(PROTOCOL, lambda: 0.25, tmp_path / "study")
         return 0.5
@@ -62,11 +62,30 @@ def test_of_two_machines_that_begin_a_study_at_once_one_decides(cache: Path, tmp
         assert calibrated(PROTOCOL, slower, tmp_path / "study") == 0.25
 
 
+def test_a_folder_without_links_keeps_it_as_well(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_link(*names: object) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr(os, "link", refuse_link)
+    assert calibrated(PROTOCOL, lambda: 0.5, tmp_path / "study") == 0.5
+    _LOWEST.clear()
+    assert calibrated(PROTOCOL, refuse, tmp_path / "study") == 0.5
+
+
+def test_all_figures_of_a_command_are_on_one_scale(cache: Path) -> None:
+    assert calibrated(PROTOCOL, lambda: 0.5) == 0.5
+    (file,) = cache.iterdir()
+    file.write_text('{"seconds": 0.25}')
+    assert calibrated(PROTOCOL, refuse) == 0.5
+    _LOWEST.clear()
+    assert calibrated(PROTOCOL, lambda: 0.5) == 0.25
+
+
 def test_a_file_that_cannot_be_read_is_written_anew(cache: Path) -> None:
     calibrated(PROTOCOL, lambda: 0.25)
     (file,) = cache.iterdir()
     file.write_text("{")
-    _MEASURED.clear()
+    _LOWEST.clear()
     assert calibrated(PROTOCOL, lambda: 0.5) == 0.5
     assert calibrated(PROTOCOL, refuse) == 0.5
     assert json.loads(file.read_text())["seconds"] == 0.5
@@ -75,7 +94,7 @@ def test_a_file_that_cannot_be_read_is_written_anew(cache: Path) -> None:
 def test_a_folder_that_cannot_be_made_costs_a_measurement(cache: Path) -> None:
     cache.write_text("a file where the folder should be")
     assert calibrated(PROTOCOL, lambda: 0.25) == 0.25
-    _MEASURED.clear()
+    _LOWEST.clear()
     assert calibrated(PROTOCOL, lambda: 0.5) == 0.5
 
 

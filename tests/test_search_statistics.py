@@ -90,7 +90,9 @@ def test_real_searches_are_weighed_against_all_that_was_found() -> None:
 def test_real_searches_are_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for method, speed in (("speed_aware", 2000.0), ("tpe", 1000.0)):
         for seed in range(5):
-            (tmp_path / f"{method}-{seed}.json").write_text(json.dumps({"points": [(0.9 + seed / 100, speed)]}))
+            (tmp_path / f"{method}-{seed}.json").write_text(
+                json.dumps({"points": [(0.9 + seed / 100, speed)], "reference_ms": 2.0})
+            )
     search_real.main(["methods=tpe", "seeds=5", f"outputs={tmp_path}", "format=json"])
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["plain: p of speed_aware and tpe"]["value"] == pytest.approx(0.0625)

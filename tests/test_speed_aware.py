@@ -12,14 +12,16 @@ from optuna.storages import InMemoryStorage
 from test_stopping import curve
 
 from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, RUNNING, STOPPED, Evaluation, Report
+from explore.search.columns import columns_of
 from explore.search.encoding import Encoding
 from explore.search.front import hypervolume as area
 from explore.search.front import losses
 from explore.search.improvement import expected_gain
 from explore.search.space import Space, parse_space
-from explore.search.speed_aware import SpeedAware
+from explore.search.speed_aware import _MOST_WAITING, SpeedAware, _considered
 from explore.search.study import Study, create_study
 from explore.search.trial import Trial, candidates
+from explore.search.warm_start import proposed
 from explore.search.worker import Worker
 
 SPACE = {
@@ -211,3 +213,24 @@ def test_every_configuration_has_a_row_from_0_to_1_and_names_have_no_order() -> 
     assert ((rows >= 0) & (rows <= 1)).all()
     assert len({tuple(row) for row in rows.tolist()}) == len({str(values) for values in drawn})
     assert all(("mixing.size" in values) == (values["mixing"] == "shift") for values in drawn)
+
+
+def test_of_very_many_that_wait_the_last_measured_are_not_forgotten() -> None:
+    """They promised most, or nobody would have measured them."""
+    study = create_study(InMemoryStorage(), "aware", SPACE)
+    drawn = {str(values): values for values in space().draw(np.random.default_rng(0), [{}] * 600)}.values()
+    *many, last = list(drawn)[: _MOST_WAITING + 50]
+    for values in many:
+        trial = study.claim(proposed(space(), values, ""), command="", target=9999)
+        assert trial
+        study.finish(trial, trained(trial.proposal.overrides, 1))
+    slow = study.claim(proposed(space(), last, ""), command="", target=9999)
+    assert slow
+    study.finish(slow, replace(trained(slow.proposal.overrides, 0), cost=cost(1e-3)))
+    columns = columns_of(study.trials())
+    latest = int(columns["row"][columns["teaches"]].max())
+    for seed in range(5):
+        considered = _considered(list(range(len(columns))), columns, latest, np.random.default_rng(seed))
+        assert len(considered) == len(set(considered)) == _MOST_WAITING
+        assert len(columns) - 1 in considered
+    assert _considered([3, 5], columns, latest, np.random.default_rng(0)) == [3, 5]

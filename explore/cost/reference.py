@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 VERSION = 2
-_MEASURED: dict[Path, float] = {}  # in this process, by the place where the lowest is kept
+_LOWEST: dict[Path, float] = {}  # as this process found it, by the place where it is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +88,15 @@ def calibrated(protocol: Mapping[str, object], measure: Callable[[], float], stu
     if study and (known := _read(study / name)):
         return known
     place = _folder() / name
-    if place not in _MEASURED:
-        _MEASURED[place] = measure()
-    kept = _read(place)
-    seconds = min(_MEASURED[place], kept or math.inf)
-    if seconds != kept:
-        _write(place, {"seconds": seconds, **record}, os.replace)
-    if study:  # another machine may have been first
-        _write(study / name, {"seconds": seconds, **record}, os.link)
-        return _read(study / name) or seconds
-    return seconds
+    if place not in _LOWEST:
+        measured, kept = measure(), _read(place) or math.inf
+        _LOWEST[place] = min(measured, kept)
+        if measured < kept:
+            _write(place, {"seconds": measured, **record}, os.replace)
+    if study:
+        _write(study / name, {"seconds": _LOWEST[place], **record}, _put_first)
+        return _read(study / name) or _LOWEST[place]  # another machine may have been first
+    return _LOWEST[place]
 
 
 def _read(path: Path) -> float | None:
@@ -108,12 +108,24 @@ def _read(path: Path) -> float | None:
 def _write(path: Path, record: Mapping[str, object], put: Callable[[Path, Path], None]) -> None:
     with suppress(OSError):  # a folder that cannot be written to costs a measurement each time, and no more
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(record, indent=2))
+        file, unfinished = tempfile.mkstemp(dir=path.parent)
         try:
-            put(unfinished, path)
+            with os.fdopen(file, "w") as stream:
+                json.dump(record, stream, indent=2)
+            put(Path(unfinished), path)
         finally:
-            unfinished.unlink(missing_ok=True)
+            Path(unfinished).unlink(missing_ok=True)
+
+
+def _put_first(file: Path, path: Path) -> None:
+    """Put a file in a place where none is; raises FileExistsError where there is one."""
+    try:
+        os.link(file, path)
+    except FileExistsError:
+        raise
+    except OSError:  # not every file system has links
+        with path.open("x") as stream:
+            stream.write(file.read_text())
 
 
 def _folder() -> Path:

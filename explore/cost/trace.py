@@ -18,14 +18,14 @@ _FAR = 4 * 2**20  # bytes
 
 
 def features(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> Features:
-    """The work of one inference pass in eval mode, by kind of operator, in float32; see `memory_and_features`."""
+    """The work of one inference pass, see `memory_and_features`."""
     return memory_and_features(network, image_shape, batch_size)[1]
 
 
 def memory_and_features(
     network: nn.Module, image_shape: tuple[int, int, int], batch_size: int, *, precision: str = "32-true"
 ) -> tuple[int, Features]:
-    """What `peak_memory` says of one inference pass, and its work by kind of operator; takes milliseconds.
+    """What `peak_memory` says of one inference pass, and its work by kind of operator in float32; takes milliseconds.
 
     Operators that `explore.cost.operators` does not know are taken apart where torch can do so; what is left counts as
     `other`, by its bytes. So networks with operators of their own have features, too.
@@ -35,10 +35,12 @@ def memory_and_features(
             compiled; not changed.
         image_shape: channels, height and width of one image, in pixels.
         batch_size: images in the pass.
-        precision: `32-true` or `bf16-mixed`.
+        precision: of the memory, `32-true` or `bf16-mixed`.
     """
     seen = _Operators()
-    memory = peak_memory(network, image_shape, batch_size, precision=precision, watch=seen)
+    memory = peak_memory(network, image_shape, batch_size, watch=seen)
+    if precision != "32-true":  # where casts that are made once would count as the work of a pass
+        memory = peak_memory(network, image_shape, batch_size, precision=precision)
     return memory, Features(dict(seen.work))
 
 

@@ -102,9 +102,10 @@ def on_one_scale(studies: Sequence[Searched]) -> tuple[list[Searched], list[str]
     """The studies with all speeds as if the reference network had been calibrated once, and what that changes.
 
     Each figure is a ratio to this network times its speed, which a later study may know better: the fastest counts.
+    Another version of torch runs it at another speed indeed, and then nothing is changed.
     """
     found = {study.name: _reference_ms(study) for study in studies}
-    if None in found.values() or len(set(found.values())) == 1:
+    if None in found.values() or len(set(found.values())) == 1 or len(versions(studies)) > 1:
         return list(studies), []
     least = min(one for one in found.values() if one)
     factors = {name: (one or least) / least for name, one in found.items()}

@@ -10,8 +10,8 @@ from explore.search.front import Losses
 from explore.search.trial import Trial, candidates
 
 # A row for each trial: the logarithm of its images/s, not a number where it was not measured; its accuracy so far, 0
-# before the first epoch; whether it counts in the size of a study, waits, is being trained, was trained to the end; and
-# whether it teaches something.
+# before the first epoch; the epochs it was trained; its row in the storage; whether it counts in the size of a study,
+# waits, is being trained, was trained to the end; and whether it teaches something.
 _FIELDS = np.dtype(
     [
         ("speed", float),
@@ -48,7 +48,7 @@ class Known:
 
 
 def columns_of(trials: Sequence[Trial]) -> Columns:
-    """Read once."""
+    """The columns of trials, in their order."""
     return np.array([_row(trial) for trial in trials], _FIELDS)
 
 
@@ -63,7 +63,7 @@ def _row(trial: Trial) -> tuple[float | bool, ...]:
         trial.status == STOPPED and not trial.given_up,
         trial.status == RUNNING,
         trial.status == COMPLETE,
-        bool(trial.epochs) or (ended_badly(trial) and measured),
+        measured and (bool(trial.epochs) or ended_badly(trial)),
     )
 
 

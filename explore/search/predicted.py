@@ -12,14 +12,14 @@ from explore.search.columns import Columns, columns_of, ended_badly, losses_of
 from explore.search.encoding import Encoding
 from explore.search.front import best_layers
 from explore.search.space import Values
-from explore.search.surrogate import Surrogate, clipped_logit
+from explore.search.surrogate import STEPS, Surrogate, clipped_logit
 from explore.search.trial import Trial, as_fast_as
 
 Array = NDArray[np.float64]
 Trend = Callable[[Sequence[Values], Array], Array]
 MOST_OBSERVATIONS = 240
 _EPOCHS_SEEN = 2.0  # epochs of a curve that are shown to the model are so many times apart
-_STEPS, _MORE_STEPS = 30, 4  # of the optimizer of hyperparameters: from the beginning, and from an earlier fit
+_MORE_STEPS = 4  # of the optimizer of hyperparameters, from an earlier fit
 _GROWTH = 1.02  # so much more has to be known for hyperparameters to be looked for again: they hardly move in between
 
 
@@ -32,7 +32,7 @@ class Fits:
     def model(self, name: str, known: int, features: Array, times: Array, targets: Array, trend: Array) -> Surrogate:
         """The next model called `name`; `known` says how much is known by now. The rest is as for `Surrogate`."""
         logs, before = self._found.get(name, (None, 0))
-        steps = _STEPS if logs is None else _MORE_STEPS if known >= _GROWTH * before else 0
+        steps = STEPS if logs is None else _MORE_STEPS if known >= _GROWTH * before else 0
         model = Surrogate(features, times, targets, trend, start=logs, steps=steps)
         if steps:
             self._found[name] = model.logs, known

@@ -119,7 +119,8 @@ class SpeedAware:
             return Step(proposal, 0) if proposal else None
         latest = known["row"][learned].max()
         just_measured = sum(known["row"][place] > latest and not known["epochs"][place] for place in waiting)
-        order = self._most_promising(everyone, known, _considered(waiting, known, generator), pool() if room else [])
+        considered = _considered(waiting, known, int(latest), generator)
+        order = self._most_promising(everyone, known, considered, pool() if room else [])
         if just_measured >= _MEASURED:
             order.sort(key=lambda choice: not choice.trial)
         return self._first_worth_it(order, int((mine & known["counts"]).sum()), tried)
@@ -198,7 +199,7 @@ class SpeedAware:
         """Configurations at random, and the best so far with some dimensions drawn anew."""
         keep: list[Values] = [{} for _ in range(_DRAWN)]
         share = _CHANGED / len(self.space.dimensions)
-        each = min(_NEIGHBOURS, _MOST_NEIGHBOURS // max(len(best), 1))
+        each = min(_NEIGHBOURS, max(1, _MOST_NEIGHBOURS // max(len(best), 1)))
         for values in best:
             kept = generator.random((each, len(values))) >= share
             keep += [dict(compress(values.items(), row)) for row in kept.tolist()]
@@ -231,11 +232,14 @@ def _places(mask: NDArray[np.bool_]) -> list[int]:
     return mask.nonzero()[0].tolist()
 
 
-def _considered(waiting: list[int], known: Columns, generator: np.random.Generator) -> list[int]:
-    """Of many that wait the best so far, and others by chance: whoever learns slowly is among these sooner or later."""
+def _considered(waiting: list[int], known: Columns, latest: int, generator: np.random.Generator) -> list[int]:
+    """Of many that wait those measured since row `latest`, for they promised most, the best so far, and others by
+    chance: whoever learns slowly is among these sooner or later."""
     if len(waiting) <= _MOST_WAITING:
         return waiting
+    new = [place for place in waiting if known["row"][place] > latest and not known["epochs"][place]]
     best = [waiting[index] for index in best_layers(losses_of(known[waiting]), _MOST_WAITING // 2)]
+    best = list(dict.fromkeys([*new, *best]))
     others = generator.permutation(np.setdiff1d(waiting, best))
     return [*best, *others[: _MOST_WAITING - len(best)].tolist()]
 

@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 _JITTER = 1e-8
-_STEPS = 30  # of the optimizer
+STEPS = 30  # of the optimizer, from the beginning
 # Means and deviations of the logarithms of the hyperparameters before anything is seen; targets are standardised.
 _LEVEL, _LEARNING, _SHARED, _TIME, _NOISE = (0.0, 1.0), (-1.0, 1.0), (0.0, 1.5), (-0.5, 0.7), (-4.0, 1.5)
 _LENGTH_DEVIATION = 0.8
@@ -46,7 +46,7 @@ class Surrogate:
         trend: Array,
         *,
         start: Array | None = None,
-        steps: int = _STEPS,
+        steps: int = STEPS,
     ) -> None:
         self._features, self._times = features, times
         left = targets - trend
