@@ -39,7 +39,7 @@ from explore.training.memory import give_back_memory, out_of_memory
 from explore.training.options import Training
 
 # Share of the time for one network that each gets where several are timed together: neighbours need no more.
-_TOGETHER = 1 / 3
+_TIME_BESIDE_OTHERS = 1 / 3
 # Of a batch, where the whole takes more memory than there is: one attempt, so it has to be a good one.
 _PARTS = 8
 COSTS = "costs"  # the folder of measured costs, in that of a study or of a single run
@@ -277,7 +277,7 @@ def time_together(
     first = next(iter(candidates.values()))
     if any((one.data, one.cost) != (first.data, first.cost) for one in candidates.values()):
         raise ValueError("speeds are compared for the same images by one protocol, got several; measure them apart")
-    dataset, options = load(first.data), replace(first.cost, max_seconds=_TOGETHER * first.cost.max_seconds)
+    dataset, options = load(first.data), replace(first.cost, max_seconds=_TIME_BESIDE_OTHERS * first.cost.max_seconds)
     names = {number: f"{one.architecture(dataset)} {batch_sizes[number]}" for number, one in candidates.items()}
     numbers = {name: number for number, name in names.items()}
     networks = {

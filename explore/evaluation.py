@@ -17,8 +17,10 @@ FAILED = "failed"  # an exception, a process that was killed repeatedly or took 
 RUNNING = "running"
 STOPPED = "stopped"  # waits at a rung with its checkpoint kept, and may go on
 INTERRUPTED = "interrupted"  # stopped from outside; its successor goes on from its last rung
-TOGETHER = "together"  # the part of the seconds of a seed that was trained at once with others
-LOST = "lost"  # the part of one for which that came to nothing, so that it was trained alone
+# Parts of the seconds of a seed: its share of a block, in which it was trained at once with others,
+IN_BLOCK = "block"
+BLOCK_STOPPED = "block_stopped"  # of one that was stopped or killed before its end, and
+BLOCK_LOST = "block_lost"  # of one that came to nothing.
 # Times as fast as alone, for seeds to be trained together: by so much may a network that is compiled alone be faster.
 WORTH_IT = 1.25
 MEMORY = "memory"  # the constraint of those that were refused because memory ran out
@@ -41,10 +43,10 @@ class Pace:
     """What a step of training took for each of so many `seeds` of a candidate, in seconds: medians of steps in turn.
 
     `together` is the share of each in a step of all at once. `refusal` says why they cannot be trained so; the figures
-    are None then.
+    are None then, and `seeds` is 0 where it did not even come to a measurement.
     """
 
-    seeds: int
+    seeds: int = 0
     alone: float | None = None
     together: float | None = None
     refusal: str = ""
@@ -76,6 +78,11 @@ class Evaluation:
     seconds: Mapping[str, float] = field(default_factory=dict)
     constraints: Mapping[str, float] = field(default_factory=dict)
     pace: Pace | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether no part of it was trained at once with others."""
+        return not {IN_BLOCK, BLOCK_STOPPED, BLOCK_LOST}.intersection(self.seconds)
 
     @property
     def epochs(self) -> int:

@@ -26,13 +26,14 @@ _ANY = ("seed", "epochs", "rung", "lr", "schedule", "warmup_epochs", "weight_dec
 def pace(candidate: Candidate, seeds: int, costs: Path) -> Pace:
     """What a step takes alone and together with other seeds, on the device of the training.
 
-    It is measured once for an architecture and kept in the folder `costs`. What cannot be trained together, or goes
-    wrong, is kept with its reason: no training is lost for its sake.
+    It is measured once for an architecture and kept in the folder `costs`, as is the reason why some cannot be trained
+    together.
     """
     if candidate.training.devices * candidate.training.num_nodes > 1 or candidate.training.strategy != "auto":
         return Pace(seeds=seeds, refusal="each is trained on several devices")
     if candidate.model.compile == "on":
         return Pace(seeds=seeds, refusal="model.compile=on compiles each by itself")
+    _prepare(candidate)
     dataset, device = load(candidate.data), training_device(candidate.training)
     networks = [build(one, dataset) for one in _with_seeds(candidate, seeds)]
     recipe = {name: value for name, value in asdict(resolved(candidate.training)).items() if name not in _ANY}
@@ -64,12 +65,11 @@ def train_together(candidates: Sequence[Candidate], folders: Sequence[Path], rep
     last checkpoint and does so again. Trains nothing where one of them was begun before: each goes on by itself.
     """
     if any(newest(folder, print) for folder in folders):
-        return Evaluation(status=STOPPED)
+        return Evaluation(status=STOPPED, reason="some were begun before")
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     first = candidates[0]
-    keep_freed_memory()
-    torch.set_num_threads(first.training.threads or os.cpu_count() or 1)
+    _prepare(first)
     dataset = load(first.data)
     networks = [build(one, dataset) for one in candidates]
 
@@ -84,6 +84,12 @@ def train_together(candidates: Sequence[Candidate], folders: Sequence[Path], rep
         except Diverged as error:
             print(error)
     return Evaluation(status=COMPLETE)
+
+
+def _prepare(candidate: Candidate) -> None:
+    """Have this process work as one that evaluates the candidate does."""
+    keep_freed_memory()
+    torch.set_num_threads(candidate.training.threads or os.cpu_count() or 1)
 
 
 def _with_seeds(candidate: Candidate, count: int) -> list[Candidate]:

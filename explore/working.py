@@ -17,7 +17,7 @@ from explore.cluster.local import Crew, in_turn
 from explore.config import compose, has_option
 from explore.data.dataset import load
 from explore.evaluation import Evaluation, ReportOf
-from explore.evaluator import TrainingEvaluator, train, train_block
+from explore.evaluator import TrainingEvaluator, measure_pace, train, train_block
 from explore.faults import Unwritable, unwritable
 from explore.joining import check_folder
 from explore.plan import SNAPSHOT, Plan, scheduler
@@ -25,7 +25,7 @@ from explore.search.owner import HEARTBEAT_SECONDS
 from explore.search.space import parse_space
 from explore.search.storage import of_one_machine
 from explore.search.study import Study
-from explore.search.worker import Stopped, Worker
+from explore.search.worker import Pacer, Stopped, Together, Worker
 from explore.tracking import Tracker
 
 # What explore.stop writes into a study.
@@ -48,17 +48,13 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
     processes = config.training.devices
     gpus = _gpus(place, processes, torch.cuda.device_count())
     isolated = Isolated(train, lambda: worker.check_in(), processes, plan.max_minutes, gpus)
-    isolated_block = Isolated(train_block, lambda: worker.check_in(), environment=gpus)
-    seeds = plan.design.tried_together if plan.design else 0
-    evaluator = TrainingEvaluator(plan.base, plan.costs or plan.output / COSTS, plan.keys, isolated, seeds)
+    evaluator = TrainingEvaluator(plan.base, plan.costs or plan.output / COSTS, plan.keys, isolated)
 
     def proposing() -> AbstractContextManager[None]:
         check_folder(study, plan.output)
         return in_turn(plan.output / ".turn")
 
-    def together(each: Sequence[Sequence[str]], folders: Sequence[Path], report: ReportOf) -> Evaluation:
-        return isolated_block(evaluator.block(each, folders), folders[0], report)
-
+    pace, together = at_once(plan, evaluator, lambda: worker.check_in(), gpus)
     worker = Worker(
         study=study,
         scheduler=decides,
@@ -68,6 +64,7 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
         disk=plan.disk,
         command_line=lambda overrides: command_line(plan.base, overrides),
         observer=Tracker(plan.tracking, plan.study, plan.output, whole=plan.stops),
+        pace=pace,
         together=together,
         turn=proposing,
         stop=lambda: bool(faults) or stop() or orders.at_once(),
@@ -83,6 +80,26 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
         if not (fault := unwritable(error)):
             raise
         faults.append(fault)
+
+
+def at_once(
+    plan: Plan, evaluator: TrainingEvaluator, tick: Callable[[], None], environment: Mapping[str, str]
+) -> tuple[Pacer, Together]:
+    """What measures whether it pays to train several seeds at once, and what trains them, in processes of their own.
+
+    A block has the time that its seeds have one after the other. A measurement that fails is not worth another try.
+    """
+    isolated_pace = Isolated(measure_pace, tick, 1, plan.max_minutes, environment, lives=1)
+
+    def pace(overrides: Sequence[str], folder: Path) -> Evaluation:
+        assert plan.design
+        return isolated_pace(evaluator.pacing(overrides, plan.design.tried_together), folder, lambda item: None)
+
+    def together(each: Sequence[Sequence[str]], folders: Sequence[Path], report: ReportOf) -> Evaluation:
+        isolated_block = Isolated(train_block, tick, 1, plan.max_minutes * len(folders), environment)
+        return isolated_block(evaluator.block(each, folders), folders[0], report)
+
+    return pace, together
 
 
 def keep_working(plan: Plan, study: Study, watch: Callable[[], None], stop: Callable[[], bool]) -> bool:

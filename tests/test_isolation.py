@@ -187,10 +187,16 @@ def test_a_process_that_was_killed_is_started_again_and_says_so(tmp_path: Path) 
     assert seen == [COST, COST, EPOCH]
 
 
+def test_one_that_has_a_single_life_is_not_started_again(tmp_path: Path) -> None:
+    result = Isolated(dying_once, idle, lives=1)("SIGKILL", tmp_path, lambda item: None)
+    reason = "its process was killed by SIGKILL, as the system does when memory runs out; see "
+    assert result == Evaluation(status=FAILED, reason=f"{reason}{tmp_path / 'log.txt'}")
+
+
 def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     result = Isolated(sleeping, idle, minutes=0.5 / 60)("job", tmp_path, lambda item: None)
     assert result.status == FAILED
-    assert result.reason == "it took longer than stopping.max_minutes=0.00833333 and was ended"
+    assert result.reason == "it took longer than 0.00833333 minutes (stopping.max_minutes) and was ended"
     assert not (tmp_path / "pid").exists() or not alive(int((tmp_path / "pid").read_text()))
 
 

@@ -5,8 +5,11 @@ python -m pytest tests/test_seeds_together.py
 """
 
 import multiprocessing
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +23,11 @@ from explore.config import compose
 from explore.data.dataset import load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
-from explore.evaluation import COMPLETE, STOPPED, TOGETHER, Epoch, Pace
+from explore.evaluation import COMPLETE, IN_BLOCK, STOPPED, Epoch, Evaluation, Pace
 from explore.evaluator import TrainingEvaluator, train_block
 from explore.together import pace, train_together
 from explore.training.checkpoint import CHECKPOINT
+from explore.working import at_once
 
 TINY = (
     "data=digits",
@@ -93,6 +97,30 @@ def test_what_goes_wrong_is_a_reason_and_no_loss(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(module, "step_seconds", fail)
     assert pace(candidate(), 3, tmp_path) == Pace(seeds=3, refusal="OutOfMemoryError: no room")
+
+
+def test_a_block_has_the_time_of_its_seeds_and_the_pace_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, float, int]] = []
+
+    @dataclass
+    class Noting:
+        evaluate: Callable[..., Evaluation]
+        tick: Callable[[], None]
+        processes: int
+        minutes: float
+        environment: dict[str, str]
+        lives: int = 3
+
+        def __call__(self, job: object, folder: Path, report: object) -> Evaluation:
+            asked.append((self.evaluate.__name__, self.minutes, self.lives))
+            return Evaluation(status=COMPLETE)
+
+    monkeypatch.setattr("explore.working.Isolated", Noting)
+    plan: Any = SimpleNamespace(max_minutes=10.0, design=SimpleNamespace(tried_together=3))
+    measured, trained = at_once(plan, TrainingEvaluator(TINY), lambda: None, {})
+    measured(["training.seed=1"], Path("one"))
+    trained([[f"training.seed={seed}"] for seed in SEEDS], folders(Path("out")), lambda item: None)
+    assert asked == [("measure_pace", 10.0, 1), ("train_block", 20.0, 3)]
 
 
 def test_evaluations_after_it_are_those_of_seeds_trained_alone(tmp_path: Path) -> None:
@@ -172,8 +200,8 @@ def test_an_ablation_with_blocks_finds_what_one_without_finds(
     assert len(together) == 8
     for key, trial in together.items():
         assert trial.accuracy == pytest.approx(alone[key].accuracy, abs=3e-3)
-        assert (TOGETHER in trial.evaluation.seconds) == (trial.proposal.values[SEED] != 0)
-        assert TOGETHER not in alone[key].evaluation.seconds
+        assert (IN_BLOCK in trial.evaluation.seconds) == (trial.proposal.values[SEED] != 0)
+        assert IN_BLOCK not in alone[key].evaluation.seconds
     # How they are trained can be changed at any time.
     assert sweep(tmp_path, *asked, "study=auto", "ablation.together=off") == 0
     design = design_of(study_of(tmp_path, "auto"))

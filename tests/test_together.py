@@ -28,7 +28,7 @@ from explore.training.fit import ReportEpochOf, accuracy, fit, fit_together
 from explore.training.module import Diverged
 from explore.training.options import Training
 from explore.training.pace import step_seconds
-from explore.training.together import clip_each, losses, quiet_vmap, stacked
+from explore.training.together import Classifiers, clip_each, losses, quiet_vmap, stacked
 
 SHORT = Training(epochs=2, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
 SEEDS = (3, 0)
@@ -218,6 +218,18 @@ def test_it_ends_when_all_have_diverged(tmp_path: Path) -> None:
         at_once(tmp_path, SHORT, networks=[broken(network(seed)) for seed in SEEDS])
 
 
+def test_it_ends_when_no_validation_loss_is_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Classifiers._add
+
+    def spoilt(self: Classifiers, batch: tuple[Tensor, Tensor]) -> None:
+        add(self, batch)
+        self._validation[-1] = self._validation[-1] * torch.nan
+
+    monkeypatch.setattr(Classifiers, "_add", spoilt)
+    with pytest.raises(Diverged, match="no loss is a number in epoch 1"):
+        at_once(tmp_path, SHORT)
+
+
 def broken(one: Network) -> Network:
     with torch.no_grad():
         one.head.weight[0, 0] = torch.inf
@@ -255,16 +267,17 @@ def test_steps_are_timed_in_turn(precision: str) -> None:
     assert all(alone > 0 and together > 0 for alone, together in rounds)
 
 
-class Twofold(nn.Module):
-    """Computes something else where several are worked on at once."""
+class Otherwise(nn.Module):
+    """Computes so many times as much where several are worked on at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: float) -> None:
         super().__init__()
         self.layer = nn.Linear(64, 10)
+        self.times = times
 
     def forward(self, images: Tensor) -> Tensor:
         found: Tensor = self.layer(images.flatten(1))
-        return found * 2 if torch._C._functorch.is_batchedtensor(found) else found
+        return found * self.times if torch._C._functorch.is_batchedtensor(found) else found
 
 
 @pytest.mark.parametrize(
@@ -275,9 +288,13 @@ class Twofold(nn.Module):
             [network(seed, norm="batch") for seed in SEEDS],
             "where weights are all they learn, got .*num_batches",
         ),
-        ([Twofold() for _ in SEEDS], "gradients must be those of each network alone, got a difference of"),
+        ([Otherwise(2.0) for _ in SEEDS], "gradients must be those of each network alone, got a difference of"),
+        (
+            [Otherwise(torch.nan) for _ in SEEDS],
+            "gradients must be those of each network alone, got a difference of nan",
+        ),
     ],
-    ids=["stochastic depth", "batch norm", "another result"],
+    ids=["stochastic depth", "batch norm", "another result", "no number"],
 )
 def test_what_would_not_come_out_the_same_is_refused(networks: list[nn.Module], words: str) -> None:
     with pytest.raises(ValueError, match=words):

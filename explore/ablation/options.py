@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 PAIRED = "paired"  # the sampler that makes a sweep an ablation
-TOGETHER = ("auto", "off")
+TOGETHER_VALUES = ("auto", "off")
 MATCHES = ("macs", "params", "throughput", "none")
 
 
@@ -30,8 +30,8 @@ class Ablation:
         """Raise ValueError for an ablation that breaks a rule."""
         if self.match not in MATCHES:
             raise ValueError(f"ablation.match must be one of {', '.join(MATCHES)}, got {self.match!r}")
-        if self.together not in TOGETHER:
-            raise ValueError(f"ablation.together must be one of {', '.join(TOGETHER)}, got {self.together!r}")
+        if self.together not in TOGETHER_VALUES:
+            raise ValueError(f"ablation.together must be one of {', '.join(TOGETHER_VALUES)}, got {self.together!r}")
         for name in ("tolerance", "margin", "error"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"ablation.{name} must lie between 0 and 1, got {getattr(self, name)}")

@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from explore.ablation.arms import LARGEST, Arm
 from explore.ablation.design import FEWEST_TOGETHER, MOST_TOGETHER, SEED, Design
 from explore.ablation.records import Scores
-from explore.evaluation import LOST
+from explore.evaluation import BLOCK_LOST
 from explore.search.schedule import Step
 from explore.search.space import to_overrides
 from explore.search.trial import Proposal, Trial
@@ -21,8 +21,8 @@ class Paired:
 
     `factors` are the distributions of the dimensions that arms differ in, `epochs` those of each training. `enough`
     says of the scores at a look whether they settle everything; it is not asked at the last one. Once a run of an arm
-    has shown that it pays, further seeds of it are trained together, but no more than leave each of so many `workers`
-    something to do.
+    has shown that it pays, further seeds of it are trained together, but no more than leave each of so many `workers`,
+    those of this machine, something to do.
     """
 
     design: Design
@@ -41,14 +41,16 @@ class Paired:
         for arm, seed, run in runs:
             if run is None:
                 beside = [self._proposal(arm, other) for other in self._beside(arm, runs)]
-                return Step(self._proposal(arm, seed), self.epochs, beside=beside)
+                known = any(other.evaluation.pace for one, _, other in runs if one is arm and other)
+                paced = bool(self.design.tried_together) and not known
+                return Step(self._proposal(arm, seed), self.epochs, beside=beside, paced=paced)
         return None
 
     def _beside(self, arm: Arm, runs: Sequence[tuple[Arm, int, Trial | None]]) -> list[int]:
         """The seeds that are trained together with the next one of an arm, which is the first that was not begun."""
         mine = [(seed, run) for one, seed, run in runs if one is arm]
         seconds = {part for _, run in mine if run for part in run.evaluation.seconds}
-        if not self.design.tried_together or LOST in seconds or not any(_pays(run) for _, run in mine):
+        if not self.design.tried_together or BLOCK_LOST in seconds or not any(_pays(run) for _, run in mine):
             return []
         share = ceil(sum(run is None for _, _, run in runs) / self.workers)
         together = [seed for seed, run in mine if run is None][: min(MOST_TOGETHER, share)]
@@ -56,7 +58,9 @@ class Paired:
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
-        return Step(trial.proposal, self.epochs, trial)
+        # It may have been interrupted while that was measured; of those of a block it is known.
+        paced = bool(self.design.tried_together) and trial.evaluation.alone
+        return Step(trial.proposal, self.epochs, trial, paced=paced)
 
     def _wanted(self, trials: Sequence[Trial]) -> int:
         """How many seeds are asked for, by what those so far have said."""

@@ -1,23 +1,28 @@
-"""What it brought to train seeds of an arm at once, in words: what was saved, or why they were trained one by one."""
+"""What it brought to train seeds of an arm at once, in words: what was saved, or how fast it would have been."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from explore.ablation.design import Design
-from explore.evaluation import COMPLETE, TOGETHER, WORTH_IT, Pace
+from explore.evaluation import BLOCK_LOST, COMPLETE, IN_BLOCK, WORTH_IT, Pace
 from explore.search.trial import Trial
+
+Runs = Mapping[str, Sequence[Trial]]  # the complete runs of each arm, by its name
 
 
 def said_of_together(design: Design, trials: Sequence[Trial]) -> str:
-    """A sentence or two; empty where nothing is known yet, or nobody asked."""
+    """A sentence or some; empty where nothing is known yet, or nobody wants to know."""
+    if not design.tried_together:
+        return ""
     arms: dict[str, list[Trial]] = {arm.name: [] for arm in design.arms}
     for arm, _, run in design.runs(trials, design.looks[-1]):
         if run and run.status == COMPLETE:
             arms[arm.name].append(run)
-    together = sum(TOGETHER in run.evaluation.seconds for runs in arms.values() for run in runs)
+    together = any(IN_BLOCK in run.evaluation.seconds for runs in arms.values() for run in runs)
     paces = {name: found for name, runs in arms.items() if (found := _pace(runs))}
-    said = [_saved(list(arms.values()), together)] if together else []
-    said += [_tried(paces, together=bool(together))] if any(one.speedup for one in paces.values()) else []
+    said = [_saved(arms)] if together else []
+    said += [_tried(paces, together=together)] if any(one.speedup for one in paces.values()) else []
+    said += _lost(arms)
     refused: dict[str, list[str]] = {}
     for name, found in paces.items():
         if found.refusal:
@@ -27,23 +32,38 @@ def said_of_together(design: Design, trials: Sequence[Trial]) -> str:
 
 
 def _pace(runs: Sequence[Trial]) -> Pace | None:
-    return next((run.evaluation.pace for run in runs if run.evaluation.pace), None)
+    """That of an arm: what was measured, or why it was not."""
+    found = [run.evaluation.pace for run in runs if run.evaluation.pace]
+    return max(found, key=lambda pace: pace.speedup, default=None)
 
 
-def _saved(arms: Sequence[Sequence[Trial]], count: int) -> str:
+def _saved(arms: Runs) -> str:
     """By the epochs of runs of the same arm that were trained alone; there is always one, which found the pace."""
-    took = would = 0.0
-    for runs in arms:
-        alone = [one.seconds for run in runs if TOGETHER not in run.evaluation.seconds for one in run.evaluation.curve]
+    count, took, would = 0, 0.0, 0.0
+    for runs in arms.values():
+        alone = [epoch.seconds for run in runs if run.evaluation.alone for epoch in run.evaluation.curve]
         for run in runs if alone else ():
-            if TOGETHER in run.evaluation.seconds:
-                took += run.evaluation.seconds[TOGETHER]
+            if IN_BLOCK in run.evaluation.seconds:
+                count += 1
+                took += run.evaluation.seconds[IN_BLOCK]
                 would += median(alone) * run.evaluation.epochs
     change = f"{would - took:,.0f} s saved" if would >= took else f"{took - would:,.0f} s lost"
     return (
-        f"{count} of {sum(map(len, arms))} runs were trained together with others of their arm, in {took:,.0f} s where "
-        f"one after the other would have taken about {would:,.0f} s: {change}."
+        f"{count} of {sum(map(len, arms.values()))} runs were trained together with others of their arm, in "
+        f"{took:,.0f} s where one after the other would have taken about {would:,.0f} s: {change}."
     )
+
+
+def _lost(arms: Runs) -> list[str]:
+    """What came to nothing, if anything did."""
+    spent = {
+        name: [run.evaluation.seconds[BLOCK_LOST] for run in runs if BLOCK_LOST in run.evaluation.seconds]
+        for name, runs in arms.items()
+    }
+    names = [name for name, seconds in spent.items() if seconds]
+    count, total = sum(map(len, spent.values())), sum(map(sum, spent.values()))
+    words = f"went on alone after {total:,.0f} s in blocks that failed; their reasons are in the table of runs"
+    return [f"{count} runs of {', '.join(names)} {words}."] if names else []
 
 
 def _tried(paces: dict[str, Pace], *, together: bool) -> str:
@@ -55,5 +75,5 @@ def _tried(paces: dict[str, Pace], *, together: bool) -> str:
     if together:
         return f"Of each arm {timed}."
     if speedups[-1] >= WORTH_IT:
-        return f"Seeds were trained one by one, as several workers shared them, or after a stop: {timed}."
+        return f"No complete run was trained together with others: {timed}."
     return f"Seeds were trained one by one: {timed} ({WORTH_IT} is worth it)."

@@ -31,7 +31,6 @@ Item = TypeVar("Item")  # what an evaluation reports
 _PRELOAD = ["explore.warm"]
 _TICK_SECONDS = 0.5
 _END_SECONDS = 5.0
-_LIVES = 3
 _HINTS = {
     "SIGKILL": ", as the system does when memory runs out",
     "SIGBUS": ", as when a file that it reads was cut short",
@@ -56,8 +55,9 @@ class Isolated(Generic[Job, Item]):
     """Runs `evaluate(job, folder, report)` in a process of its own; the job must be picklable.
 
     What the process prints goes to `log.txt` in the trial's folder. `tick` is called about twice a second while it
-    runs; when it raises, the process is ended and the exception goes on. A process that dies is started again a few
-    times, to go on from what it has left in the folder. One that takes longer than `minutes` is ended for good.
+    runs; when it raises, the process is ended and the exception goes on. A process that dies is started again, to go on
+    from what it has left in the folder, until it has died `lives` times. One that takes longer than `minutes` is ended
+    for good.
 
     With `processes` above 1 so many run the same job as one team, each of which finds its place in the environment, as
     Lightning and torch look for it. Only the first is listened to while it works; they live and die together.
@@ -69,6 +69,7 @@ class Isolated(Generic[Job, Item]):
     processes: int = 1
     minutes: float = math.inf
     environment: Mapping[str, str] = field(default_factory=dict)
+    lives: int = 3
 
     def __call__(self, job: Job, folder: Path, report: Callable[[Item], None]) -> Evaluation:
         """Evaluate; an exception or the repeated death of the process becomes a failed evaluation with its reason.
@@ -78,7 +79,7 @@ class Isolated(Generic[Job, Item]):
         folder.mkdir(parents=True, exist_ok=True)
         end = time.monotonic() + 60 * self.minutes
         causes: list[str] = []
-        while len(causes) < _LIVES:
+        while len(causes) < self.lives:
             team = _Team(self.evaluate, job, folder, self.processes, self.environment)
             try:
                 result = self._listen(team, report, end)
@@ -91,7 +92,8 @@ class Isolated(Generic[Job, Item]):
             # Ctrl-C also reaches a process that is being born; the order to stop comes a moment later.
             time.sleep(_TICK_SECONDS)
             self.tick()
-        return Evaluation(status=FAILED, reason=f"{causes[-1]}, {_LIVES} times in all; see {folder / 'log.txt'}")
+        times = f", {self.lives} times in all" if self.lives > 1 else ""
+        return Evaluation(status=FAILED, reason=f"{causes[-1]}{times}; see {folder / 'log.txt'}")
 
     def _listen(self, team: "_Team[Job, Item]", report: Callable[[Item], None], end: float) -> Evaluation | None:
         """Pass on what the first reports, until one of the team has a result for all, or has died."""
@@ -99,7 +101,8 @@ class Isolated(Generic[Job, Item]):
             self.tick()
             if time.monotonic() > end:
                 return Evaluation(
-                    status=FAILED, reason=f"it took longer than stopping.max_minutes={self.minutes:g} and was ended"
+                    status=FAILED,
+                    reason=f"it took longer than {self.minutes:g} minutes (stopping.max_minutes) and was ended",
                 )
             for connection in wait(team.connections, _TICK_SECONDS):
                 assert isinstance(connection, Connection)

@@ -14,7 +14,8 @@ class Step:
     """Train the proposal until it has so many epochs; `continues` is the trial that had the ones before.
 
     `expected` is the accuracy that it will have after the last epoch, as far as somebody foresees that. `beside` are
-    proposals that are trained at once with a new one.
+    proposals that are trained at once with a new one. `paced` has it measured after the last epoch whether that would
+    pay for others like it.
     """
 
     proposal: Proposal
@@ -22,6 +23,7 @@ class Step:
     continues: Trial | None = None
     expected: float | None = None
     beside: Sequence[Proposal] = ()
+    paced: bool = False
 
 
 class Scheduler(Protocol):

@@ -8,21 +8,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from explore.cost.record import Cost
 from explore.evaluation import (
+    BLOCK_LOST,
+    BLOCK_STOPPED,
     COMPLETE,
     FAILED,
+    IN_BLOCK,
     INTERRUPTED,
-    LOST,
     RUNNING,
     STOPPED,
-    TOGETHER,
     Epoch,
     Evaluation,
     Evaluator,
+    Pace,
     Report,
     ReportOf,
 )
@@ -36,6 +39,10 @@ from explore.search.trial import Trial, candidates
 CommandLine = Callable[[list[str]], str]
 # Trains several at once, by their overrides and folders, so that who evaluates them finds that done.
 Together = Callable[[Sequence[Sequence[str]], Sequence[Path], ReportOf], Evaluation]
+# Measures of one whether it pays to train several like it at once.
+Pacer = Callable[[Sequence[str], Path], Evaluation]
+# Why one whose block came to nothing is trained alone.
+_ALONE = "not trained with others: "
 _RECORD_SECONDS = 1.0  # between two records of the epochs of a running trial
 _WAIT_SECONDS = 0.5
 
@@ -65,8 +72,8 @@ class Worker:
     is the folder of the study. `disk` is how many bytes the checkpoints of stopped
     trials may take. `turn` is held while a trial is proposed and claimed: workers that share it never
     propose the same. `stop` says when to leave at once, `leave` when to leave after the current trial has come to its
-    rung, and `wait` passes the time while others may yet leave something to do. `together` trains what the scheduler
-    wants to be trained at once.
+    rung, and `wait` passes the time while others may yet leave something to do. `pace` measures, and `together` trains,
+    what the scheduler wants to be trained at once.
     """
 
     study: Study
@@ -77,6 +84,7 @@ class Worker:
     disk: float = math.inf
     command_line: CommandLine = lambda overrides: ""
     observer: Observer | None = None
+    pace: Pacer | None = None
     together: Together | None = None
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
     stop: Callable[[], bool] = lambda: False
@@ -154,13 +162,16 @@ class Worker:
     def _evaluate_all(self, taken: Sequence[tuple[Trial, Step]]) -> None:
         """Evaluate what was claimed, one after the other; several are trained at once before.
 
-        Those that wait when it is told to leave are kept as interrupted, and go on from what is in their folders.
+        Those that wait when it is told to leave are kept as interrupted, and go on from what is in their folders. So
+        are all whose block came to nothing: any worker takes them, one by one.
         """
         self._waiting, self._last_beat = [trial for trial, _ in taken], time.monotonic()
         known: dict[int, Evaluation] = {}
         try:
-            if len(taken) > 1:
-                self._train_together(list(self._waiting), known)
+            if len(taken) > 1 and not self._train_together(list(self._waiting), known):
+                for trial in self._waiting:
+                    self.study.finish(trial, replace(known[trial.row], status=INTERRUPTED))
+                return
             for trial, step in taken:
                 if trial in self._waiting:  # and was not taken over by others
                     self._waiting.remove(trial)
@@ -173,16 +184,22 @@ class Worker:
         finally:
             self._waiting = []
 
-    def _train_together(self, trials: Sequence[Trial], known: dict[int, Evaluation]) -> None:
-        """Train trials at once, and keep in `known` by their rows: their curves, and their shares of the time."""
+    def _train_together(self, trials: Sequence[Trial], known: dict[int, Evaluation]) -> bool:
+        """Train trials at once, and keep in `known` by their rows: their curves, and their shares of the time.
+
+        Whether that came to something; if not, `known` has the reason.
+        """
         assert self.together
-        began = time.monotonic()
+        began, part, reason = time.monotonic(), BLOCK_STOPPED, ""
+
+        def share() -> dict[str, float]:
+            return {part: (time.monotonic() - began) / len(trials)}
 
         def report(item: tuple[int, Epoch]) -> None:
             place, epoch = item
             before = known.get(trials[place].row, Evaluation(status=RUNNING))
             if epoch.epoch > before.epochs:  # a process that had died begins again
-                known[trials[place].row] = replace(before, curve=(*before.curve, epoch))
+                known[trials[place].row] = replace(before, curve=(*before.curve, epoch), seconds=share())
             if time.monotonic() - self._last_record >= _RECORD_SECONDS:
                 self._last_record = time.monotonic()
                 for trial in self._waiting:
@@ -191,20 +208,15 @@ class Worker:
 
         overrides, folders = [one.proposal.overrides for one in trials], [self.output / one.folder for one in trials]
         try:
-            result = self.together(overrides, folders, report)
-        except (Stopped, TakenOver):
-            raise
-        except Exception as error:
-            if fault := unwritable(error):
-                raise fault from error
-            result = Evaluation(status=FAILED, reason=f"{type(error).__name__}: {error}")
-        reason = f"went on alone: {result.reason}" if result.status == FAILED else ""
-        seconds = {TOGETHER if result.status == COMPLETE else LOST: (time.monotonic() - began) / len(trials)}
-        for trial in trials:
-            known[trial.row] = replace(known.get(trial.row, trial.evaluation), reason=reason, seconds=seconds)
+            result = _or_failed(partial(self.together, overrides, folders, report))
+            part, reason = (IN_BLOCK, "") if result.status == COMPLETE else (BLOCK_LOST, _ALONE + result.reason)
+        finally:
+            for trial in trials:
+                known[trial.row] = replace(known.get(trial.row, trial.evaluation), reason=reason, seconds=share())
+        return part == IN_BLOCK
 
     def _evaluate(self, trial: Trial, step: Step, together: Evaluation | None) -> None:
-        self._current, self._last_beat = trial, time.monotonic()
+        self._current = trial  # has beaten since it was claimed, with those that wait
         seen: list[Cost | Epoch] = []
         known = together or (step.continues.evaluation if step.continues else Evaluation(status=RUNNING))
 
@@ -224,7 +236,7 @@ class Worker:
                 self.observer.begin(trial)
             if step.continues:
                 bring(self.output / step.continues.folder, self.output / trial.folder)
-            result = self._result(trial, report, step.until)
+            result = self._result(trial, report, step)
         except TakenOver:
             self._leave_to_others(trial, _so_far(known, seen, INTERRUPTED, "taken over by others"))
             return
@@ -235,21 +247,23 @@ class Worker:
         if result.cost is None and not result.curve:
             so_far = _so_far(known, seen, result.status)
             result = replace(result, cost=so_far.cost, curve=so_far.curve)
-        reason = "; ".join(filter(None, (result.reason, together.reason if together else "")))
+        alone = known.reason if known.reason.startswith(_ALONE) else ""
+        reason = "; ".join(filter(None, (result.reason, alone)))
         self._end(trial, replace(result, reason=reason, seconds=_added(known.seconds, result.seconds)))
         if result.status == STOPPED and self.disk < math.inf:
             with self.turn():
                 make_room(self.study, self.output, self.disk)
 
-    def _result(self, trial: Trial, report: Report, until: int) -> Evaluation:
-        try:
-            return self.evaluate(trial.proposal.overrides, self.output / trial.folder, report, until)
-        except (Stopped, TakenOver):
-            raise
-        except Exception as error:
-            if fault := unwritable(error):
-                raise fault from error
-            return Evaluation(status=FAILED, reason=f"{type(error).__name__}: {error}")
+    def _result(self, trial: Trial, report: Report, step: Step) -> Evaluation:
+        overrides, folder = trial.proposal.overrides, self.output / trial.folder
+        result = _or_failed(partial(self.evaluate, overrides, folder, report, step.until))
+        if not (self.pace and step.paced and result.status == COMPLETE):
+            return result
+        # Apart from the evaluation, which is not lost whatever becomes of this.
+        began = time.monotonic()
+        measured = _or_failed(partial(self.pace, overrides, folder))
+        pace = measured.pace or Pace(refusal=f"that could not be measured: {measured.reason}")
+        return replace(result, pace=pace, seconds={**result.seconds, "pace": time.monotonic() - began})
 
     def _leave_to_others(self, trial: Trial, so_far: Evaluation) -> None:
         self._current = None
@@ -261,6 +275,18 @@ class Worker:
         self.study.finish(trial, result)
         if self.observer:
             self.observer.end(trial, result)
+
+
+def _or_failed(evaluate: Callable[[], Evaluation]) -> Evaluation:
+    """What comes out; an exception that is neither an order nor a fault of this machine is a failed evaluation."""
+    try:
+        return evaluate()
+    except (Stopped, TakenOver):
+        raise
+    except Exception as error:
+        if fault := unwritable(error):
+            raise fault from error
+        return Evaluation(status=FAILED, reason=f"{type(error).__name__}: {error}")
 
 
 def _in_words(order: BaseException) -> str:

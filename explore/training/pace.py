@@ -59,10 +59,16 @@ def _check_alike(alone: "_Steps", together: "_Steps", tolerance: float) -> None:
         if "random operation" in str(error):  # in the words of torch.vmap
             raise ValueError("networks are trained together where they draw no random numbers in training") from None
         raise
-    largest = max(float(one.abs().max()) for one in alone.gradients())
+    largest = _largest(alone.gradients())
     pairs = zip(alone.gradients(), together.gradients(), strict=True)
-    if (far := max(float((one - all_of[0]).abs().max()) for one, all_of in pairs)) > tolerance * largest:
+    far = _largest([one - all_of[0] for one, all_of in pairs])
+    if not far <= tolerance * largest:  # nor where one of them is not a number
         raise ValueError(f"gradients must be those of each network alone, got a difference of {far / largest:.0%}")
+
+
+def _largest(tensors: Sequence[Tensor]) -> float:
+    """The largest absolute number; not a number where one of them is none, unlike Python's `max`."""
+    return float(torch.stack([one.abs().max() for one in tensors]).max())
 
 
 class _Steps:

@@ -136,7 +136,8 @@ class Classifiers(Classifier):
                         "seconds": seconds,
                     }
                 )
-        self._check(torch.tensor(train))
+        if not any(self.sound):
+            raise self._diverged()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the curves, for `Apart`."""
@@ -155,7 +156,10 @@ class Classifiers(Classifier):
 
     def _check(self, loss: Tensor) -> None:
         if not torch.isfinite(loss).any():
-            raise Diverged(f"no loss is a number in epoch {self.current_epoch + 1}")
+            raise self._diverged()
+
+    def _diverged(self) -> Diverged:
+        return Diverged(f"no loss is a number in epoch {self.current_epoch + 1}")
 
     def _add(self, batch: Batch) -> None:
         images, labels = batch
