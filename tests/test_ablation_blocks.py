@@ -178,10 +178,15 @@ def test_a_block_that_fails_is_no_loss() -> None:
 
 def test_those_whose_block_came_to_nothing_are_left_to_anyone() -> None:
     study = new_study()
-    blocks = Blocks(lambda: Evaluation(status=FAILED, reason="no room"))
-    leaving = pairs(study, blocks, leave=lambda: bool(blocks.seen))
+    blocks, evaluated = Blocks(lambda: Evaluation(status=FAILED, reason="no room")), list[Path]()
+
+    def noting(overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        evaluated.append(folder)
+        return paced(overrides, folder, report, until)
+
     with pytest.raises(Stopped):
-        leaving.run()
+        pairs(study, blocks, evaluator=noting, leave=lambda: bool(blocks.seen)).run()
+    assert len(evaluated) == sum(trial.status == COMPLETE for trial in study.trials())
     left = [trial for trial in study.trials() if trial.status == INTERRUPTED]
     assert [trial.proposal.values["training.seed"] for trial in left] == [4, 5, 6, 7]
     assert {(one.evaluation.reason, *one.evaluation.seconds) for one in left} == {
