@@ -241,7 +241,7 @@ def _considered(waiting: list[int], known: Columns, latest: int, generator: np.r
     best = [waiting[index] for index in best_layers(losses_of(known[waiting]), _MOST_WAITING // 2)]
     best = list(dict.fromkeys([*new, *best]))
     others = generator.permutation(np.setdiff1d(waiting, best))
-    return [*best, *others[: _MOST_WAITING - len(best)].tolist()]
+    return [*best, *others.tolist()][: max(_MOST_WAITING, len(best))]
 
 
 def _may_be_front(known: Columns, mask: NDArray[np.bool_]) -> list[int]:
