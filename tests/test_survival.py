@@ -237,6 +237,7 @@ def test_a_trial_may_have_several_devices(tmp_path: Path) -> None:
 LITTLE = """
 import json, resource, sys
 from pathlib import Path
+import explore.warm
 from explore.candidate import build, evaluate
 from explore.config import compose
 from explore.data.dataset import load
