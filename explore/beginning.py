@@ -20,7 +20,7 @@ from explore.search.samplers import SPEED_AWARE
 from explore.search.space import Space, Values, is_number, to_overrides
 from explore.search.storage import find_study, hidden, studies_at
 from explore.search.study import Study
-from explore.search.trial import Proposal, Trial, as_fast_as, front
+from explore.search.trial import Proposal, Trial, front, times_as_fast
 from explore.search.warm_start import proposed, teaching
 
 ALL = "all"
@@ -248,7 +248,7 @@ def _on_scale(trial: Trial, scale: Callable[[], float]) -> Trial:
     """A measured trial with the speed that it has where a pass of the reference network takes so many milliseconds."""
     cost = trial.evaluation.cost
     known = cost.throughput.reference_ms if cost and cost.throughput else None
-    return as_fast_as(trial, (trial.throughput or 0.0) * known / scale()) if known else trial
+    return times_as_fast(trial, known / scale()) if known else trial
 
 
 def _same(target: _Target, settings: Mapping[str, Any]) -> Values | None:

@@ -32,7 +32,7 @@ from explore.reporting.fronts_picture import write_fronts_picture
 from explore.search.front import hypervolume
 from explore.search.storage import open_storage
 from explore.search.study import create_study
-from explore.search.trial import Trial, front
+from explore.search.trial import Trial, front, timed_as
 
 
 def study(
@@ -71,8 +71,7 @@ def _calibrated(trial: Trial, milliseconds: float) -> Trial:
     cost = trial.evaluation.cost
     assert cost
     assert cost.throughput
-    throughput = replace(cost.throughput, reference_ms=milliseconds)
-    return replace(trial, evaluation=replace(trial.evaluation, cost=replace(cost, throughput=throughput)))
+    return timed_as(trial, replace(cost.throughput, reference_ms=milliseconds))
 
 
 def test_a_difference_that_is_none_is_not_told_apart_and_a_large_one_is() -> None:

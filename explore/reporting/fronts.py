@@ -14,7 +14,7 @@ from explore.reporting.tables import front_rows
 from explore.search.front import Losses, hypervolume, losses
 from explore.search.rivals import results, tested
 from explore.search.study import Study
-from explore.search.trial import Trial, finished, front
+from explore.search.trial import Trial, finished, front, times_as_fast
 
 _RESAMPLES, _SEED = 1000, 0
 FEWEST = 8  # complete trials of a study before their halves say anything
@@ -110,7 +110,7 @@ def on_one_scale(studies: Sequence[Searched]) -> tuple[list[Searched], list[str]
     least = min(one for one in found.values() if one)
     factors = {name: (one or least) / least for name, one in found.items()}
     words = [f"{name} by {factor:.3g}" for name, factor in factors.items() if factor > 1]
-    scaled = [replace(one, trials=[_faster(trial, factors[one.name]) for trial in one.trials]) for one in studies]
+    scaled = [replace(one, trials=[times_as_fast(trial, factors[one.name]) for trial in one.trials]) for one in studies]
     return scaled, words
 
 
@@ -118,17 +118,6 @@ def _reference_ms(study: Searched) -> float | None:
     """Milliseconds that a pass of the reference network took for all its figures; None where they differ."""
     found = {_timed(trial).reference_ms for trial in study.complete}
     return found.pop() if len(found) == 1 else None
-
-
-def _faster(trial: Trial, factor: float) -> Trial:
-    cost = trial.evaluation.cost
-    if cost is None or cost.throughput is None:
-        return trial
-    timed = cost.throughput
-    scaled = replace(
-        timed, images_per_second=factor * timed.images_per_second, low=factor * timed.low, high=factor * timed.high
-    )
-    return replace(trial, evaluation=replace(trial.evaluation, cost=replace(cost, throughput=scaled)))
 
 
 def versions(studies: Sequence[Searched]) -> list[str]:

@@ -15,7 +15,7 @@ from explore.evaluation import COMPLETE
 from explore.search.front import losses
 from explore.search.seeds import retrainings
 from explore.search.study import Study
-from explore.search.trial import Trial, front
+from explore.search.trial import Trial, front, timed_as
 
 # By how much figures of the same network may differ between two measurements: see benchmarks/throughput_noise.py.
 _ERROR = 1.10
@@ -113,5 +113,4 @@ def _with_speed(trial: Trial, compared: Compared) -> Trial:
         high=speed.high,
         settled=speed.settled,
     )
-    evaluation = replace(trial.evaluation, cost=replace(cost, throughput=throughput))
-    return replace(trial, evaluation=evaluation, alike=compared.alike)
+    return replace(timed_as(trial, throughput), alike=compared.alike)

@@ -11,6 +11,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from explore.cost.record import Throughput
 from explore.evaluation import (
     COMPLETE,
     DIVERGED,
@@ -116,7 +117,23 @@ def as_fast_as(trial: Trial, images_per_second: float) -> Trial:
     cost = trial.evaluation.cost
     assert cost
     assert cost.throughput
-    throughput = replace(cost.throughput, images_per_second=images_per_second)
+    return timed_as(trial, replace(cost.throughput, images_per_second=images_per_second))
+
+
+def times_as_fast(trial: Trial, factor: float) -> Trial:
+    """A trial with its speed, where it was measured, on another scale."""
+    cost = trial.evaluation.cost
+    if cost is None or cost.throughput is None:
+        return trial
+    timed = cost.throughput
+    speed, low, high = (factor * one for one in (timed.images_per_second, timed.low, timed.high))
+    return timed_as(trial, replace(timed, images_per_second=speed, low=low, high=high))
+
+
+def timed_as(trial: Trial, throughput: Throughput) -> Trial:
+    """A measured trial with another measurement of its speed."""
+    cost = trial.evaluation.cost
+    assert cost
     return replace(trial, evaluation=replace(trial.evaluation, cost=replace(cost, throughput=throughput)))
 
 
