@@ -31,6 +31,7 @@ from cluster_machines import (
     own_folder,
     signal_all,
     start_network,
+    trial_processes,
     wait_until,
     with_descendants,
 )
@@ -91,6 +92,13 @@ def epochs_of(study: Study) -> int:
 def in_the_middle(study: Study) -> list[Trial]:
     """Trials that are being trained, and have some epochs behind them."""
     return [trial for trial in study.trials() if trial.status == RUNNING and trial.evaluation.epochs > 2]
+
+
+def hanging(study: Study, machines: Mapping[str, Process]) -> list[Trial]:
+    """Those in the middle, which hang there from now on, if each has its machine to itself."""
+    found = in_the_middle(study)
+    signal_all(trial_processes([machines[trial.owner["host"]] for trial in found]), signal.SIGSTOP)
+    return found
 
 
 def assert_whole(study: Study, count: int, epochs: int) -> None:

@@ -12,7 +12,15 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster_machines import PATIENCE, end_processes_below, said_by, start_command, wait_until
+from cluster_machines import (
+    PATIENCE,
+    end_processes_below,
+    said_by,
+    signal_all,
+    start_command,
+    trial_processes,
+    wait_until,
+)
 from cluster_services import (
     LEFT_OPEN,
     PASSWORD,
@@ -21,6 +29,7 @@ from cluster_services import (
     Postgres,
     assert_whole,
     epochs_of,
+    hanging,
     in_the_middle,
     start_ray,
 )
@@ -57,18 +66,19 @@ def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(tmp_path: Path, server:
     with start_ray(cpus=1) as ray:
         environment = {**ray.environment, "PGPASSWORD": PASSWORD}
         places = ["study=moved", f"storage.url='{server.socket_url}'", f"outputs={tmp_path}"]
-        more = [*places, "workers=2", "+cluster.resources.place=1", "trials=3", "training.epochs=100"]
+        more = [*places, "workers=2", "+cluster.resources.place=1", "trials=3", "training.epochs=200"]
         here = ['--resources={"place": 1}']
         nodes = {name: ray.add_node(cpus=1, more=here, machine=name) for name in ("alpha", "beta")}
         follower = start_command("sweep", *SWEEP, *more, environment=environment, prefix=ray.prefix)
         wait_until((tmp_path / "moved" / ".study").exists, 120, "beginning", [follower])
         study = opened("moved")
-        wait_until(lambda: len(in_the_middle(study)) == 2, 240, "training", [follower])
+        wait_until(lambda: len(hanging(study, nodes)) == 2, 240, "training", [follower])
         lost, *_ = in_the_middle(study)
-        end_processes_below([nodes[lost.owner["host"]]])
+        end_processes_below([nodes.pop(lost.owner["host"])])
+        signal_all(trial_processes(nodes.values()), signal.SIGCONT)
         ray.add_node(cpus=1, more=here, machine="gamma")
         said_by(follower, 600)
-        assert_whole(study, 3, epochs=100)
+        assert_whole(study, 3, epochs=200)
         [again] = [one for one in study.stretches() if one.continues is not None]
         assert (again.continues, again.number) == (lost.row, lost.number)
         assert again.owner["host"] != lost.owner["host"]

@@ -26,6 +26,7 @@ from cluster_services import (
     Slurm,
     assert_whole,
     epochs_of,
+    hanging,
     in_the_middle,
     run_here,
     start_slurm,
@@ -39,6 +40,7 @@ from explore.sweep import main as sweep
 
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 SWEEP = [*SMALL, "cluster=slurm", "cluster.time=10m"]
+EPOCHS = 200  # some ten seconds
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,17 @@ class Search:
 
     def logs(self) -> list[str]:
         return [path.read_text() for path in sorted((self.folder / "workers").glob("*.log"))]
+
+
+def started(search: Search, opened: Open, *more: str, trials: int = 2) -> tuple[Command, Study]:
+    """A search of which so many trials hang in the middle, so that what is to meet them there does.
+
+    Of three nodes with two processors each, every worker has one to itself.
+    """
+    command = search.sweep(f"training.epochs={EPOCHS}", "cluster.cpus=2", *more)
+    study = search.begun(opened, command)
+    wait_until(lambda: len(hanging(study, search.slurm.machines)) == trials, 120, "training", [command])
+    return command, study
 
 
 def test_an_array_of_workers_fills_a_study_while_the_command_follows(
@@ -124,30 +137,24 @@ def test_ctrl_c_leaves_the_workers_which_the_same_command_finds_and_stop_ends(
 
 
 def test_preempted_workers_begin_again_and_go_on(tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open) -> None:
-    search = Search("preempted", tmp_path, server, slurm, "trials=2", "workers=2", "training.epochs=150")
-    command = search.sweep("cluster.partition=low")
-    wait_until(lambda: search.jobs() == ["RUNNING"] * 2, 120, "submitting")
-    study = opened(search.name)
-    wait_until(lambda: epochs_of(study) > 9, 120, "training")
+    search = Search("preempted", tmp_path, server, slurm, "trials=2", "workers=2")
+    command, study = started(search, opened, "cluster.partition=low")
     slurm.run("sbatch", "--partition=high", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 15")
-    wait_until(lambda: "RUNNING" not in search.jobs(), 120, "preemption")
+    wait_until(lambda: "RUNNING" not in search.jobs(), 120, "preemption", [command])
     said_by(command, 500)
-    assert_whole(study, 2, epochs=150)
-    assert any(trial.continues is not None for trial in study.trials())
-    assert max(log.count("join study") for log in search.logs()) == 2
+    assert_whole(study, 2, epochs=EPOCHS)
+    assert [trial.continues is not None for trial in study.trials()] == [True, True]
+    assert [log.count("join study") for log in search.logs()] == [2, 2]
 
 
 def test_at_the_time_limit_a_worker_leaves_and_begins_again_until_the_end(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
-    """A trial that hangs takes as long as any, however fast this machine is; where it is slow, more jobs are needed."""
-    search = Search("limited", tmp_path, server, slurm, "trials=2", "workers=1", "training.epochs=100")
-    command = search.sweep("cluster.time=3m")
-    study = search.begun(opened, command)
-    wait_until(lambda: epochs_of(study) > 5, 120, "training", [command])
-    signal_all(trial_processes(slurm.machines.values()), signal.SIGSTOP)
+    """Where a machine is slow, more jobs are needed."""
+    search = Search("limited", tmp_path, server, slurm, "trials=2", "workers=1")
+    command, study = started(search, opened, "cluster.time=3m", trials=1)
     said_by(command, 400)
-    assert_whole(study, 2, epochs=100)
+    assert_whole(study, 2, epochs=EPOCHS)
     (log,) = search.logs()
     assert log.count("join study") == log.count("leaves study") >= 2, "it left by itself before Slurm ended it"
     assert "DUE TO TIME LIMIT" not in log
@@ -171,25 +178,17 @@ def test_a_job_that_begins_again_leaves_the_others_of_its_array_alone(
     assert sorted(log.read_text().count("begun") for log in tmp_path.glob("*.log")) == [1, 2]
 
 
-def started(search: Search, opened: Open) -> tuple[Command, Study]:
-    """A search of which two trials are in the middle."""
-    command = search.sweep()
-    study = search.begun(opened, command)
-    wait_until(lambda: len(in_the_middle(study)) == 2, 120, "training", [command])
-    return command, study
-
-
 def test_a_job_that_is_cancelled_leaves_its_trial_to_one_that_is_put_back(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
-    search = Search("cancelled", tmp_path, server, slurm, "trials=2", "workers=2", "training.epochs=150")
+    search = Search("cancelled", tmp_path, server, slurm, "trials=2", "workers=2")
     command, study = started(search, opened)
     cancelled, put_back = slurm.run("squeue", "-h", "-r", "-o", "%i", f"--name=explore-{search.name}").split()
     slurm.run("scontrol", "requeue", put_back)
     slurm.run("scancel", cancelled)
     wait_until(lambda: len(search.jobs()) == 1, 60, "cancelling")
     said_by(command)
-    assert_whole(study, 2, epochs=150)
+    assert_whole(study, 2, epochs=EPOCHS)
     assert len([one for one in study.stretches() if one.continues is not None]) == 2
     assert sorted(log.count("join study") for log in search.logs()) == [1, 2], "who was cancelled does not begin again"
 
@@ -197,17 +196,16 @@ def test_a_job_that_is_cancelled_leaves_its_trial_to_one_that_is_put_back(
 def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
-    """Of three nodes with two processors each, every worker has one to itself."""
-    alone = ["trials=3", "workers=2", "training.epochs=100", "cluster.cpus=2"]
-    search = Search("died", tmp_path, server, slurm, *alone)
+    search = Search("died", tmp_path, server, slurm, "trials=3", "workers=2")
     command, study = started(search, opened)
     lost, *_ = in_the_middle(study)
     slurm.end_node(lost.owner["host"])
+    signal_all(trial_processes(slurm.machines.values()), signal.SIGCONT)
     try:
         said_by(command, 600)
     finally:
         slurm.start_node(lost.owner["host"])
-    assert_whole(study, 3, epochs=100)
+    assert_whole(study, 3, epochs=EPOCHS)
     [again] = [one for one in study.stretches() if one.continues is not None]
     assert (again.continues, again.number) == (lost.row, lost.number)
     assert again.owner["host"] != lost.owner["host"]
