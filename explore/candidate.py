@@ -137,7 +137,7 @@ def evaluate(
     clock = _Clock()
     folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    torch.set_num_threads(candidate.training.threads or os.cpu_count() or 1)
+    torch.set_num_threads(candidate.training.threads or torch.get_num_threads())
     cost: Cost | None = None
     curve: list[Epoch] = []
     notes: list[str] = []

@@ -24,7 +24,7 @@ from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED, adapted
 from explore.beginning import Beginning, beginning
 from explore.cluster.job import Elsewhere
-from explore.cluster.local import cores, in_turn
+from explore.cluster.local import cores, in_turn, threads_each
 from explore.cluster.options import CLUSTERS, Local, Manual
 from explore.config import compose, has_option, vary
 from explore.data.dataset import Dataset, load
@@ -109,7 +109,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     _check_references(config, dataset)
     processes = config.training.devices
     workers = config.workers or max(1, (torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)) // processes)
-    threads = config.training.threads or max(1, cores() // (workers * processes))
+    threads = config.training.threads or threads_each(workers * processes)
     base = [*without_operation(overrides), f"training.threads={threads}"]
     if not any(key.startswith("data") and not key.startswith("data.augmentation") for key in config.space):
         base.append(f"{SNAPSHOT}={dataset.snapshot}")

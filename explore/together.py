@@ -1,6 +1,5 @@
 """Seeds of one candidate trained at once: whether that pays on this device, and how it is done."""
 
-import os
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -89,7 +88,7 @@ def train_together(candidates: Sequence[Candidate], folders: Sequence[Path], rep
 def _prepare(candidate: Candidate) -> None:
     """Have this process work as one that evaluates the candidate does."""
     keep_freed_memory()
-    torch.set_num_threads(candidate.training.threads or os.cpu_count() or 1)
+    torch.set_num_threads(candidate.training.threads or torch.get_num_threads())
 
 
 def _with_seeds(candidate: Candidate, count: int) -> list[Candidate]:

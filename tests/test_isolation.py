@@ -18,7 +18,7 @@ import pytest
 from explore import faults
 from explore.cluster import isolation
 from explore.cluster.isolation import Isolated
-from explore.cluster.local import Crew, Stop, cores, in_turn
+from explore.cluster.local import Crew, Stop, cores, in_turn, threads_each
 from explore.cost.record import Cost
 from explore.evaluation import COMPLETE, FAILED, STOPPED, Epoch, Evaluation, Report
 
@@ -370,6 +370,20 @@ def test_a_job_has_no_more_cores_than_were_asked_for(name: str, monkeypatch: pyt
     assert cores() == 64
     monkeypatch.setenv(name, "4")
     assert cores() == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes", "threads"),
+    [(None, 2, 32), ("4", 2, 4), ("40", 2, 32), ("4,2", 1, 4), ("", 1, 64), ("0", 1, 64), ("x", 3, 21), (None, 99, 1)],
+)
+def test_nobody_computes_with_more_threads_than_openmp_is_told(
+    asked: str | None, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("explore.cluster.local.cores", lambda: 64)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert threads_each(processes) == threads
 
 
 def test_there_is_a_core() -> None:

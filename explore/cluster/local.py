@@ -21,6 +21,13 @@ def cores() -> int:
     return min(here, *(int(os.environ.get(name) or here) for name in (CORES_VARIABLE, "SLURM_CPUS_PER_TASK")))
 
 
+def threads_each(processes: int) -> int:
+    """Threads for each of so many that compute at once: its share of the cores, or OMP_NUM_THREADS if that is less."""
+    share = max(1, cores() // processes)
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
+
+
 @contextmanager
 def in_turn(path: Path) -> Iterator[None]:
     """Wait for one's turn among the workers of this machine; the kernel ends the turn of a process that dies.

@@ -27,7 +27,7 @@ class Training:
     devices: int = 1  # devices of one run
     strategy: str = "auto"  # as Lightning's Trainer: auto | ddp | fsdp
     num_nodes: int = 1
-    threads: int | None = None  # CPU threads of one run; null = all cores, shared by the workers
+    threads: int | None = None  # of one run on the processor; null = its share of the cores, at most OMP_NUM_THREADS
 
     def check(self) -> None:
         """Raise ValueError for a recipe that breaks a rule."""
