@@ -68,13 +68,14 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str, comma
 def on_machine(name: str) -> list[str]:
     """What a command has to begin with to run on a machine of this name; on this one, where that is empty.
 
-    It has a name and process numbers of its own, and the network and the files of this machine. When `unshare` is
-    killed, all that runs there is.
+    It has a name, process numbers and a folder for temporary files of its own, and the network and all other files of
+    this machine. When `unshare` is killed, all that runs there is.
     """
     if not name:
         return []
     own = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    return [*own, "sh", "-c", f'hostname {name}; exec "$@"', "sh"]
+    setting_up = f'hostname {name}; export TMPDIR=$(mktemp -d --tmpdir {name}-XXXX); exec "$@"'
+    return [*own, "sh", "-c", setting_up, "sh"]
 
 
 def signal_machine(process: Command, number: signal.Signals) -> None:

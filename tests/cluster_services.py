@@ -48,7 +48,7 @@ Open = Callable[[str], Study]
 Process = subprocess.Popen[bytes]
 
 PASSWORD = "open-sesame"
-SMALL = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off"]
+SMALL = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "tracking.mode=disabled"]
 BY_HAND = [*SMALL, "cluster=manual", "storage=postgres"]
 # A study that is forgotten leaves a connection open, or a command its pipes.
 LEFT_OPEN = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

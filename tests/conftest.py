@@ -14,6 +14,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from cluster_services import Open, Postgres
 
+MACHINES = "explore-machines-"
 settings.register_profile("explore", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("explore")
 
@@ -32,14 +33,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the caches."""
+    if MACHINES in os.environ.get("TMPDIR", ""):
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """One thread again, whatever the test before has set; tests of a GPU need one."""
+    """One thread again, whatever the test before has set; tests of a GPU need one.
+
+    Machines share no folder for temporary files, and so no locks: who hangs on one of them does not stop all others.
+    """
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    if item.get_closest_marker("cluster") and MACHINES not in os.environ.get("TMPDIR", ""):
+        os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=MACHINES, dir="/tmp")  # short, because sockets lie there
     if item.get_closest_marker("gpu"):
         import torch
 
