@@ -5,7 +5,7 @@
 
 The first replays ablations from the accuracies of one small network that was trained with many seeds; the second trains
 it, and goes on where it was stopped. Whatever an ablation of this network against itself tells is a false alarm. It
-takes some minutes of one core.
+takes a minute of one core.
 
 Real ablations have two arms and never share a run. Simulated ones draw theirs from all runs: 5 token mixings and 2
 channel mixings, or 2 token mixings alone, looked at after 5, 8, 12 and 20 seeds until everything is told or negligible;
