@@ -52,12 +52,9 @@ def simulated(draw: Draw, factors: Factors, number: int, difference: float = 0.0
     arms = int(np.prod([len(levels) for levels in factors.values()]))
     parts = [min(BATCH, number - begun) for begun in range(0, number, BATCH)]
     tables = (draw(random, (part, LOOKS[-1], arms)) for part in parts)
-    bootstrapped = (BOOTSTRAPPED, *[0] * len(parts))
     return pd.concat(
-        [
-            replay(table, factors, LOOKS, difference, bootstrapped=first)
-            for table, first in zip(tables, bootstrapped, strict=False)
-        ]
+        replay(table, factors, LOOKS, difference, bootstrapped=0 if place else BOOTSTRAPPED)
+        for place, table in enumerate(tables)
     )
 
 
