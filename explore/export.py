@@ -18,6 +18,7 @@ Often set:
   data.path=DIR          where its images lie now
   cost.max_seconds=X     time for each measurement
 
+What was written before, and would be the same again, is kept: typed again, the command goes on where it stopped.
 A trial whose checkpoint is gone is trained again by its own command, which is printed; then it can be exported.
 """
 
@@ -111,23 +112,37 @@ def _export(
 ) -> "list[Artifact]":
     from explore.exporting.artifact import Artifact, export
     from explore.exporting.card import card
+    from explore.exporting.kept import keep, kept, origin_of
     from explore.exporting.trained import trained
 
     network, artifacts = trained(study, trial, output, changes), []
     places = [word for word in overrides if word.startswith(("outputs=", "storage"))]
     for kind in formats:
-        print(f"explore: trial {trial.number} as {kind.name}", file=sys.stderr)
         file = output / _FOLDER / f"trial-{trial.number:04d}{kind.suffix}"
+        page = file.with_name(f"{file.name}.md")
         about = {"study": study.name, "trial": str(trial.number), "command": trial.command}
-        agreement, speeds = export(network, kind, file, about)
+        origin = origin_of(network, about)
+        known = kept(file, origin) if page.exists() else None
+        print(f"explore: trial {trial.number} as {kind.name}{': kept' if known else ''}", file=sys.stderr)
+        agreement, speeds = known or export(network, kind, file, about)
+        artifacts.append(
+            Artifact(
+                trial=trial.number,
+                format=kind.name,
+                file=file,
+                card=page,
+                kept=known is not None,
+                agreement=agreement,
+                speeds=speeds,
+            )
+        )
+        if known:
+            continue
         words = [f"study={study.name}", f"trial={trial.number}", f"format={kind.name}", *places, *changes]
         command = shlex.join(["python", "-m", "explore.export", *words])
         text = card(network, kind, file, agreement, speeds, study=study.name, notes=study.notes, command=command)
-        page = file.with_name(f"{file.name}.md")
         page.write_text(text, encoding="utf-8")
-        artifacts.append(
-            Artifact(trial=trial.number, format=kind.name, file=file, card=page, agreement=agreement, speeds=speeds)
-        )
+        keep(file, origin, agreement, speeds)
     return artifacts
 
 

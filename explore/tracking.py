@@ -6,7 +6,8 @@ Offline unless told otherwise, and never a prompt: `wandb sync` sends an offline
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -168,8 +169,9 @@ class Tracker:
         for name, rows in tables.items():
             columns: list[str | int] = list(rows[0]) if rows else []
             content[name] = wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
-        run.log(content, step=len(progress) + 1)
-        run.finish()
+        with _data_in(self.folder / "wandb"):
+            run.log(content, step=len(progress) + 1)
+            run.finish()
 
     def _init(self, name: str, job_type: str, config: Mapping[str, Any], tags: Sequence[str], notes: str) -> Any:
         import wandb
@@ -200,6 +202,22 @@ class Tracker:
             settings=settings,
             reinit="create_new",
         )
+
+
+@contextmanager
+def _data_in(folder: Path) -> Iterator[None]:
+    """Where tables lie until they are sent: with the runs, not in the home of a user, which is another one elsewhere.
+
+    Unless the user has named a place.
+    """
+    name = "WANDB_DATA_DIR"
+    named = os.environ.get(name)
+    os.environ[name] = named or str(folder.absolute())
+    try:
+        yield
+    finally:
+        if named is None:
+            del os.environ[name]
 
 
 def _tags(values: Mapping[str, Any]) -> list[str]:

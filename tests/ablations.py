@@ -65,6 +65,7 @@ def findings(scores: Scores, margin: float) -> Findings:
     both = replace(effect, of=("token_mixing", "channel_mixing"), f=1.31, p=0.29, share=0.16)
     return Findings(
         level=LEVEL,
+        bootstrap_level=2 ** (1 - len(table)),
         looks=(5, 8, 12, 20),
         seeds=len(table),
         levels=levels,

@@ -31,7 +31,7 @@ from explore.reporting.ablation_printed import (
     plane_picture,
     write_pictures,
 )
-from explore.reporting.ablation_style import crossings, listed, marks, points, probability, verdict
+from explore.reporting.ablation_style import captions, crossings, listed, marks, points, probability, verdict
 from explore.reporting.ablation_tables import arm_rows
 from explore.reporting.intervals import paired, student
 
@@ -161,6 +161,15 @@ def test_the_forest_has_every_difference_once(found: dict[str, Any]) -> None:
     drawn = [text for trace in interactive.data for text in trace.hovertext or ()]
     assert len(drawn) == 13
     assert sum("<b>attention against mlp</b>: better" in text for text in drawn) == 1
+    assert sum("<br>bootstrap 99.22 %: " in text for text in drawn) == 13
+
+
+def test_it_is_said_where_few_seeds_allow_no_bootstrap_interval_of_the_level(found: dict[str, Any]) -> None:
+    few = captions(replace(found["findings"], bootstrap_level=2 / 32, seeds=5), LEVEL, 0.005)["forest"]
+    assert "by bootstrap (thin, 93.75 %: what 5 seeds allow at most)" in few
+    enough = captions(replace(found["findings"], bootstrap_level=0.0155), LEVEL, 0.005)["forest"]
+    assert "by bootstrap (thin, 98.45 %)" in enough
+    assert "by bootstrap (thin)" in captions(None, LEVEL, 0.005)["forest"]
 
 
 def test_one_factor_has_no_interaction_and_says_nothing_twice() -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 
 from explore.ablation.records import Difference, Findings, Scores
-from explore.ablation.statistics import analyse, bootstrap_intervals, effects, hedges, holm
+from explore.ablation.statistics import analyse, bootstrap_intervals, effects, hedges, holm, subsets
 
 LOOKS = (5, 8, 12, 20)
 MIXINGS = {"token_mixing": ("mlp", "s2", "pooling"), "channel_mixing": ("mlp", "swiglu")}
@@ -79,10 +79,10 @@ def test_arms_are_held_against_the_first() -> None:
 def test_the_correction_is_that_of_holm() -> None:
     """The smallest is multiplied by their number, the next by one less, and none falls below one before it."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1, 1]
-    assert holm([]) == []
+    assert holm([0.6, 0.7]).tolist() == [1, 1]
+    assert holm([[0.6, 0.7], [0.01, 0.04]]) == pytest.approx(np.array([[1, 1], [0.02, 0.04]]))
     ps = np.random.default_rng(0).uniform(size=12) ** 3
-    assert holm(list(ps)) == pytest.approx(multipletests(ps, method="holm")[1])
+    assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1])
 
 
 def test_the_standardised_difference_has_the_correction_of_hedges() -> None:
@@ -91,22 +91,55 @@ def test_the_standardised_difference_has_the_correction_of_hedges() -> None:
     assert hedges(differences) == pytest.approx(0.7979 * differences.mean() / differences.std(ddof=1), rel=1e-4)
 
 
-def test_the_bootstrap_is_that_of_scipy_drawn_apart() -> None:
-    values = np.random.default_rng(2).exponential(size=(2, 8))
-    apart = stats.norm.sf((8 / 7) ** 0.5 * stats.t.isf(0.025, 7))
-    theirs = stats.bootstrap(
-        (values,), np.mean, axis=1, confidence_level=1 - 2 * apart, method="percentile", rng=np.random.default_rng(3)
-    ).confidence_interval
-    assert bootstrap_intervals(values, 0.05) == pytest.approx(np.column_stack(theirs), abs=0.05)
+@settings(max_examples=20, deadline=None)
+@given(
+    differences=st.lists(st.floats(-1, 1), min_size=2, max_size=8, unique=True),
+    middle=st.floats(-1, 1),
+    level=st.sampled_from([0.0008, 0.05, 0.3]),
+)
+def test_a_bootstrap_interval_is_what_a_test_by_signs_does_not_exclude(
+    differences: list[float], middle: float, level: float
+) -> None:
+    """Fisher's test: every sign is as likely as the other, so that the sum seen has a rank among those of all signs."""
+    values = np.sort(np.round(differences, 3))
+    assume(len(set(values)) == len(values))
+    signs = np.array(list(product([1, -1], repeat=len(values))))
+    sums = signs @ (values - middle)
+    assume(abs(sums[1:] - sums[0]).min() > 1e-6)
+    extreme = min((sums <= sums[0]).sum(), (sums >= sums[0]).sum())
+    [[low, high]] = bootstrap_intervals(values[None], level)
+    stated = subsets(len(values), level).level
+    assert (low < middle < high) == (2 * extreme / len(signs) > stated)
 
 
-def test_the_bootstrap_agrees_with_t_where_there_are_many_seeds_and_ends_with_the_data_where_there_are_few() -> None:
+def test_bootstrap_intervals_are_of_the_level_or_as_near_as_few_seeds_allow() -> None:
+    found = {seeds: subsets(seeds, 0.05).level for seeds in (2, 5, 6, 8, 12, 20)}
+    assert found == {2: 0.5, 5: 2 / 32, 6: 2 / 64, 8: 12 / 256, 12: 204 / 4096, 20: 0.05}
+    assert subsets(8, 0.0025).level == 2 / 256
+    assert bootstrap_intervals(np.array([[0.0, 1.0, 2.0, 5.0, 9.0]]), 0.0008).tolist() == [[0.0, 9.0]]
+    assert found_of(8).bootstrap_level == 2 / 256
+    assert found_of(12).bootstrap_level == pytest.approx(found_of(12).level, rel=0.03)
+
+
+def found_of(seeds: int) -> Findings:
+    return found(drawn(MIXINGS, seeds))
+
+
+@pytest.mark.parametrize("draw", ["uniform", "standard_cauchy"])
+@pytest.mark.parametrize("seeds", [5, 8])
+def test_bootstrap_intervals_are_exact_whatever_the_distribution(draw: str, seeds: int) -> None:
+    values = getattr(np.random.default_rng(4), draw)(size=(2, 3000, seeds))
+    ends = bootstrap_intervals(values[0] - values[1], 0.05)
+    share = np.mean((ends[:, 0] <= 0) & (ends[:, 1] >= 0))
+    stated = subsets(seeds, 0.05).level
+    assert share == pytest.approx(1 - stated, abs=3.5 * (stated * (1 - stated) / 3000) ** 0.5)
+
+
+def test_the_bootstrap_agrees_with_t_where_there_are_many_seeds() -> None:
     many = np.random.default_rng(1).normal(size=(1, 200))
     [interval] = bootstrap_intervals(many, 0.05)
     expected = stats.ttest_1samp(many[0], 0).confidence_interval(0.95)
     assert interval == pytest.approx(tuple(expected), abs=0.02)
-    few = np.array([[0.0, 1.0, 2.0, 5.0, 9.0]])
-    assert bootstrap_intervals(few, 0.0008)[0] == pytest.approx([0.0, 9.0], abs=0.5)
 
 
 def test_the_analysis_of_variance_is_that_of_a_textbook() -> None:

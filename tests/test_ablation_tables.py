@@ -1,6 +1,8 @@
 """The tables of an ablation have every number, and those for papers mark the best only where it is told."""
 
 import re
+import shutil
+import subprocess
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,24 @@ def test_names_are_escaped_in_papers(tmp_path: Path) -> None:
     assert r"| a\|b \*c\* \\d {e} \~f^ \<g\>" in markdown
     body = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in body}) == 1, "every row has the same cells"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex; apt-get install texlive-latex-recommended")
+@pytest.mark.parametrize("columns", ["", "twocolumn"])
+def test_latex_takes_the_table_and_it_fits_into_the_text(found: dict[str, Any], tmp_path: Path, columns: str) -> None:
+    odd = invented({"my_factor": ["50% & more", r"a|b *c* \d {e} ~f^ <g>\n#h$"], "model.depth": [1, 2]})
+    for ablation in (found, odd):
+        write_papers(*ablation.values(), "a_study", tmp_path)
+        [packages] = re.findall(r"^% (\\usepackage.*)", (tmp_path / "arms.tex").read_text())
+        document = rf"\documentclass[{columns}]{{article}}{packages}\begin{{document}}\input{{arms}}\end{{document}}"
+        (tmp_path / "paper.tex").write_text(document)
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+        assert "Output written on paper.pdf (1 page" in done.stdout
+        assert "Overfull" not in done.stdout
+        assert "Missing character" not in (tmp_path / "paper.log").read_text()
 
 
 def test_the_terminal_shows_every_arm(found: dict[str, Any]) -> None:

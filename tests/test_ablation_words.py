@@ -49,7 +49,9 @@ def said(
     *levels: Difference, level: float = 0.05, effects: tuple[Effect, ...] = NONE, margin: float = 0.005
 ) -> list[str]:
     arms = (difference("s2 + mlp", 0.02, 0.01, of="arm", against="mlp + mlp"),)
-    findings = Findings(level=level, looks=(8,), seeds=8, levels=levels, arms=arms, effects=effects)
+    findings = Findings(
+        level=level, bootstrap_level=level, looks=(8,), seeds=8, levels=levels, arms=arms, effects=effects
+    )
     return sentences(findings, matched="macs", margin=margin)
 
 
@@ -102,7 +104,12 @@ def test_arms_speak_where_factors_do_not_tell_all() -> None:
     ]
     assert said(difference("s2", 0.013, 0.007), effects=())[-1].startswith("arm s2 + mlp beats")
     nothing = Findings(
-        level=0.05, looks=(8,), seeds=8, levels=(), arms=(difference("b", 0, 0.01, of="arm", against="a"),)
+        level=0.05,
+        bootstrap_level=0.05,
+        looks=(8,),
+        seeds=8,
+        levels=(),
+        arms=(difference("b", 0, 0.01, of="arm", against="a"),),
     )
     assert sentences(nothing, matched="none", margin=0.005) == ["no arm differs from a by what 8 seeds can show"]
 

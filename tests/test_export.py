@@ -10,6 +10,7 @@ import copy
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,14 @@ from explore import export as command
 from explore.candidate import build
 from explore.command import _run
 from explore.config import compose
+from explore.cost.speed import Speed
 from explore.data.dataset import load
 from explore.evaluation import Epoch
-from explore.exporting.agreement import TOLERANCE, Agreement, accuracy_interval, compare
+from explore.exporting.agreement import TOLERANCE, Agreement, Speeds, accuracy_interval, compare
 from explore.exporting.artifact import export, facts
 from explore.exporting.form import FromPixels
 from explore.exporting.formats import FACTS, FORMATS, Onnx, TorchExport
+from explore.exporting.kept import keep, kept, origin_of
 from explore.exporting.trained import Trained, asked_for
 from explore.search.trial import front
 
@@ -99,6 +102,51 @@ def test_what_is_not_the_same_network_is_refused_and_not_kept(trained: Trained, 
     with pytest.raises(ValueError, match=r"must give the logits of the original, within 0.0001 .* difference of 0.01 "):
         export(trained, OneOff(), file, {})
     assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier one"]
+
+
+ABOUT = {"study": "digits", "trial": "0"}
+AGREEMENT = Agreement(images=9, right=8, original_right=8, difference=1e-6, largest=3.0)
+SPEED = Speed(images_per_second=2.0, low=1.0, high=3.0, settled=True)
+SPEEDS = Speeds(
+    exported=SPEED,
+    original=SPEED,
+    ratio=(0.9, 1.0, 1.1),
+    batch_size=4,
+    precision="32-true",
+    dispatch="eager",
+    threads=1,
+    device="AMD EPYC",
+)
+
+
+def test_a_file_is_kept_that_is_whole_and_would_be_the_same_again(trained: Trained, tmp_path: Path) -> None:
+    file, origin = tmp_path / "network.pt2", origin_of(trained, ABOUT)
+    file.write_bytes(b"weights")
+    assert kept(file, origin) is None
+    keep(file, origin, AGREEMENT, SPEEDS)
+    assert kept(file, origin_of(trained, ABOUT)) == (AGREEMENT, SPEEDS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["network.pt2", "network.pt2.json"]
+    other = replace(trained, network=copy.deepcopy(trained.network))
+    with torch.no_grad():
+        other.network.head.bias[0] += 1e-6
+    measured = replace(trained.candidate, cost=replace(trained.candidate.cost, threads=7))
+    for changed in (
+        origin_of(other, ABOUT),
+        origin_of(trained, {**ABOUT, "trial": "1"}),
+        origin_of(replace(trained, candidate=measured), ABOUT),
+    ):
+        assert kept(file, changed) is None
+
+
+@pytest.mark.parametrize("torn", ["network.pt2", "network.pt2.json"])
+def test_what_is_torn_is_not_kept(torn: str, trained: Trained, tmp_path: Path) -> None:
+    file, origin = tmp_path / "network.pt2", origin_of(trained, ABOUT)
+    file.write_bytes(b"weights")
+    keep(file, origin, AGREEMENT, SPEEDS)
+    (tmp_path / torn).write_bytes((tmp_path / torn).read_bytes()[:-1])
+    assert kept(file, origin) is None
+    (tmp_path / torn).unlink()
+    assert kept(file, origin) is None
 
 
 @pytest.mark.slow

@@ -146,6 +146,13 @@ def test_the_front_of_a_search_works_without_this_package(tmp_path: Path, capsys
         assert f"{100 * right:.1f} % (95 % interval" in card
         assert f"python -m explore.export study=smoke trial={one['trial']} format={one['format']}" in card
     assert not list((outputs / "smoke" / "export").glob(".*")), "nothing unfinished is left"
+    # As after an interruption before the last one.
+    Path(result["artifacts"][-1]["file"]).unlink()
+    status, again = exported(capsys, "study=smoke", "trial=front", f"outputs={outputs}")
+    assert status == 0
+    assert [one["kept"] for one in again["artifacts"]] == [True] * (len(result["artifacts"]) - 1) + [False]
+    assert again["artifacts"][:-1] == [{**one, "kept": True} for one in result["artifacts"][:-1]]
+    assert Path(again["artifacts"][-1]["file"]).exists()
 
 
 def test_a_network_whose_weights_are_gone_is_trained_again_by_the_command_that_is_said(

@@ -4,6 +4,7 @@ python -m pytest tests/test_tracking.py
 """
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,12 @@ def test_run_of_the_study_holds_table_picture_and_hypervolume(tmp_path: Path) ->
         "data": [[0, 0.5], [1, None]],
     }
     assert [path.read_bytes() for path in (media / "images").glob("front_*.png")] == [picture.read_bytes()]
+    # What is sent of a table lies there as well, and not in the home of whoever happened to search.
+    sent = [one.artifact for one in found if one.WhichOneof("record_type") == "artifact"]
+    (content,) = (content for one in sent for content in one.manifest.contents)
+    assert tmp_path / "wandb" in Path(content.local_path).parents
+    assert json.loads(Path(content.local_path).read_text())["data"] == [[0, 0.5], [1, None]]
+    assert "WANDB_DATA_DIR" not in os.environ
 
 
 def test_two_trials_one_after_another_are_two_runs(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Difference:
         mean: mean over the seeds of the paired differences; of a factor, each averaged over the other factors first.
         low: lower end of the interval of the mean by Student's t, at the level of the look.
         high: upper end.
-        bootstrap_low: lower end of the bootstrap interval at the same level.
+        bootstrap_low: lower end of the bootstrap interval at its level.
         bootstrap_high: upper end.
         effect: standardised mean difference of pairs, with Hedges' correction for few of them.
         p: of the t-test of pairs.
@@ -81,7 +81,8 @@ class Findings:
     """What the seeds so far say.
 
     Args:
-        level: of the tests at this look; the intervals are of `1 - level`.
+        level: of the tests at this look; the intervals by Student's t are of `1 - level`.
+        bootstrap_level: the bootstrap intervals are of `1 - bootstrap_level`, the nearest that so many seeds allow.
         looks: numbers of seeds after which it is looked.
         seeds: number of seeds that were looked at.
         levels: differences of the levels of each factor from its first.
@@ -92,6 +93,7 @@ class Findings:
     """
 
     level: float
+    bootstrap_level: float
     looks: Sequence[int]
     seeds: int
     levels: Sequence[Difference]

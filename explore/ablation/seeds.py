@@ -9,7 +9,7 @@ function", in the way of Lan and DeMets (1983), "Discrete sequential boundaries 
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -17,6 +17,7 @@ from scipy.special import stdtr, stdtrit
 _GROWTH, _LAST = 1.5, 1.25
 _POWER = 3
 _PATHS = 400_000
+_SURE = 3  # standard errors of the simulation
 
 
 def looks(first: int, most: int) -> tuple[int, ...]:
@@ -33,12 +34,14 @@ def levels(looks: tuple[int, ...], error: float) -> tuple[float, ...]:
     """Levels of the two-sided t-test of pairs at each look; some look is a false alarm with probability `error`.
 
     Without a difference the t statistics of a sample that grows do not depend on its mean and variance, so that their
-    joint distribution is simulated once, always with the same random numbers. The first and an only look are exact.
+    joint distribution is simulated once, always with the same random numbers. The first and an only look are exact. The
+    last leaves a little of the error unspent: what the simulation may be wrong by, so that it is never more.
     """
     spent = [error * (seeds / looks[-1]) ** _POWER for seeds in looks]
     found = [spent[0]]
     if len(looks) == 1:
         return tuple(found)
+    spent[-1] = max(spent[-2], error - _SURE * sqrt(error * (1 - error) / _PATHS))
     paths = _statistics(looks)
     quiet = paths[0] < -stdtrit(looks[0] - 1, spent[0] / 2)
     for seeds, path, (before, now) in zip(looks[1:], paths[1:], pairwise(spent), strict=True):

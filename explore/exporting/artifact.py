@@ -18,12 +18,16 @@ from explore.exporting.trained import Trained
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """An exported network and what was found out about it; `card` describes it to people."""
+    """An exported network and what was found out about it; `card` describes it to people.
+
+    `kept`: whether it was written by an earlier command.
+    """
 
     trial: int
     format: str
     file: Path
     card: Path
+    kept: bool
     agreement: Agreement
     speeds: Speeds
 
@@ -35,6 +39,7 @@ class Artifact:
             "format": self.format,
             "file": str(self.file),
             "card": str(self.card),
+            "kept": self.kept,
             "bytes": self.file.stat().st_size,
             "images": seen.images,
             "test_accuracy": seen.right / seen.images,

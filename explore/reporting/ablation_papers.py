@@ -18,6 +18,8 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
     | {"<": "$<$", ">": "$>$", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "–": "--"}
 )
+# As wide as it is, or as the text where that is less.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" + "\n"
 
 
 def write_papers(
@@ -96,15 +98,29 @@ def _latex(cells: pd.DataFrame, best: int | None, caption: str, factors: int) ->
     written = cells.map(lambda text: text.translate(_LATEX))
     if best is not None:
         written[_ACCURACY] = _marked(written[_ACCURACY], best, "\\textbf{", "}")
-    table = written.rename(columns=lambda heading: heading.translate(_LATEX)).to_latex(
+    sides = "l" * factors + "r" * (cells.shape[1] - factors)
+    written.columns = pd.Index([_heading(words, side) for words, side in zip(cells.columns, sides, strict=True)])
+    table = written.to_latex(
         index=False,
         escape=False,
-        column_format="l" * factors + "r" * (cells.shape[1] - factors),
+        column_format=sides,
         caption=caption.translate(_LATEX),
         position="t",
     )
     begin, rest = table.split("\n", 1)
-    return f"% \\usepackage{{booktabs}}\n{begin}\n\\centering\n{rest}"
+    rest = rest.replace("\\begin{tabular}", f"\\smallskip\n{_FITTED}\\begin{{tabular}}", 1)
+    rest = rest.replace("\\end{tabular}", "\\end{tabular}}", 1)
+    return f"% \\usepackage{{booktabs,graphicx}}\n{begin}\n\\centering\n{rest}"
+
+
+def _heading(words: str, side: str) -> str:
+    """Words below one another, so that headings make no column wider than its numbers do; units stay where they are."""
+    if words == "p":
+        return "$p$"
+    if " " not in words or " / " in words:
+        return words.translate(_LATEX)
+    lines = r"\\".join(line.translate(_LATEX) for line in words.split(" "))
+    return rf"\shortstack[{side}]{{{lines}}}"
 
 
 def _markdown(cells: pd.DataFrame, best: int | None, caption: str, factors: int) -> str:

@@ -48,7 +48,7 @@ def forest_figure(findings: Findings, margin: float) -> go.Figure | None:
         if not isinstance(row, str):
             by_words.setdefault(verdict(row).words, []).append((place, row))
     for words, group in by_words.items():
-        _add_differences(figure, words, group, findings.level)
+        _add_differences(figure, words, group, findings)
     labels = ["" if isinstance(row, str) else clipped(row.name, 26) for row in rows]
     for place, row in enumerate(rows):
         if isinstance(row, str):
@@ -193,7 +193,9 @@ def _whiskers(
     }
 
 
-def _add_differences(figure: go.Figure, words: str, group: Sequence[tuple[int, Difference]], level: float) -> None:
+def _add_differences(
+    figure: go.Figure, words: str, group: Sequence[tuple[int, Difference]], findings: Findings
+) -> None:
     found = verdict(group[0][1])
     means = [100 * one.mean for _, one in group]
     shape = "square" if found.negligible else "circle"
@@ -218,18 +220,18 @@ def _add_differences(figure: go.Figure, words: str, group: Sequence[tuple[int, D
             "color": found.colour,
             "line": {"width": 0 if found.told or found.negligible else 2},
         },
-        hovertext=[_said_of(one, level) for _, one in group],
+        hovertext=[_said_of(one, findings) for _, one in group],
         hoverinfo="text",
         legendgroup=words,
         name=words,
     )
 
 
-def _said_of(one: Difference, level: float) -> str:
+def _said_of(one: Difference, findings: Findings) -> str:
     lines = [
         f"<b>{escape(one.name)} against {escape(one.against)}</b>: {verdict(one).words}",
-        f"{points(one.mean)} points, {coverage(level)} interval {points(one.low)} to {points(one.high)}",
-        f"bootstrap {points(one.bootstrap_low)} to {points(one.bootstrap_high)}",
+        f"{points(one.mean)} points, {coverage(findings.level)} interval {points(one.low)} to {points(one.high)}",
+        f"bootstrap {coverage(findings.bootstrap_level)}: {points(one.bootstrap_low)} to {points(one.bootstrap_high)}",
         f"p {probability(one.p_holm)} after Holm, {probability(one.p)} alone",
         f"standardised {signed(one.effect)}, {one.seeds} seeds",
     ]

@@ -175,6 +175,9 @@ def probability(p: float) -> str:
 def captions(findings: Findings | None, level: float, margin: float) -> Mapping[str, str]:
     """Say under each picture what is drawn; `level` is that of the intervals, `margin` a fraction."""
     interval, seeds = f"{coverage(level)} interval", f"{findings.seeds if findings else 'few'} seeds"
+    bootstrap = f", {coverage(findings.bootstrap_level)}" if findings else ""
+    if findings and findings.bootstrap_level > findings.level:
+        bootstrap += f": what {seeds} allow at most"
     means = (
         f"Mean over {seeds}, with the {interval} without what the seeds have in common (Cousineau 2005, corrected by "
         "Morey 2008)."
@@ -182,7 +185,8 @@ def captions(findings: Findings | None, level: float, margin: float) -> Mapping[
     return {
         "forest": (
             f"Mean over {seeds} of the differences in pairs of equal seed, with the {interval} by Student's t (thick) "
-            f"and by bootstrap (thin). Shaded: less than ±{100 * margin:.3g} points, which is of no interest."
+            f"and by bootstrap (thin{bootstrap}). Shaded: less than ±{100 * margin:.3g} points, which is of no "
+            "interest."
         ),
         "interaction": f"{means} Parallel lines mean that the two factors do not interact.",
         "plane": f"{means} Throughput with its 95 % interval.",
