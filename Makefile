@@ -13,7 +13,7 @@ TESTS := $(PYTHON) -m pytest
 LONGEST := tests/test_storm.py tests/test_retraining.py tests/test_sweep_killed.py tests/test_survival.py
 # To collect all tests takes as long as one of these.
 CLUSTER := tests/test_cluster_slurm.py tests/test_cluster_ray.py tests/test_cluster_database.py \
-	tests/test_cluster_postgres.py tests/test_cluster_proxy.py
+	tests/test_cluster_postgres.py tests/test_cluster_proxy.py tests/test_cluster_dashboard.py
 EXTRAS ?= data,dashboard,dev,export,publish
 # What the tests of clusters run, and the packages of Debian that have it.
 SERVICES := /usr/lib/postgresql/*/bin/initdb /usr/bin/sbatch /usr/sbin/munged /usr/bin/unshare /usr/bin/ps

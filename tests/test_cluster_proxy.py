@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster_machines import answers, end_processes_below, free_port, said_by, start_command, wait_until
-from cluster_services import LEFT_OPEN, PASSWORD, Open, Postgres
+from cluster_services import LEFT_OPEN, PASSWORD, SMALL, Open, Postgres
 from filled_studies import TEMPLATE, fabricated
 
 from explore.evaluation import COMPLETE, Evaluation
@@ -42,7 +42,7 @@ def proxy(server: Postgres, port: int) -> Iterator[None]:
 def test_workers_behind_a_proxy_fill_a_study_though_it_is_started_again(tmp_path: Path, server: Postgres) -> None:
     port = free_port()
     places = ["study=proxied", "storage=grpc", "storage.host=127.0.0.1", f"storage.port={port}"]
-    sweep = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "trials=4", "cluster=manual"]
+    sweep = [*SMALL, "trials=4", "cluster=manual"]
     with proxy(server, port):
         begin = [*sweep, *places, f"outputs={tmp_path}", "cluster.follow=false"]
         said_by(start_command("sweep", *begin, environment={}))
