@@ -32,7 +32,7 @@ from explore.definition import definition, without_operation
 from explore.joining import check_machine, mark_folder
 from explore.matching import designed
 from explore.places import output_folder, study_url
-from explore.schema import Config
+from explore.schema import CATALOGS, Config
 from explore.search.options import Search
 from explore.search.prior import Prior, unbiased
 from explore.search.proposals import Proposer
@@ -105,6 +105,8 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     url = study_url(config)
     _check_cluster(config, url)
     _refuse_unwritable(output)
+    study = find_study(url, config.study or "sweep")
+    _refuse_what_is_searched(config, overrides, study)
     dataset = load(config.data)
     _check_references(config, dataset)
     processes = config.training.devices
@@ -115,7 +117,6 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         base.append(f"{SNAPSHOT}={dataset.snapshot}")
     space = _checked_space(config, base)
     settings = json.loads(json.dumps({**definition(config), "images": dataset.fingerprint}))
-    study = find_study(url, config.study or "sweep")
     design = _design(config, base, space, dataset, study, settings) if config.sampler == PAIRED else None
     command = shlex.join(["python", "-m", "explore.sweep", *overrides])
     plan = Plan(
@@ -185,6 +186,11 @@ def _check_options(config: Config, overrides: Sequence[str]) -> None:
     if config.sampler == PAIRED:
         config.ablation.check()
         _refuse_what_searches_have(overrides)
+    elif foreign := [one for one in overrides if one.lstrip("+").startswith("ablation.")]:
+        raise ValueError(
+            f"ablation. has an effect with sampler=paired only, got {foreign[0]} and sampler={config.sampler}; "
+            "leave it out, or begin with +sweep=ablation"
+        )
     if config.training.num_nodes > 1:
         raise ValueError(
             f"training.num_nodes must be 1 in a search, got {config.training.num_nodes}: the processes of a trial are "
@@ -208,6 +214,22 @@ def _refuse_what_searches_have(overrides: Sequence[str]) -> None:
             raise ValueError(
                 f"an ablation trains every arm to the end with the same seeds, got {override}; leave it out, and set "
                 "ablation.seeds and ablation.max_seeds"
+            )
+
+
+def _refuse_what_is_searched(config: Config, overrides: Sequence[str], study: Study | None) -> None:
+    """Refuse a value for a dimension of the space, which every trial sets anew.
+
+    It stands where it has an effect, as what candidates that come first leave out, and where a study began with it.
+    """
+    asked, begun = config.warm_start, study.notes.get("overrides", ()) if study else ()
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        left_out = asked.list or (asked.published and not key.startswith(("model.", *CATALOGS)))
+        if key in config.space and not left_out and override not in begun:
+            raise ValueError(
+                f"{key} must not be given where it is searched, got {override} and space.{key}={config.space[key]}; to "
+                f"keep it fixed add '~space.{key}', to search other values replace it by 'space.{key}=choice({value})'"
             )
 
 
@@ -287,6 +309,7 @@ def _settled(design: Design, scores: Scores) -> bool:
 def _checked_space(config: Config, base: Sequence[str]) -> Space:
     """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
+    _refuse_options_of_others(config)
     for key, values in space.examples():
         group = key.partition(".")[0]
         variants = getattr(space.dimensions.get(group), "choices", None)
@@ -300,6 +323,18 @@ def _checked_space(config: Config, base: Sequence[str]) -> Space:
         except ValueError as error:
             raise ValueError(f"space.{key}: {error}") from error
     return space
+
+
+def _refuse_options_of_others(config: Config) -> None:
+    """Refuse, all at once, dimensions that belong to other variants than the one that is fixed."""
+    for group in CATALOGS.keys() - config.space.keys():
+        others = [{group: name} for name in CATALOGS[group]]
+        owned = [key for key in config.space if any(has_option(key, values, config) for values in others)]
+        if lacking := [f"space.{key}" for key in owned if not has_option(key, {}, config)]:
+            raise ValueError(
+                f"{group}={getattr(config, group).name} must have every dimension of the space, and lacks "
+                f"{', '.join(lacking)}; leave out: {shlex.join(f'~{key}' for key in lacking)}"
+            )
 
 
 def _check_references(config: Config, dataset: Dataset) -> None:

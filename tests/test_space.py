@@ -68,8 +68,8 @@ def test_a_shuffled_choice_is_the_same_dimension_for_every_worker() -> None:
     ("sweep", "message"),
     [
         ("4", "depth must be a sweep such as choice(2, 4), range(2, 13), interval(0.1, 0.3)"),
-        ("4", "got '4'; a fixed value belongs outside space"),
-        ("", "got ''; a fixed value belongs outside space"),
+        ("4", "got '4'; for one value write '~space.depth' depth=4"),
+        ("", "got ''; for one value write '~space.depth' depth="),
         ("choice(a", "depth must be a sweep such as"),
         ("glob(*)", "depth must be a sweep such as"),
         ("choice(1, 2, 1)", "choices of depth must differ, got [1, 2, 1]"),

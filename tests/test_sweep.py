@@ -117,7 +117,8 @@ def test_the_report_is_made_again_from_the_study_alone(searched: Path, capsys: p
         (["space.training.devices=choice(1, 2)"], "space.training.devices cannot be a dimension"),
         (["stopping.max_minutes=0"], "stopping.max_minutes must be above 0, or null for no limit, got 0.0"),
         (["study=a/b"], "study must be a name of letters, digits"),
-        (["model.patch_size=2", "study=smoke"], "model.patch_size: the study has 4, you ask for 2"),
+        (["model.patch_size=2", "study=smoke"], "model.patch_size must not be given where it is searched"),
+        (["model.norm=rms", "study=smoke"], "model.norm: the study has 'layer', you ask for 'rms'"),
         (
             ["space.model.depth=range(1, 9)"],
             "space.model.depth: the study has 'range(1, 3)', you ask for 'range(1, 9)'",

@@ -136,7 +136,9 @@ def _distribution(key: str, sweep: str) -> BaseDistribution:
         return _range(key, sweep, value)
     if isinstance(value, IntervalSweep):
         return _interval(key, sweep, value)
-    raise ValueError(f"{key} must be a sweep such as {_EXAMPLES}, got {sweep!r}; a fixed value belongs outside space")
+    raise ValueError(
+        f"{key} must be a sweep such as {_EXAMPLES}, got {sweep!r}; for one value write '~space.{key}' {key}={sweep}"
+    )
 
 
 def _categorical(key: str, value: ChoiceSweep) -> BaseDistribution:
