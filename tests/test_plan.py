@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from explore.checks import refuse_what_is_searched
 from explore.config import compose
-from explore.plan import _refuse_what_is_searched, prepare
+from explore.plan import prepare
 from explore.search.storage import open_storage
 from explore.search.study import create_study
 
@@ -43,6 +44,9 @@ from explore.search.study import create_study
             "token_mixing=mlp must have every dimension of the space, and lacks space.token_mixing.heads, "
             "space.token_mixing.kernel; leave out: '~space.token_mixing.heads' '~space.token_mixing.kernel'",
         ),
+        ("smoke", ["workers=9999"], "on a machine of "),
+        ("smoke", ["study="], "study must be a name of letters, digits, dots, dashes and underscores"),
+        ("smoke", ["training.epochs=0"], "got none; training.epochs must be at least 1, got 0"),
         ("smoke", ["ablation.seeds=5"], "with sampler=paired only, got ablation.seeds=5 and sampler=speed_aware"),
     ],
 )
@@ -59,13 +63,13 @@ def test_a_value_with_an_effect_is_taken() -> None:
         ["model.patch_size=1", "warm_start.list=a.yaml"],  # what candidates of a list leave out
         ["training.lr=2e-3", "warm_start.published=[mixer_s16]"],  # so do published networks
     ):
-        _refuse_what_is_searched(compose(["+sweep=smoke", *given]), given, None)
+        refuse_what_is_searched(compose(["+sweep=smoke", *given]), given, None)
 
 
 def test_a_study_that_began_with_such_a_value_goes_on(tmp_path: Path) -> None:
     study = create_study(open_storage(f"sqlite:///{tmp_path}/s.db"), "smoke", {})
     study.note("overrides", ["model.patch_size=1"])
     config = compose(["+sweep=smoke"])
-    _refuse_what_is_searched(config, ["model.patch_size=1"], study)
+    refuse_what_is_searched(config, ["model.patch_size=1"], study)
     with pytest.raises(ValueError, match=r"got model\.patch_size=2"):
-        _refuse_what_is_searched(config, ["model.patch_size=2"], study)
+        refuse_what_is_searched(config, ["model.patch_size=2"], study)
