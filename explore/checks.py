@@ -110,7 +110,7 @@ def check_cluster(config: Config, url: str) -> None:
 def checked_space(config: Config, base: Sequence[str]) -> Space:
     """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-    _refuse_options_of_others(config)
+    _refuse_options_of_others(config, space)
     for key, values in space.examples():
         group = key.partition(".")[0]
         variants = getattr(space.dimensions.get(group), "choices", None)
@@ -126,15 +126,16 @@ def checked_space(config: Config, base: Sequence[str]) -> Space:
     return space
 
 
-def _refuse_options_of_others(config: Config) -> None:
-    """Refuse, all at once, dimensions that belong to other variants than the one that is fixed."""
-    for group in CATALOGS.keys() - config.space.keys():
-        others = [{group: name} for name in CATALOGS[group]]
-        owned = [key for key in config.space if any(has_option(key, values, config) for values in others)]
-        if lacking := [f"space.{key}" for key in owned if not has_option(key, {}, config)]:
+def _refuse_options_of_others(config: Config, space: Space) -> None:
+    """Refuse, all at once, dimensions that belong to other variants than those that can be chosen."""
+    for group, catalog in CATALOGS.items():
+        names = getattr(space.dimensions.get(group), "choices", (getattr(config, group).name,))
+        owned = [key for key in space.dimensions if any(has_option(key, {group: name}, config) for name in catalog)]
+        lacking = [key for key in owned if not any(has_option(key, {group: name}, config) for name in names)]
+        if lacking:
             raise ValueError(
-                f"{group}={getattr(config, group).name} must have every dimension of the space, and lacks "
-                f"{', '.join(lacking)}; leave out: {shlex.join(f'~{key}' for key in lacking)}"
+                f"a dimension must be an option of {group}={', '.join(map(str, names))}, got space."
+                f"{', space.'.join(lacking)}; leave out: {shlex.join(f'~space.{key}' for key in lacking)}"
             )
 
 

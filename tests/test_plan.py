@@ -41,8 +41,13 @@ from explore.search.study import create_study
         (
             "pareto",
             ["~space.token_mixing", "token_mixing=mlp", "space.model.patch_size=choice(2)"],
-            "token_mixing=mlp must have every dimension of the space, and lacks space.token_mixing.heads, "
+            "a dimension must be an option of token_mixing=mlp, got space.token_mixing.heads, "
             "space.token_mixing.kernel; leave out: '~space.token_mixing.heads' '~space.token_mixing.kernel'",
+        ),
+        (
+            "pareto",
+            ["space.token_mixing=choice(mlp, s2)", "space.model.patch_size=choice(2)"],
+            "a dimension must be an option of token_mixing=mlp, s2, got space.token_mixing.heads, ",
         ),
         ("smoke", ["workers=9999"], "on a machine of "),
         ("smoke", ["study="], "study must be a name of letters, digits, dots, dashes and underscores"),

@@ -159,7 +159,9 @@ def test_the_grid_is_complete_and_without_repeats() -> None:
 def test_an_interval_has_no_grid() -> None:
     space = parse_space({"lr": "interval(0, 1)", "depth": "range(3)"})
     assert space.size == math.inf
-    with pytest.raises(ValueError, match=r"sampler=grid needs choices or ranges, got an interval for lr; write choice"):
+    with pytest.raises(
+        ValueError, match=r"sampler=grid and paired need choices or ranges, got an interval for lr; write choice"
+    ):
         list(space.grid())
 
 

@@ -126,7 +126,10 @@ def test_the_report_is_made_again_from_the_study_alone(searched: Path, capsys: p
         (["space.model.depth=choice(a, b)"], "space.model.depth: model.depth"),
         (["space.model.dept=choice(1, 2)"], "did you mean model.depth?"),
         (["space.model.patch_size=choice(3, 5)"], "patch_size must divide image_size"),
-        (["space.token_mixing.heads=choice(1, 2)"], "has this option"),
+        (
+            ["space.token_mixing.heads=choice(1, 2)"],
+            "a dimension must be an option of token_mixing=mlp, pooling, got space.token_mixing.heads; leave out",
+        ),
         (["storage.url=nowhere"], "storage.url must be an SQLAlchemy URL"),
         (["storage.url=sqlite:////no/such/folder/x.db"], "storage.url must name a database that answers"),
         (["storage.url=mysql://bob:secret@127.0.0.1:1/x"], "mysql://bob:***@127.0.0.1:1/x"),

@@ -250,7 +250,9 @@ def _grid_values(key: str, distribution: BaseDistribution) -> list[Any]:
         return list(distribution.choices)
     if isinstance(distribution, IntDistribution):
         return list(range(distribution.low, distribution.high + 1, distribution.step))
-    raise ValueError(f"sampler=grid needs choices or ranges, got an interval for {key}; write choice(...) instead")
+    raise ValueError(
+        f"sampler=grid and paired need choices or ranges, got an interval for {key}; write choice(...) instead"
+    )
 
 
 def _count(distribution: BaseDistribution) -> float:
