@@ -2,8 +2,8 @@
 
 import os
 import re
-import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from explore.ablation.options import PAIRED
@@ -71,6 +71,19 @@ def _refuse_what_searches_have(overrides: Sequence[str]) -> None:
             )
 
 
+def without_options_of_others(config: Config, overrides: Sequence[str]) -> Config:
+    """Leave out of the space what only mixings have that cannot be chosen; refuse it where it was asked for."""
+    space, lacking = parse_space(config.space), list[str]()
+    for group, catalog in CATALOGS.items():
+        names = getattr(space.dimensions.get(group), "choices", (getattr(config, group).name,))
+        owned = [key for key in config.space if any(has_option(key, {group: name}, config) for name in catalog)]
+        lacking += [key for key in owned if not any(has_option(key, {group: name}, config) for name in names)]
+        asked = [key for key in lacking if any(one.lstrip("+").startswith(f"space.{key}=") for one in overrides)]
+        if asked:
+            raise ValueError(f"space.{asked[0]}: none of {group}={', '.join(map(str, names))} has this option")
+    return replace(config, space={key: text for key, text in config.space.items() if key not in lacking})
+
+
 def refuse_what_is_searched(config: Config, overrides: Sequence[str], study: Study | None) -> None:
     """Refuse a value for a dimension of the space, which every trial sets anew.
 
@@ -110,7 +123,6 @@ def check_cluster(config: Config, url: str) -> None:
 def checked_space(config: Config, base: Sequence[str]) -> Space:
     """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-    _refuse_options_of_others(config, space)
     for key, values in space.examples():
         group = key.partition(".")[0]
         variants = getattr(space.dimensions.get(group), "choices", None)
@@ -124,19 +136,6 @@ def checked_space(config: Config, base: Sequence[str]) -> Space:
         except ValueError as error:
             raise ValueError(f"space.{key}: {error}") from error
     return space
-
-
-def _refuse_options_of_others(config: Config, space: Space) -> None:
-    """Refuse, all at once, dimensions that belong to other variants than those that can be chosen."""
-    for group, catalog in CATALOGS.items():
-        names = getattr(space.dimensions.get(group), "choices", (getattr(config, group).name,))
-        owned = [key for key in space.dimensions if any(has_option(key, {group: name}, config) for name in catalog)]
-        lacking = [key for key in owned if not any(has_option(key, {group: name}, config) for name in names)]
-        if lacking:
-            raise ValueError(
-                f"a dimension must be an option of {group}={', '.join(map(str, names))}, got space."
-                f"{', space.'.join(lacking)}; leave out: {shlex.join(f'~space.{key}' for key in lacking)}"
-            )
 
 
 def check_references(config: Config, dataset: Dataset) -> None:

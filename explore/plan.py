@@ -25,6 +25,7 @@ from explore.checks import (
     checked_space,
     refuse_unwritable,
     refuse_what_is_searched,
+    without_options_of_others,
 )
 from explore.cluster.job import Elsewhere
 from explore.cluster.local import cores, in_turn, threads_each
@@ -104,6 +105,7 @@ class Plan:
 def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     """Check all that can be checked before any work; raises ValueError and leaves the disk as it was."""
     check_options(config, overrides)
+    config = without_options_of_others(config, overrides)
     output = output_folder(config)
     url = study_url(config)
     check_cluster(config, url)
@@ -147,11 +149,8 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         command=command,
         places=tuple(_places(overrides)),
         notes={
+            **_notes(config, overrides, output, dataset),
             "command": command,
-            "report": shlex.join(["python", "-m", "explore.report", f"study={config.study}", *_places(overrides)]),
-            "overrides": [*_for_workers(overrides), f"outputs={output.parent.resolve()}"],
-            "commit": _commit(),
-            "data": _facts(dataset),
             **({NOTE: design.to_dict()} if design else {}),
         },
     )
@@ -248,6 +247,16 @@ def _for_workers(overrides: Sequence[str]) -> list[str]:
 def _places(overrides: Sequence[str]) -> list[str]:
     """Those of the overrides that say where a study lies."""
     return [one for one in overrides if one.startswith(("outputs=", "storage=", "storage."))]
+
+
+def _notes(config: Config, overrides: Sequence[str], output: Path, dataset: Dataset) -> dict[str, Any]:
+    """What workers elsewhere and a reader of the report want to know."""
+    return {
+        "report": shlex.join(["python", "-m", "explore.report", f"study={config.study}", *_places(overrides)]),
+        "overrides": [*_for_workers(overrides), f"outputs={output.parent.resolve()}"],
+        "commit": _commit(),
+        "data": _facts(dataset),
+    }
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from explore.checks import refuse_what_is_searched
+from explore.checks import refuse_what_is_searched, without_options_of_others
 from explore.config import compose
 from explore.plan import prepare
 from explore.search.storage import open_storage
@@ -40,14 +40,8 @@ from explore.search.study import create_study
         ),
         (
             "pareto",
-            ["~space.token_mixing", "token_mixing=mlp", "space.model.patch_size=choice(2)"],
-            "a dimension must be an option of token_mixing=mlp, got space.token_mixing.heads, "
-            "space.token_mixing.kernel; leave out: '~space.token_mixing.heads' '~space.token_mixing.kernel'",
-        ),
-        (
-            "pareto",
-            ["space.token_mixing=choice(mlp, s2)", "space.model.patch_size=choice(2)"],
-            "a dimension must be an option of token_mixing=mlp, s2, got space.token_mixing.heads, ",
+            ["space.token_mixing=choice(mlp, s2)", "space.token_mixing.heads=choice(1, 2)"],
+            "space.token_mixing.heads: none of token_mixing=mlp, s2 has this option",
         ),
         ("smoke", ["workers=9999"], "on a machine of "),
         ("smoke", ["study="], "study must be a name of letters, digits, dots, dashes and underscores"),
@@ -60,6 +54,14 @@ def test_a_value_without_effect_is_refused(sweep: str, overrides: list[str], mes
     with pytest.raises(ValueError, match=re.escape(message)):
         prepare(compose(given), given)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [["space.token_mixing=choice(mlp, s2)"], ["~space.token_mixing", "token_mixing=mlp"]])
+def test_what_only_other_mixings_have_is_no_dimension_of_a_narrower_search(given: list[str]) -> None:
+    before = compose(["+sweep=pareto", *given])
+    space = without_options_of_others(before, given).space
+    assert before.space.keys() - space.keys() == {"token_mixing.heads", "token_mixing.kernel"}
+    assert space.items() <= before.space.items()
 
 
 def test_a_value_with_an_effect_is_taken() -> None:

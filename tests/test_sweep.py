@@ -128,7 +128,7 @@ def test_the_report_is_made_again_from_the_study_alone(searched: Path, capsys: p
         (["space.model.patch_size=choice(3, 5)"], "patch_size must divide image_size"),
         (
             ["space.token_mixing.heads=choice(1, 2)"],
-            "a dimension must be an option of token_mixing=mlp, pooling, got space.token_mixing.heads; leave out",
+            "none of token_mixing=mlp, pooling has this option",
         ),
         (["storage.url=nowhere"], "storage.url must be an SQLAlchemy URL"),
         (["storage.url=sqlite:////no/such/folder/x.db"], "storage.url must name a database that answers"),
