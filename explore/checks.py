@@ -105,7 +105,7 @@ def check_cluster(config: Config, url: str) -> None:
     if isinstance(config.cluster, Local):
         if (asked := config.workers or 1) > (most := _MOST_WORKERS_PER_CORE * cores()):
             raise ValueError(
-                f"workers must be at most {most} on a machine of {cores()} cores, got {asked}; "
+                f"workers must be at most {_MOST_WORKERS_PER_CORE} for each core of this machine, {most}, got {asked}; "
                 "for workers elsewhere add cluster=slurm, ray or manual"
             )
         return

@@ -43,7 +43,7 @@ from explore.search.study import create_study
             ["space.token_mixing=choice(mlp, s2)", "space.token_mixing.heads=choice(1, 2)"],
             "space.token_mixing.heads: none of token_mixing=mlp, s2 has this option",
         ),
-        ("smoke", ["workers=9999"], "on a machine of "),
+        ("smoke", ["workers=9999"], "for each core of this machine, "),
         ("smoke", ["study="], "study must be a name of letters, digits, dots, dashes and underscores"),
         ("smoke", ["training.epochs=0"], "got none; training.epochs must be at least 1, got 0"),
         ("smoke", ["ablation.seeds=5"], "with sampler=paired only, got ablation.seeds=5 and sampler=speed_aware"),
