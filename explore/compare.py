@@ -72,7 +72,7 @@ def _read(config: "Config", words: Sequence[str]) -> "list[Searched]":
 
     if len(set(words)) < 2:
         got = ", ".join(words) or "none"
-        raise ValueError(f"a comparison needs the names of two studies or more, got {got}; try explore.compare A B")
+        raise ValueError(f"a comparison needs two different studies or more, got {got}; try explore.compare A B")
     studies = []
     for word in dict.fromkeys(words):
         path = Path(word).expanduser()

@@ -34,6 +34,7 @@ _REWORDED = (
     (r"Ambiguous value for argument '\+*(.+?)=(.*?)'", "{0} takes one value, got {1}; {2}"),
     (r"Sweep parameters '\+*(.+?)=(.*)' requires", "{0} takes one value, got {1}; {2}"),
     (r"Multiple values for ([\w/]+)\.", "{0} must be given once, got it twice"),
+    (r"An item is already at '(.+?)'", "{0} has a value already, which is replaced without +; write {0}=VALUE"),
     (r"Could not override '(.+?)'\. No match in the defaults list", "{0} has no default to replace; write +{0}=NAME"),
 )
 _COMPOSING = threading.Lock()  # Hydra keeps its state in one place for all threads
@@ -94,9 +95,17 @@ def vary(base: Sequence[str], overrides: Sequence[str], keys: Collection[str] | 
         *path, name = override.key_or_group.split(".")
         value: Any = override.value()
         if override.key_or_group in CATALOGS:
-            value = schema(value, CATALOGS[name][value])()
+            value = _variant(tuple(base), name, value)
         setattr(reduce(getattr, path, config), name, value.text if isinstance(value, QuotedString) else value)
     return config
+
+
+def _variant(base: tuple[str, ...], group: str, name: str) -> Any:
+    """A variant of a mixing, with the options that `base` sets for all; to compose takes long where it sets none."""
+    own = getattr(_base(base), group)
+    if own == type(own)() and not any(override.lstrip("+").startswith(f"{group}.") for override in base):
+        return schema(name, CATALOGS[group][name])()
+    return copy.deepcopy(getattr(_base((*base, f"{group}={name}")), group))
 
 
 @lru_cache(maxsize=4096)

@@ -20,7 +20,7 @@ def named_study(config: Config) -> Study:
 
 def output_folder(config: Config) -> Path:
     """Where the results of the configured study lie."""
-    name = config.study or "sweep"
+    name = "sweep" if config.study is None else config.study
     if not re.fullmatch(r"\w[\w.-]{,99}", name):
         raise ValueError(
             "study must be a name of letters, digits, dots, dashes and underscores, at most 100 in all, "

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import re
 import shlex
 import subprocess
 from collections.abc import Collection, Sequence
@@ -19,14 +17,20 @@ from explore.ablation.options import PAIRED
 from explore.ablation.records import Scores
 from explore.ablation.schedule import Paired
 from explore.ablation.statistics import analyse
-from explore.architecture.catalog import one_of
-from explore.architecture.network import check
-from explore.architecture.published import PUBLISHED, adapted
 from explore.beginning import Beginning, beginning
+from explore.checks import (
+    check_cluster,
+    check_options,
+    check_references,
+    checked_space,
+    refuse_unwritable,
+    refuse_what_is_searched,
+    without_options_of_others,
+)
 from explore.cluster.job import Elsewhere
 from explore.cluster.local import cores, in_turn, threads_each
-from explore.cluster.options import CLUSTERS, Local, Manual
-from explore.config import compose, has_option, vary
+from explore.cluster.options import Local
+from explore.config import vary
 from explore.data.dataset import Dataset, load
 from explore.definition import definition, without_operation
 from explore.joining import check_machine, mark_folder
@@ -36,11 +40,11 @@ from explore.schema import Config
 from explore.search.options import Search
 from explore.search.prior import Prior, unbiased
 from explore.search.proposals import Proposer
-from explore.search.samplers import SAMPLERS, SPEED_AWARE
+from explore.search.samplers import SPEED_AWARE
 from explore.search.schedule import Rungs, Scheduler
-from explore.search.space import Space, parse_space, to_overrides
+from explore.search.space import Space
 from explore.search.speed_aware import SpeedAware
-from explore.search.storage import find_study, of_one_machine, open_storage
+from explore.search.storage import find_study, open_storage
 from explore.search.study import Study, create_study, refuse_other_settings
 from explore.search.warm_start import First
 from explore.tracking import Tracking
@@ -100,22 +104,24 @@ class Plan:
 
 def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     """Check all that can be checked before any work; raises ValueError and leaves the disk as it was."""
-    _check_options(config, overrides)
+    check_options(config, overrides)
+    config = without_options_of_others(config, overrides)
     output = output_folder(config)
     url = study_url(config)
-    _check_cluster(config, url)
-    _refuse_unwritable(output)
+    check_cluster(config, url)
+    refuse_unwritable(output)
+    study = find_study(url, config.study or "sweep")
+    refuse_what_is_searched(config, overrides, study)
     dataset = load(config.data)
-    _check_references(config, dataset)
+    check_references(config, dataset)
     processes = config.training.devices
     workers = config.workers or max(1, (torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)) // processes)
     threads = config.training.threads or threads_each(workers * processes)
     base = [*without_operation(overrides), f"training.threads={threads}"]
     if not any(key.startswith("data") and not key.startswith("data.augmentation") for key in config.space):
         base.append(f"{SNAPSHOT}={dataset.snapshot}")
-    space = _checked_space(config, base)
+    space = checked_space(config, base)
     settings = json.loads(json.dumps({**definition(config), "images": dataset.fingerprint}))
-    study = find_study(url, config.study or "sweep")
     design = _design(config, base, space, dataset, study, settings) if config.sampler == PAIRED else None
     command = shlex.join(["python", "-m", "explore.sweep", *overrides])
     plan = Plan(
@@ -143,20 +149,23 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         command=command,
         places=tuple(_places(overrides)),
         notes={
+            **_notes(config, overrides, output, dataset),
             "command": command,
-            "report": shlex.join(["python", "-m", "explore.report", f"study={config.study}", *_places(overrides)]),
-            "overrides": [*_for_workers(overrides), f"outputs={output.parent.resolve()}"],
-            "commit": _commit(),
-            "data": _facts(dataset),
             **({NOTE: design.to_dict()} if design else {}),
         },
     )
     first = scheduler(plan, space, dataset)
     if first.next([], room=True) is None:
-        raise ValueError(f"space must hold a configuration that passes the rules, got none; {first.refusal}{_ADVICE}")
+        raise ValueError(_nothing_passes(str(first.refusal), space))
     if study:
         refuse_other_settings(study, settings)
     return plan
+
+
+def _nothing_passes(refusal: str, space: Space) -> str:
+    """What to say of a space of which a rule refuses all, in the end with these words."""
+    searched = any(key.rpartition(".")[2] in refusal for key in space.dimensions)
+    return f"space must hold a configuration that passes the rules, got none; {refusal}{_ADVICE if searched else ''}"
 
 
 def _design(
@@ -166,64 +175,6 @@ def _design(
     if study:
         refuse_other_settings(study, settings)
     return designed(config, base, space, dataset, study)
-
-
-def _check_options(config: Config, overrides: Sequence[str]) -> None:
-    """Refuse what no search could be run with, whatever the images and the space."""
-    if not config.space:
-        raise ValueError("a search needs a space, got none; add +sweep=pareto, or one of your own in conf/sweep")
-    for name in ("trials", "workers"):
-        if getattr(config, name) is not None and getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if not config.throughput:
-        raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
-    config.tracking.check()
-    config.stopping.check()
-    config.search.check()
-    config.front.check()
-    one_of("sampler", config.sampler, (*SAMPLERS, SPEED_AWARE, PAIRED))
-    if config.sampler == PAIRED:
-        config.ablation.check()
-        _refuse_what_searches_have(overrides)
-    if config.training.num_nodes > 1:
-        raise ValueError(
-            f"training.num_nodes must be 1 in a search, got {config.training.num_nodes}: the processes of a trial are "
-            "started on one machine; train on several with python -m explore.train"
-        )
-    if fixed := [name for name in ("devices", "num_nodes", "strategy") if f"training.{name}" in config.space]:
-        raise ValueError(f"space.training.{fixed[0]} cannot be a dimension: it says how trials are run; set it for all")
-    if "training.epochs" in config.space:
-        raise ValueError(
-            "space.training.epochs cannot be a dimension: all candidates have the same, and their curves tell what "
-            "fewer would give; set training.epochs"
-        )
-    for name in config.references:
-        one_of("references", name, PUBLISHED)
-
-
-def _refuse_what_searches_have(overrides: Sequence[str]) -> None:
-    """Refuse what would have no effect on an ablation."""
-    for override in overrides:
-        if re.split(r"[.=]", override.lstrip("+"))[0] in ("trials", "search", "stopping", "warm_start", "front"):
-            raise ValueError(
-                f"an ablation trains every arm to the end with the same seeds, got {override}; leave it out, and set "
-                "ablation.seeds and ablation.max_seeds"
-            )
-
-
-def _check_cluster(config: Config, url: str) -> None:
-    """Refuse workers elsewhere that could not work."""
-    if isinstance(config.cluster, Local):
-        return
-    kind = next(name for name, options in CLUSTERS.items() if type(config.cluster) is options)
-    if of_one_machine(url):
-        raise ValueError(
-            f"cluster={kind} needs a storage for many machines, got an SQLite file, whose locks do not hold between "
-            "them; take storage=postgres storage.url=postgresql://USER@HOST/DATABASE"
-        )
-    if config.workers is None and not isinstance(config.cluster, Manual):
-        raise ValueError(f"cluster={kind} needs the number of workers, got none; add workers=8")
-    config.cluster.check()
 
 
 def begin(plan: Plan) -> Study:
@@ -284,46 +235,6 @@ def _settled(design: Design, scores: Scores) -> bool:
     return analyse(scores, looks=design.looks, error=design.options.error, margin=design.options.margin).settled
 
 
-def _checked_space(config: Config, base: Sequence[str]) -> Space:
-    """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
-    space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-    for key, values in space.examples():
-        group = key.partition(".")[0]
-        variants = getattr(space.dimensions.get(group), "choices", None)
-        if group != key and variants:
-            fitting = [name for name in variants if has_option(key, {group: name}, config)]
-            if not fitting:
-                raise ValueError(f"space.{key}: none of {group}={', '.join(map(str, variants))} has this option")
-            values = {group: fitting[0], **values}
-        try:
-            compose([*base, *to_overrides(values)])
-        except ValueError as error:
-            raise ValueError(f"space.{key}: {error}") from error
-    return space
-
-
-def _check_references(config: Config, dataset: Dataset) -> None:
-    """Refuse published models that cannot be built for these images: they are timed when the search has ended."""
-    for name in config.references:
-        try:
-            sizes = {"image_size": dataset.image_size, "channels": dataset.channels, "classes": len(dataset.classes)}
-            check(adapted(name, **sizes))
-        except ValueError as error:
-            raise ValueError(f"references must fit the images, got {name}: {error}; or leave it out") from error
-
-
-def _refuse_unwritable(output: Path) -> None:
-    try:
-        existing = next(folder for folder in (output, *output.parents) if folder.exists())
-    except OSError as error:
-        reason = (error.strerror or "it failed").lower()
-        raise ValueError(
-            f"outputs must be a folder that can be written to, got {reason}; set outputs=FOLDER"
-        ) from error
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")
-
-
 def _for_workers(overrides: Sequence[str]) -> list[str]:
     """What workers elsewhere find in the study; where and how many they are is known or their own affair.
 
@@ -336,6 +247,16 @@ def _for_workers(overrides: Sequence[str]) -> list[str]:
 def _places(overrides: Sequence[str]) -> list[str]:
     """Those of the overrides that say where a study lies."""
     return [one for one in overrides if one.startswith(("outputs=", "storage=", "storage."))]
+
+
+def _notes(config: Config, overrides: Sequence[str], output: Path, dataset: Dataset) -> dict[str, Any]:
+    """What workers elsewhere and a reader of the report want to know."""
+    return {
+        "report": shlex.join(["python", "-m", "explore.report", f"study={config.study}", *_places(overrides)]),
+        "overrides": [*_for_workers(overrides), f"outputs={output.parent.resolve()}"],
+        "commit": _commit(),
+        "data": _facts(dataset),
+    }
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:

@@ -22,6 +22,7 @@ Often set:
   training.epochs=N        length of each training; also training.lr, training.batch_size, training.seed, ...
   limits.params=N          refuse larger candidates; also limits.macs, limits.throughput (at least, images/s)
   space.KEY='choice(...)'  a dimension: choice(a, b), range(1, 7), interval(0.1, 0.3), tag(log, interval(1e-4, 1e-2))
+  '~space.KEY' KEY=VALUE   keeps it fixed
   tracking.mode=online     send runs to Weights & Biases at once (default: offline)
   format=json              the result for machines
 """

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -346,6 +347,11 @@ def _print_result(
         console.print("\nTrain a member again:", style="bold")
         for trial in members:
             console.print(f"  {trial.command}", markup=False, highlight=False, soft_wrap=True)
+    elif count:
+        states = Counter(trial.status for trial in finished(trials))
+        how = ", ".join(f"{number} {status}" for status, number in states.items())
+        advice = "; loosen limits. or widen the space" if states[REFUSED] else ""
+        console.print(f"No front of {study}: no trial was trained to its end ({how}){advice}", highlight=False)
     for trial in trials:
         if trial.status in (FAILED, DIVERGED):
             console.print(f"trial {trial.number} {trial.status}: {escape(trial.evaluation.reason)}", soft_wrap=True)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from explore.checks import check_cluster
 from explore.cluster.job import Job
 from explore.cluster.slurm import Slurm, begin_again
 from explore.config import compose
 from explore.faults import Unwritable
 from explore.places import study_url
-from explore.plan import _check_cluster, _for_workers
+from explore.plan import _for_workers
 from explore.search import patience
 from explore.search.options import URL_VARIABLE, Grpc, Postgres, Sqlite
 from explore.search.patience import patient
@@ -130,10 +131,10 @@ def test_a_password_in_the_configuration_is_refused_without_it() -> None:
 
 def test_a_file_of_one_machine_is_refused_for_workers_on_many() -> None:
     with pytest.raises(ValueError, match="cluster=manual needs a storage for many machines, got an SQLite file"):
-        _check_cluster(compose(["cluster=manual"]), "sqlite:///study.db")
-    _check_cluster(compose(["cluster=manual"]), "postgresql://me@host/name")
+        check_cluster(compose(["cluster=manual"]), "sqlite:///study.db")
+    check_cluster(compose(["cluster=manual"]), "postgresql://me@host/name")
     with pytest.raises(ValueError, match="cluster=slurm needs the number of workers, got none; add workers=8"):
-        _check_cluster(compose(["cluster=slurm"]), "postgresql://me@host/name")
+        check_cluster(compose(["cluster=slurm"]), "postgresql://me@host/name")
 
 
 def test_what_is_another_machines_own_affair_is_not_kept_for_it() -> None:

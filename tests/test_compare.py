@@ -179,8 +179,8 @@ def test_the_command_compares_studies_by_name_and_by_folder(
         "hypervolumes.csv",
     ]
     refused = {
-        "first": "needs the names of two studies or more, got first",
-        "first first": "needs the names of two studies or more",
+        "first": "needs two different studies or more, got first",
+        "first first": "needs two different studies or more",
         "first second": "study second must exist, got no file",
         "first ../second": "study second must exist, got no file",
     }

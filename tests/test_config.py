@@ -18,7 +18,7 @@ from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED
 from explore.architecture.spec import Model
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
-from explore.config import CONF, as_yaml, compose, has_option
+from explore.config import CONF, as_yaml, compose, has_option, vary
 from explore.data.dataset import load
 from explore.data.options import SOURCES
 from explore.definition import OPERATION, definition, without_operation
@@ -151,6 +151,7 @@ def test_stages_make_a_hybrid() -> None:
         (["data="], "data must be the name of an option, got nothing"),
         (["+sweep=parto"], "sweep must be one of .*, got 'parto'; did you mean pareto?"),
         (["sweep=pareto"], r"write \+sweep=NAME"),
+        (["+training.lr=1"], r"training.lr has a value already, .* write training.lr=VALUE$"),
         (["+sweep=pareto", "+sweep=smoke"], "sweep must be given once"),
         (["model.depth=abc"], "model.depth: Value 'abc' of type 'str' could not be converted to Integer"),
         (["model.depth=1.5"], "model.depth: Value '1.5' of type 'float' could not be converted to Integer"),
@@ -307,6 +308,19 @@ def test_options_exist_for_the_variants_that_have_them() -> None:
     assert has_option("token_mixing", {}, base)
     assert has_option("model.depth", {"token_mixing": "attention"}, base)
     assert has_option("token_mixing.heads", {}, compose(["token_mixing=attention"]))
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        ["+sweep=smoke"],
+        ["token_mixing.expansion=3", "channel_mixing.expansion=4"],
+        ["model=gmixer_24"],
+    ],
+)
+def test_a_variant_has_the_options_that_are_set_for_all(base: list[str]) -> None:
+    for one in ("token_mixing=mlp", "token_mixing=swiglu", "channel_mixing=swiglu"):
+        assert vary(base, [one]) == compose([*base, one])
 
 
 def test_yaml_shows_every_key_with_its_value() -> None:

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.config import compose
 from explore.measure import main as measure
+from explore.plan import prepare
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for folder in ("", "docs", "sweeps", "benchmarks") for path in (ROOT / folder).glob("*.md"))
@@ -98,3 +99,12 @@ def test_the_example_of_a_mixing_runs(extensible: Path, capsys: pytest.CaptureFi
 
     found, expected = measured(*documented), measured("token_mixing=mlp", f"token_mixing.expansion={4 / 16}")
     assert [found[key] for key in ("params", "macs")] == [expected[key] for key in ("params", "macs")]
+
+
+@pytest.mark.slow
+def test_the_search_of_the_example_can_begin(extensible: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", EXAMPLE.read_text(), re.DOTALL)
+    (extensible / "my_mixings.py").write_text(code)
+    _, *documented = next(words for words in commands(EXAMPLE) if words[0] == "explore.sweep")
+    line = [*documented, f"outputs={extensible}"]
+    assert prepare(compose(line), line).space.keys() >= {"token_mixing", "token_mixing.rank"}

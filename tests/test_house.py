@@ -44,10 +44,11 @@ MAY_IMPORT = {
     "warm": {"evaluator", "together"},
     "joining": {"candidate", "cluster", "evaluation", "search"},
     "matching": {"ablation", "architecture", "candidate", "comparison", "config", "data", "schema", "search"},
+    "checks": {"ablation", "architecture", "cluster", "config", "data", "schema", "search"},
     "plan": {
         "ablation",
-        "architecture",
         "beginning",
+        "checks",
         "cluster",
         "config",
         "data",
@@ -55,9 +56,8 @@ MAY_IMPORT = {
         "joining",
         "matching",
         "places",
-        "schema",
     }
-    | {"search", "tracking"},
+    | {"schema", "search", "tracking"},
     "working": {"candidate", "cluster", "config", "data", "evaluation", "evaluator", "faults", "joining", "plan"}
     | {"search", "tracking"},
     "retraining": {"beginning", "candidate", "config", "evaluation", "joining", "plan", "search", "working"},

@@ -81,7 +81,7 @@ def test_of_two_who_begin_a_study_at_once_the_second_finds_what_the_first_has_wr
 
     monkeypatch.setattr(Study, "definition", property(read_together))
     options = ["+sweep=smoke", f"outputs={tmp_path}"]
-    plans = [prepare(compose(more), more) for more in ([*options, "training.lr=0.1"], [*options, "training.lr=0.2"])]
+    plans = [prepare(compose(more), more) for more in ([*options, "training.ema=0.1"], [*options, "training.ema=0.2"])]
     with ThreadPoolExecutor(2) as pool:
         outcomes = [pool.submit(begin, plan).exception(60) for plan in plans]
     [refused] = [error for error in outcomes if error]

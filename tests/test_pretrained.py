@@ -216,6 +216,9 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 half")
     with pytest.raises(ValueError, match=r"pretrained must be a checkpoint \(.npz, .pth\), got .*cut.npz"):
         load_pretrained(Network(spec()), tmp_path / "cut.npz")
+    (tmp_path / "words.pth").write_text("# Words\n")
+    with pytest.raises(ValueError, match=r"words.pth: it cannot be read as one \(UnpicklingError\)$"):
+        load_pretrained(Network(spec()), tmp_path / "words.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match=r"pretrained must hold named tensors, got list in .*list.pth"):
         load_pretrained(Network(spec()), tmp_path / "list.pth")

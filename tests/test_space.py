@@ -68,8 +68,8 @@ def test_a_shuffled_choice_is_the_same_dimension_for_every_worker() -> None:
     ("sweep", "message"),
     [
         ("4", "depth must be a sweep such as choice(2, 4), range(2, 13), interval(0.1, 0.3)"),
-        ("4", "got '4'; a fixed value belongs outside space"),
-        ("", "got ''; a fixed value belongs outside space"),
+        ("4", "got '4'; for one value write '~space.depth' depth=4"),
+        ("", "got ''; for one value write '~space.depth' depth="),
         ("choice(a", "depth must be a sweep such as"),
         ("glob(*)", "depth must be a sweep such as"),
         ("choice(1, 2, 1)", "choices of depth must differ, got [1, 2, 1]"),
@@ -159,7 +159,9 @@ def test_the_grid_is_complete_and_without_repeats() -> None:
 def test_an_interval_has_no_grid() -> None:
     space = parse_space({"lr": "interval(0, 1)", "depth": "range(3)"})
     assert space.size == math.inf
-    with pytest.raises(ValueError, match=r"sampler=grid needs choices or ranges, got an interval for lr; write choice"):
+    with pytest.raises(
+        ValueError, match=r"sampler=grid and paired need choices or ranges, got an interval for lr; write choice"
+    ):
         list(space.grid())
 
 

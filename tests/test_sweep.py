@@ -117,7 +117,8 @@ def test_the_report_is_made_again_from_the_study_alone(searched: Path, capsys: p
         (["space.training.devices=choice(1, 2)"], "space.training.devices cannot be a dimension"),
         (["stopping.max_minutes=0"], "stopping.max_minutes must be above 0, or null for no limit, got 0.0"),
         (["study=a/b"], "study must be a name of letters, digits"),
-        (["model.patch_size=2", "study=smoke"], "model.patch_size: the study has 4, you ask for 2"),
+        (["model.patch_size=2", "study=smoke"], "model.patch_size must not be given where it is searched"),
+        (["model.norm=rms", "study=smoke"], "model.norm: the study has 'layer', you ask for 'rms'"),
         (
             ["space.model.depth=range(1, 9)"],
             "space.model.depth: the study has 'range(1, 3)', you ask for 'range(1, 9)'",
@@ -125,7 +126,10 @@ def test_the_report_is_made_again_from_the_study_alone(searched: Path, capsys: p
         (["space.model.depth=choice(a, b)"], "space.model.depth: model.depth"),
         (["space.model.dept=choice(1, 2)"], "did you mean model.depth?"),
         (["space.model.patch_size=choice(3, 5)"], "patch_size must divide image_size"),
-        (["space.token_mixing.heads=choice(1, 2)"], "has this option"),
+        (
+            ["space.token_mixing.heads=choice(1, 2)"],
+            "none of token_mixing=mlp, pooling has this option",
+        ),
         (["storage.url=nowhere"], "storage.url must be an SQLAlchemy URL"),
         (["storage.url=sqlite:////no/such/folder/x.db"], "storage.url must name a database that answers"),
         (["storage.url=mysql://bob:secret@127.0.0.1:1/x"], "mysql://bob:***@127.0.0.1:1/x"),

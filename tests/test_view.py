@@ -19,7 +19,7 @@ from rich.console import Console
 from test_stopping import RUNGS, Trainings, trial
 
 from explore.cost.record import Cost
-from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, RUNNING, STOPPED, Epoch, Evaluation
+from explore.evaluation import COMPLETE, FAILED, INTERRUPTED, REFUSED, RUNNING, STOPPED, Epoch, Evaluation
 from explore.search import study as study_module
 from explore.search.owner import start_time, this_process
 from explore.search.proposals import Proposer
@@ -130,6 +130,13 @@ def test_the_end_says_why_it_came(capsys: pytest.CaptureFixture[str]) -> None:
         shown = capsys.readouterr().out
         assert why in shown
         assert "Go on:" not in shown
+
+
+def test_the_end_says_why_nothing_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [trial(0, 100.0, status=REFUSED), trial(1, 90.0, status=REFUSED), trial(2, 80.0, status=FAILED)]
+    PlainView("pareto", 3).conclude(trials, {}, Path("report.html"), ended="", go_on=None)
+    said = "no trial was trained to its end (2 refused, 1 failed); loosen limits. or widen the space"
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_who_else_works_on_a_study_is_said_once(

@@ -100,8 +100,8 @@ def _read(path: Path) -> dict[str, Tensor]:
                 return {key: torch.from_numpy(np.array(file[key])) for key in file.files}
         with torch.serialization.safe_globals([Namespace]):  # the options of a training run, in many official files
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every format has its own ways to fail
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # every format has its own ways to fail, and torch's words advise to run what is inside
+        reason = str(error) if isinstance(error, OSError) else f"it cannot be read as one ({type(error).__name__})"
         raise ValueError(f"pretrained must be a checkpoint (.npz, .pth), got {path}: {reason}") from error
     while isinstance(content, Mapping) and (key := next((one for one in _CONTAINERS if one in content), None)):
         content = content[key]

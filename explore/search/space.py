@@ -136,7 +136,9 @@ def _distribution(key: str, sweep: str) -> BaseDistribution:
         return _range(key, sweep, value)
     if isinstance(value, IntervalSweep):
         return _interval(key, sweep, value)
-    raise ValueError(f"{key} must be a sweep such as {_EXAMPLES}, got {sweep!r}; a fixed value belongs outside space")
+    raise ValueError(
+        f"{key} must be a sweep such as {_EXAMPLES}, got {sweep!r}; for one value write '~space.{key}' {key}={sweep}"
+    )
 
 
 def _categorical(key: str, value: ChoiceSweep) -> BaseDistribution:
@@ -248,7 +250,9 @@ def _grid_values(key: str, distribution: BaseDistribution) -> list[Any]:
         return list(distribution.choices)
     if isinstance(distribution, IntDistribution):
         return list(range(distribution.low, distribution.high + 1, distribution.step))
-    raise ValueError(f"sampler=grid needs choices or ranges, got an interval for {key}; write choice(...) instead")
+    raise ValueError(
+        f"sampler=grid and paired need choices or ranges, got an interval for {key}; write choice(...) instead"
+    )
 
 
 def _count(distribution: BaseDistribution) -> float:

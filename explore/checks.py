@@ -1,0 +1,161 @@
+"""What is refused of a search before any work: options, space, references and folders that cannot be."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from explore.ablation.options import PAIRED
+from explore.architecture.catalog import one_of
+from explore.architecture.network import check
+from explore.architecture.published import PUBLISHED, adapted
+from explore.cluster.local import cores
+from explore.cluster.options import CLUSTERS, Local, Manual
+from explore.config import compose, has_option
+from explore.data.dataset import Dataset
+from explore.schema import CATALOGS, Config
+from explore.search.samplers import SAMPLERS, SPEED_AWARE
+from explore.search.space import Space, parse_space, to_overrides
+from explore.search.storage import of_one_machine
+from explore.search.study import Study
+
+_MOST_WORKERS_PER_CORE = 8
+
+
+def check_options(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse what no search could be run with, whatever the images and the space."""
+    if not config.space:
+        raise ValueError("a search needs a space, got none; add +sweep=pareto, or one of your own in conf/sweep")
+    for name in ("trials", "workers"):
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if not config.throughput:
+        raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
+    config.tracking.check()
+    config.stopping.check()
+    config.search.check()
+    config.front.check()
+    one_of("sampler", config.sampler, (*SAMPLERS, SPEED_AWARE, PAIRED))
+    if config.sampler == PAIRED:
+        config.ablation.check()
+        _refuse_what_searches_have(overrides)
+    elif foreign := [one for one in overrides if one.lstrip("+").startswith("ablation.")]:
+        raise ValueError(
+            f"ablation. has an effect with sampler=paired only, got {foreign[0]} and sampler={config.sampler}; "
+            "leave it out, or begin with +sweep=ablation"
+        )
+    if config.training.num_nodes > 1:
+        raise ValueError(
+            f"training.num_nodes must be 1 in a search, got {config.training.num_nodes}: the processes of a trial are "
+            "started on one machine; train on several with python -m explore.train"
+        )
+    if fixed := [name for name in ("devices", "num_nodes", "strategy") if f"training.{name}" in config.space]:
+        raise ValueError(f"space.training.{fixed[0]} cannot be a dimension: it says how trials are run; set it for all")
+    if "training.epochs" in config.space:
+        raise ValueError(
+            "space.training.epochs cannot be a dimension: all candidates have the same, and their curves tell what "
+            "fewer would give; set training.epochs"
+        )
+    for name in config.references:
+        one_of("references", name, PUBLISHED)
+
+
+def _refuse_what_searches_have(overrides: Sequence[str]) -> None:
+    """Refuse what would have no effect on an ablation."""
+    for override in overrides:
+        if re.split(r"[.=]", override.lstrip("+"))[0] in ("trials", "search", "stopping", "warm_start", "front"):
+            raise ValueError(
+                f"an ablation trains every arm to the end with the same seeds, got {override}; leave it out, and set "
+                "ablation.seeds and ablation.max_seeds"
+            )
+
+
+def without_options_of_others(config: Config, overrides: Sequence[str]) -> Config:
+    """Leave out of the space what only mixings have that cannot be chosen; refuse it where it was asked for."""
+    space, lacking = parse_space(config.space), list[str]()
+    for group, catalog in CATALOGS.items():
+        names = getattr(space.dimensions.get(group), "choices", (getattr(config, group).name,))
+        owned = [key for key in config.space if any(has_option(key, {group: name}, config) for name in catalog)]
+        lacking += [key for key in owned if not any(has_option(key, {group: name}, config) for name in names)]
+        asked = [key for key in lacking if any(one.lstrip("+").startswith(f"space.{key}=") for one in overrides)]
+        if asked:
+            raise ValueError(f"space.{asked[0]}: none of {group}={', '.join(map(str, names))} has this option")
+    return replace(config, space={key: text for key, text in config.space.items() if key not in lacking})
+
+
+def refuse_what_is_searched(config: Config, overrides: Sequence[str], study: Study | None) -> None:
+    """Refuse a value for a dimension of the space, which every trial sets anew.
+
+    It stands where it has an effect, as what candidates that come first leave out, and where a study began with it.
+    """
+    asked, begun = config.warm_start, study.notes.get("overrides", ()) if study else ()
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        left_out = asked.list or (asked.published and not key.startswith(("model.", *CATALOGS)))
+        if key in config.space and not left_out and override not in begun:
+            raise ValueError(
+                f"{key} must not be given where it is searched, got {override} and space.{key}={config.space[key]}; to "
+                f"keep it fixed add '~space.{key}', to search other values replace it by 'space.{key}=choice({value})'"
+            )
+
+
+def check_cluster(config: Config, url: str) -> None:
+    """Refuse more workers than this machine could bear, and workers elsewhere that could not work."""
+    if isinstance(config.cluster, Local):
+        if (asked := config.workers or 1) > (most := _MOST_WORKERS_PER_CORE * cores()):
+            raise ValueError(
+                f"workers must be at most {_MOST_WORKERS_PER_CORE} for each core of this machine, {most}, got {asked}; "
+                "for workers elsewhere add cluster=slurm, ray or manual"
+            )
+        return
+    kind = next(name for name, options in CLUSTERS.items() if type(config.cluster) is options)
+    if of_one_machine(url):
+        raise ValueError(
+            f"cluster={kind} needs a storage for many machines, got an SQLite file, whose locks do not hold between "
+            "them; take storage=postgres storage.url=postgresql://USER@HOST/DATABASE"
+        )
+    if config.workers is None and not isinstance(config.cluster, Manual):
+        raise ValueError(f"cluster={kind} needs the number of workers, got none; add workers=8")
+    config.cluster.check()
+
+
+def checked_space(config: Config, base: Sequence[str]) -> Space:
+    """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
+    space = parse_space(config.space, lambda key, values: has_option(key, values, config))
+    for key, values in space.examples():
+        group = key.partition(".")[0]
+        variants = getattr(space.dimensions.get(group), "choices", None)
+        if group != key and variants:
+            fitting = [name for name in variants if has_option(key, {group: name}, config)]
+            if not fitting:
+                raise ValueError(f"space.{key}: none of {group}={', '.join(map(str, variants))} has this option")
+            values = {group: fitting[0], **values}
+        try:
+            compose([*base, *to_overrides(values)])
+        except ValueError as error:
+            raise ValueError(f"space.{key}: {error}") from error
+    return space
+
+
+def check_references(config: Config, dataset: Dataset) -> None:
+    """Refuse published models that cannot be built for these images: they are timed when the search has ended."""
+    for name in config.references:
+        try:
+            sizes = {"image_size": dataset.image_size, "channels": dataset.channels, "classes": len(dataset.classes)}
+            check(adapted(name, **sizes))
+        except ValueError as error:
+            raise ValueError(f"references must fit the images, got {name}: {error}; or leave it out") from error
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Refuse a folder for results that cannot be made or written to."""
+    try:
+        existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    except OSError as error:
+        reason = (error.strerror or "it failed").lower()
+        raise ValueError(
+            f"outputs must be a folder that can be written to, got {reason}; set outputs=FOLDER"
+        ) from error
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"outputs must be a folder that can be written to, got {existing}; set outputs=FOLDER")

@@ -1,0 +1,82 @@
+"""What a search would ignore is refused before any work, and what has an effect is not.
+
+python -m pytest tests/test_plan.py
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from explore.checks import refuse_what_is_searched, without_options_of_others
+from explore.config import compose
+from explore.plan import prepare
+from explore.search.storage import open_storage
+from explore.search.study import create_study
+
+
+@pytest.mark.parametrize(
+    ("sweep", "overrides", "message"),
+    [
+        (
+            "smoke",
+            ["model.patch_size=1"],
+            "model.patch_size must not be given where it is searched, got model.patch_size=1 and "
+            "space.model.patch_size=choice(2, 4); to keep it fixed add '~space.model.patch_size', "
+            "to search other values replace it by 'space.model.patch_size=choice(1)'",
+        ),
+        ("pareto", ["training.lr=1e-3"], "training.lr must not be given where it is searched, got training.lr=1e-3"),
+        ("pareto", ["token_mixing.expansion=1"], "to keep it fixed add '~space.token_mixing.expansion'"),
+        ("ablation", ["token_mixing=s2"], "token_mixing must not be given where it is searched, got token_mixing=s2"),
+        (
+            "ablation",
+            ["model.depth=1", "space.model.depth=choice(1, 2)"],
+            "model.depth must not be given where it is searched, got model.depth=1 and space.model.depth=choice(1, 2)",
+        ),
+        (
+            "smoke",
+            ["warm_start.published=[mixer_s16]", "model.depth=1"],
+            "model.depth must not be given where it is searched",
+        ),
+        (
+            "pareto",
+            ["space.token_mixing=choice(mlp, s2)", "space.token_mixing.heads=choice(1, 2)"],
+            "space.token_mixing.heads: none of token_mixing=mlp, s2 has this option",
+        ),
+        ("smoke", ["workers=9999"], "for each core of this machine, "),
+        ("smoke", ["study="], "study must be a name of letters, digits, dots, dashes and underscores"),
+        ("smoke", ["training.epochs=0"], "got none; training.epochs must be at least 1, got 0"),
+        ("smoke", ["ablation.seeds=5"], "with sampler=paired only, got ablation.seeds=5 and sampler=speed_aware"),
+    ],
+)
+def test_a_value_without_effect_is_refused(sweep: str, overrides: list[str], message: str, tmp_path: Path) -> None:
+    given = [f"+sweep={sweep}", "data=digits", f"outputs={tmp_path}", *overrides]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        prepare(compose(given), given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [["space.token_mixing=choice(mlp, s2)"], ["~space.token_mixing", "token_mixing=mlp"]])
+def test_what_only_other_mixings_have_is_no_dimension_of_a_narrower_search(given: list[str]) -> None:
+    before = compose(["+sweep=pareto", *given])
+    space = without_options_of_others(before, given).space
+    assert before.space.keys() - space.keys() == {"token_mixing.heads", "token_mixing.kernel"}
+    assert space.items() <= before.space.items()
+
+
+def test_a_value_with_an_effect_is_taken() -> None:
+    for given in (
+        ["model.patch_size=1", "~space.model.patch_size"],  # kept fixed
+        ["model.patch_size=1", "warm_start.list=a.yaml"],  # what candidates of a list leave out
+        ["training.lr=2e-3", "warm_start.published=[mixer_s16]"],  # so do published networks
+    ):
+        refuse_what_is_searched(compose(["+sweep=smoke", *given]), given, None)
+
+
+def test_a_study_that_began_with_such_a_value_goes_on(tmp_path: Path) -> None:
+    study = create_study(open_storage(f"sqlite:///{tmp_path}/s.db"), "smoke", {})
+    study.note("overrides", ["model.patch_size=1"])
+    config = compose(["+sweep=smoke"])
+    refuse_what_is_searched(config, ["model.patch_size=1"], study)
+    with pytest.raises(ValueError, match=r"got model\.patch_size=2"):
+        refuse_what_is_searched(config, ["model.patch_size=2"], study)
