@@ -28,5 +28,5 @@ def _parameter(tensor: Tensor, requires_grad: bool) -> Tensor:
         return nn.Parameter(tensor, requires_grad)
     # The same for a tensor of another kind, without the operator by which torch makes sure that it is a new one.
     tensor.requires_grad_(requires_grad)
-    tensor._is_param = True  # type: ignore[attr-defined]
+    tensor._is_param = True
     return tensor

@@ -91,7 +91,8 @@ class Surrogate:
         return covariance
 
     def _mean(self, cross: Array, trend: Array) -> Array:
-        return trend + self._shift + self._scale * (cross @ self._weights)
+        mean: Array = trend + self._shift + self._scale * (cross @ self._weights)
+        return mean
 
     @property
     def noise(self) -> float:
