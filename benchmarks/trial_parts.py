@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,16 +15,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import first_time
 from benchmarks.filled_study import EPOCHS, evaluation, fill, proposals
 from explore.candidate import build
 from explore.cluster.isolation import Isolated
 from explore.config import compose, has_option, vary
 from explore.cost.measure import measure_cost
 from explore.cost.record import Cost
-from explore.data.dataset import Dataset, Split, load
-from explore.data.loader import Batches
+from explore.data.dataset import load
 from explore.definition import definition
-from explore.evaluation import RUNNING, Epoch, Evaluation, Report
+from explore.evaluation import COMPLETE, RUNNING, Epoch, Evaluation, Report
 from explore.evaluator import TrainingEvaluator
 from explore.reporting.progress import progress
 from explore.reporting.report import write_report
@@ -38,7 +38,6 @@ from explore.search.speed_aware import SpeedAware
 from explore.search.storage import open_storage
 from explore.search.study import Study, create_study
 from explore.tracking import Tracker
-from explore.training.fit import fit
 from explore.view import LiveView
 
 _BASE = ("+sweep=pareto", "training.threads=1", "training.precision=32-true")
@@ -91,7 +90,8 @@ def start_of_a_command(folder: Path) -> dict[str, list[float]]:
 def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], Evaluation]) -> dict[str, list[float]]:
     """Seconds of those parts of a trial that know nothing of other trials.
 
-    `nothing` is an evaluation without work, which a process of its own can import without importing all of this.
+    What a trial does in its own process is timed there, once in each. `nothing` is an evaluation without work, which a
+    process of its own can import without importing all of this.
     """
     config = compose(_BASE)
     dataset = load(config.data)
@@ -103,23 +103,30 @@ def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], 
     clock = Clock()
     clock.repeat("compose", lambda: compose_it(next(proposed).overrides, folder / "composed", _ignore))
     clock.repeat("fork", lambda: isolated(None, folder / "fork", _ignore))
-    clock.repeat("load images", lambda: load(config.data))
-    clock.repeat("build", lambda: build(config.candidate, dataset))
-    clock.repeat("count", lambda: measure_cost(network, shape, config.cost, timed=False))
+    clock.repeat("counted again", lambda: measure_cost(network, shape, config.cost, timed=False))
     clock.repeat("count and measure", lambda: measure_cost(network, shape, config.cost, timed=True), _FEW)
     for _ in range(_REPEATS + 1):
         for name, epochs, rung in (("one", 1, 1), ("all", EPOCHS, EPOCHS), ("all with checkpoints", EPOCHS, 1)):
+            place, fresh = folder / f"fit{time.perf_counter_ns()}", build(config.candidate, dataset)
+            place.mkdir()
             with clock.part(name):
-                _fit(config, dataset, folder / f"fit{time.perf_counter_ns()}", epochs, rung)
+                first_time.train(fresh, config.candidate, dataset, place, epochs=epochs, rung=rung)
     found = clock.settled()
+    once = [_own_process(config, folder / f"first{number}") for number in range(_REPEATS)]
     turns = list(zip(found["one"], found["all"], found["all with checkpoints"], strict=True))
     return {
-        **{name: found[name] for name in ("compose", "fork", "load images", "build", "count")},
-        "measure": [seconds - statistics.median(found["count"]) for seconds in found["count and measure"]],
-        "start of fit": found["one"],  # and its first checkpoint
+        **{name: found[name] for name in ("compose", "fork")},
+        **{name: [seconds[name] for seconds in once] for name in once[0]},  # the start of fit with a first checkpoint
+        "measure": [seconds - statistics.median(found["counted again"]) for seconds in found["count and measure"]],
         "further checkpoints": [with_all - with_one for _, with_one, with_all in turns],
         "between epochs": [rest - one for one, rest, _ in turns],
     }
+
+
+def _own_process(config: Config, folder: Path) -> Mapping[str, float]:
+    ended = Isolated(first_time.parts, lambda: None)(config.candidate, folder, _ignore)
+    assert ended.status == COMPLETE, ended.reason
+    return ended.seconds
 
 
 def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
@@ -222,19 +229,6 @@ def _checks(config: Config) -> Check:
         vary(_BASE, overrides).candidate.check(dataset)
 
     return check
-
-
-def _fit(config: Config, dataset: Dataset, folder: Path, epochs: int, rung: int) -> None:
-    """A fit whose epochs are one step on one image: what is left is the trainer's own."""
-    folder.mkdir()
-    network = build(config.candidate, dataset)
-    recipe = replace(config.training, epochs=epochs, rung=rung, batch_size=1)
-    one = Split(dataset.train.images[:1], dataset.train.labels[:1])
-
-    def batches() -> Batches:
-        return Batches(one, 1, device="cpu", mean=dataset.mean, std=dataset.std, classes=len(dataset.classes))
-
-    fit(network, batches(), batches(), recipe, folder, lambda record: None)
 
 
 def _ignore(item: Cost | Epoch) -> None:

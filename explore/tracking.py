@@ -181,6 +181,7 @@ class Tracker:
             silent=True,
             console="off",
             save_code=False,
+            symlink=False,  # to the latest run: several are open at a time
             disable_git=True,
             x_disable_stats=True,
             x_disable_meta=True,

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "view": {"ablation", "evaluation", "reporting", "search"},
     "boards": {"ablation", "reporting", "search", "tracking"},
     "command": {"architecture", "config", "faults", "schema"},
-    "warm": {"evaluator", "together"},
+    "warm": {"cluster", "evaluator", "together"},
     "joining": {"candidate", "cluster", "evaluation", "search"},
     "matching": {"ablation", "architecture", "candidate", "comparison", "config", "data", "schema", "search"},
     "checks": {"ablation", "architecture", "cluster", "config", "data", "schema", "search"},

@@ -19,6 +19,7 @@ from explore import faults
 from explore.cluster import isolation
 from explore.cluster.isolation import Isolated
 from explore.cluster.local import Crew, Stop, cores, in_turn, threads_each
+from explore.cluster.pages import collapse_pages
 from explore.cost.record import Cost
 from explore.evaluation import COMPLETE, FAILED, STOPPED, Epoch, Evaluation, Report
 
@@ -388,3 +389,12 @@ def test_nobody_computes_with_more_threads_than_openmp_is_told(
 
 def test_there_is_a_core() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+def test_memory_in_large_pages_is_what_it_was() -> None:
+    """The system may refuse: it is for the speed of a fork alone."""
+    before = [os.urandom(2**22), bytearray(os.urandom(2**22))]
+    copies = [bytes(one) for one in before]
+    collapse_pages()
+    before[1].append(1)
+    assert [before[0], before[1][:-1]] == copies

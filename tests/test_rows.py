@@ -57,5 +57,6 @@ def test_a_study_that_grows_reads_what_one_opened_anew_reads(actions: list[tuple
         assert trials == Study(storage, "s").trials()
         assert [trial.row for trial in trials] == naive(study.stretches())
         assert str(known.columns(trials).tolist()) == str(columns_of(trials).tolist())
+        assert known.keys == [trial.proposal.key for trial in trials]
     ended = [trial for trial in study.trials() if trial.status not in (RUNNING, INTERRUPTED)]
     assert all(before is now for before, now in zip(study.trials(), study.trials(), strict=True) if before in ended)

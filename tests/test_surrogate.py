@@ -44,6 +44,13 @@ def test_far_away_it_is_unsure() -> None:
     assert far[0] > 3 * near[0]
 
 
+def test_the_mean_alone_and_one_time_for_all_are_the_same() -> None:
+    fitted, times = model(), np.full(60, 0.7)
+    mean, deviation = fitted.predict(FEATURES, times, TREND)
+    assert np.array_equal(fitted.mean(FEATURES, times[:1], TREND), mean)
+    assert np.array_equal(fitted.predict(FEATURES, times[:1], TREND)[1], deviation)
+
+
 def test_an_earlier_fit_leads_to_the_same() -> None:
     first = model()
     again = Surrogate(FEATURES, TIMES, truth(FEATURES, TIMES), TREND, start=first.logs)

@@ -15,9 +15,18 @@ def hollow(network: nn.Module, stand_in: Callable[[Tensor], Tensor]) -> nn.Modul
     """
     replaced: dict[int, object] = {id(buffer): stand_in(buffer) for buffer in network.buffers()}
     for parameter in network.parameters():
-        replaced[id(parameter)] = nn.Parameter(stand_in(parameter), requires_grad=parameter.requires_grad)
+        replaced[id(parameter)] = _parameter(stand_in(parameter), parameter.requires_grad)
     for module in network.modules():
         # Empty tables of hooks, a dozen in every module, take copying longer than all the rest.
         empty = [one for one in vars(module).values() if type(one) is OrderedDict and not one]
         replaced |= {id(one): OrderedDict() for one in empty}
     return copy.deepcopy(network, replaced)
+
+
+def _parameter(tensor: Tensor, requires_grad: bool) -> Tensor:
+    if type(tensor) is Tensor:
+        return nn.Parameter(tensor, requires_grad)
+    # The same for a tensor of another kind, without the operator by which torch makes sure that it is a new one.
+    tensor.requires_grad_(requires_grad)
+    tensor._is_param = True
+    return tensor

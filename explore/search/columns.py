@@ -34,6 +34,7 @@ class Known:
     def __init__(self) -> None:
         self._trials: list[Trial] = []
         self._columns = columns_of([])
+        self.keys: list[str] = []  # of their configurations
 
     def columns(self, trials: Sequence[Trial]) -> Columns:
         """The columns of `trials`, which are those of before, some of them changed, and others behind them."""
@@ -41,8 +42,10 @@ class Known:
         changed = [place for place, (before, now) in pairs if before is not now]
         changed += range(len(self._trials), len(trials))
         self._columns = np.resize(self._columns, len(trials)) if len(trials) else columns_of([])
+        del self.keys[len(trials) :]
         if changed:
             self._columns[changed] = columns_of([trials[place] for place in changed])
+            self.keys[changed[0] :] = [trial.proposal.key for trial in trials[changed[0] :]]
         self._trials = list(trials)
         return self._columns
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from explore.evaluation import RUNNING, STOPPED
 from explore.search.trial import Trial, read
 
 WITHDRAWN = "withdrawn"  # what became of a claim that somebody else was before
@@ -28,6 +29,8 @@ class Rows:
         self._ended: dict[int, Trial] = {}
         self._latest: list[Trial] = []
         self._without_checkpoint: dict[int, Trial] = {}
+        self.any_stopped = False  # of all that were ever read
+        self.running: list[Trial] = []  # by row, of those that `latest` has found last
 
     def stretches(self) -> list[Trial]:
         """Every row, in their order."""
@@ -41,9 +44,10 @@ class Rows:
             unsettled = self._read_on()
             continued = {row.continues for row in unsettled if row.continues is not None}
             trials = [trial for trial in self._latest if trial.row not in continued] if continued else [*self._latest]
-            for row in unsettled:
-                if row.row not in continued:
-                    insort(trials, row, key=_number)
+            last = [row for row in unsettled if row.row not in continued]
+            for row in last:
+                insort(trials, row, key=_number)
+            self.running = [row for row in last if row.status == RUNNING]
             return trials
 
     def given_up(self, trial: Trial) -> Trial:
@@ -57,7 +61,7 @@ class Rows:
         """Read what is new, and return what has not settled."""
         everyone = self._storage.get_all_trials(self._study, deepcopy=False)
         while self._settled < len(everyone) and everyone[self._settled].state.is_finished():
-            record = self._ended.pop(self._settled, None) or read(everyone[self._settled])
+            record = self._ended.pop(self._settled, None) or self._read(everyone[self._settled])
             if record.status != WITHDRAWN:
                 self._settle(record)
             self._settled += 1
@@ -76,9 +80,14 @@ class Rows:
         insort(self._latest, record, key=_number)
 
     def _record(self, frozen: FrozenTrial) -> Trial:
-        record = self._ended.get(frozen.number) or read(frozen)
+        record = self._ended.get(frozen.number) or self._read(frozen)
         if frozen.state.is_finished():
             self._ended[frozen.number] = record
+        return record
+
+    def _read(self, frozen: FrozenTrial) -> Trial:
+        record = read(frozen)
+        self.any_stopped |= record.status == STOPPED
         return record
 
 

@@ -106,7 +106,7 @@ class SpeedAware:
         generator = np.random.default_rng(mixed(self.seed, int(known["epochs"][learned].sum())))
         pool = partial(self._pool, everyone, known, generator)
         begun = learned | (mine & known["running"])
-        tried = {trial.proposal.key for trial in trials} | self._impossible
+        tried = {*self._known.keys[len(self.earlier) :], *self._impossible}
         if not learned.any() or begun.sum() < self.startup:
             measured = [place for place in waiting if not known["epochs"][place]]
             few = room and len(trials) < _MEASURED_FIRST * self.startup
@@ -143,7 +143,7 @@ class SpeedAware:
         begun = configurations([everyone[place] for place in _places(mine & known["running"] & ~measured)])
         reached = np.concatenate([known["speed"][done], speeds(begun)])
         values = [*configurations([everyone[place] for place in done]), *begun]
-        front = expit(model.at_end(values, reached)[0]), reached
+        front = expit(model.mean_at_end(values, reached)), reached
         values = [*configurations([everyone[place] for place in waiting]), *fresh]
         speed = np.concatenate([known["speed"][waiting], speeds(fresh)])
         asked = self.least_throughput

@@ -21,8 +21,6 @@ from explore.evaluation import (
     COMPLETE,
     FAILED,
     INTERRUPTED,
-    RUNNING,
-    STOPPED,
     Evaluation,
 )
 from explore.search.owner import Witness, is_here, is_running, this_process
@@ -72,8 +70,8 @@ class Study:
         more in a long study than in a short one.
         """
         trials = self._rows.latest()
-        given_up = self._given_up() if any(trial.status == STOPPED for trial in trials) else set()
-        return [self._rows.given_up(trial) if trial.row in given_up else trial for trial in trials]
+        given_up = self._given_up() if self._rows.any_stopped else set()
+        return [self._rows.given_up(one) if one.row in given_up else one for one in trials] if given_up else trials
 
     def _given_up(self) -> set[int]:
         return {int(key.removeprefix(_GIVEN_UP)) for key in self.notes if key.startswith(_GIVEN_UP)}
@@ -121,8 +119,7 @@ class Study:
         self._storage.create_new_trial(self._id, template_trial=template)
         everyone = self.trials()
         # A storage that lost the connection in between may have written the claim twice.
-        running = [trial for trial in everyone if trial.status == RUNNING]
-        mine, *again = [trial for trial in running if trial.owner.get("claim") == owner["claim"]]
+        mine, *again = [trial for trial in self._rows.running if trial.owner.get("claim") == owner["claim"]]
         for twin in again:
             self._end(twin, Evaluation(status=WITHDRAWN), TrialState.FAIL)
         same = [trial for trial in everyone if trial.proposal.key == proposal.key]
@@ -139,7 +136,8 @@ class Study:
     def beat(self, trial: Trial) -> None:
         """Say that the worker of a running trial is alive, and look for others that are not; raises TakenOver."""
         self._write(trial, "heartbeat", time.time())
-        self._dead(self.trials())
+        self.trials()
+        self._dead()
 
     def _write(self, trial: Trial, key: str, value: Any) -> None:
         try:
@@ -165,14 +163,14 @@ class Study:
     def trials_without_dead(self) -> list[Trial]:
         """As `trials`, once those are ended as interrupted whose worker has died."""
         everyone = self.trials()
-        dead = self._dead(everyone)
+        dead = self._dead()
         for trial, reason in dead:
             self._end(trial, replace(trial.evaluation, status=INTERRUPTED, reason=reason), TrialState.FAIL)
         return self.trials() if dead else everyone
 
-    def _dead(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
-        """Those whose worker has died, and how one knows."""
-        running = [trial for trial in trials if trial.status == RUNNING]
+    def _dead(self) -> list[tuple[Trial, str]]:
+        """Of those that were running when the trials were read last those whose worker has died, and how one knows."""
+        running = self._rows.running
         elsewhere = [trial for trial in running if not is_here(trial.owner)]
         with self._watching:
             silent = self._witness.silent({trial.row: trial.heartbeat for trial in elsewhere})

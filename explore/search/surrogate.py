@@ -69,18 +69,30 @@ class Surrogate:
         found = minimize(self._loss, begin, args=(distances,), jac=True, method="L-BFGS-B", options=options)
         return np.asarray(found.x if found.fun < self._nowhere else self._means, float)
 
+    def mean(self, features: Array, times: Array, trend: Array) -> Array:
+        """The mean at each row; `times` has one for each, or one for all."""
+        return self._mean(self._cross(features, times, trend), trend)
+
     def predict(self, features: Array, times: Array, trend: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation, without noise, at each row."""
-        lengths = np.exp(self.logs[5:])
+        """Mean and standard deviation, without noise, at each row; `times` has one for each, or one for all."""
+        cross = self._cross(features, times, trend)
         level, learning, shared = np.exp(self.logs[:3])
-        near = _matern(_squares(features, self._features, lengths))
-        curve = _matern(((times[:, None] - self._times[None, :]) / np.exp(self.logs[3])) ** 2)
-        slants = self._slant(trend)
-        cross = near * (level + learning * curve) + (shared + np.outer(slants, self._slants)) * curve
-        mean = cross @ self._weights
         inner = solve_triangular(self._factor, cross.T, lower=True)
-        variance = np.maximum(level + learning + shared + slants**2 - (inner**2).sum(0), 1e-9)
-        return trend + self._shift + self._scale * mean, self._scale * np.sqrt(variance)
+        variance = np.maximum(level + learning + shared + self._slant(trend) ** 2 - (inner**2).sum(0), 1e-9)
+        return self._mean(cross, trend), self._scale * np.sqrt(variance)
+
+    def _cross(self, features: Array, times: Array, trend: Array) -> Array:
+        """The covariance of each row with each observation."""
+        level, learning, shared = np.exp(self.logs[:3])
+        near = _matern(_squares(features, self._features, np.exp(self.logs[5:])))
+        curve = _matern(((times[:, None] - self._times[None, :]) / np.exp(self.logs[3])) ** 2)
+        covariance: Array = near * (level + learning * curve)
+        covariance += (shared + np.outer(self._slant(trend), self._slants)) * curve
+        return covariance
+
+    def _mean(self, cross: Array, trend: Array) -> Array:
+        mean: Array = trend + self._shift + self._scale * (cross @ self._weights)
+        return mean
 
     @property
     def noise(self) -> float:

@@ -103,16 +103,17 @@ class OneTensor(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint."""
         parts = [torch.empty(0)]  # there may be no others
+        sizes: dict[torch.Size, torch.Size] = {}  # the same object for equal sizes is pickled once
 
         def size(leaf: Any) -> Any:
             if type(leaf) is not Tensor or leaf.dtype != torch.float32 or not leaf.is_contiguous():
                 return leaf
             parts.append(leaf.flatten().cpu())
-            return leaf.shape
+            return sizes.setdefault(leaf.shape, leaf.shape)
 
-        sizes = {key: value if key == _WEIGHTS else _changed(value, size) for key, value in checkpoint.items()}
+        others = {key: value if key == _WEIGHTS else _changed(value, size) for key, value in checkpoint.items()}
         with Path(path).open("wb") as file:  # given a path, torch does not say that a disk is full
-            torch.save({**sizes, _NUMBERS: torch.cat(parts)}, file)
+            torch.save({**others, _NUMBERS: torch.cat(parts)}, file)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         """The checkpoint as it was given to `save_checkpoint`."""
