@@ -15,6 +15,7 @@ LONGEST := tests/test_storm.py tests/test_retraining.py tests/test_sweep_killed.
 CLUSTER := tests/test_cluster_slurm.py tests/test_cluster_ray.py tests/test_cluster_database.py \
 	tests/test_cluster_postgres.py tests/test_cluster_proxy.py tests/test_cluster_dashboard.py
 EXTRAS ?= data,dashboard,dev,export,publish
+MARKED ?= cluster
 # What the tests of clusters run, and the packages of Debian that have it.
 SERVICES := /usr/lib/postgresql/*/bin/initdb /usr/bin/sbatch /usr/sbin/munged /usr/bin/unshare /usr/bin/ps
 PACKAGES := postgresql slurm-wlm munge iproute2 util-linux procps
@@ -40,7 +41,7 @@ test-gpu: $(READY) ## the tests that need a CUDA device
 test-cluster: services $(READY) ## the tests with real PostgreSQL, Slurm and Ray, which it installs; as root on Debian
 	@$(PYTHON) -c 'import grpc, psycopg, ray' 2>/dev/null || \
 		$(INSTALL) --quiet --editable '.[$(EXTRAS),postgres,ray,grpc]'
-	@$(TESTS) -n 4 --dist worksteal -m cluster $(or $(filter tests/%,$(ARGS)),$(CLUSTER)) $(filter-out tests/%,$(ARGS))
+	@$(TESTS) -n 4 --dist worksteal -m '$(MARKED)' $(or $(filter tests/%,$(ARGS)),$(CLUSTER)) $(filter-out tests/%,$(ARGS))
 
 # With RUNLEVEL the services do not start by themselves: the tests start and end their own.
 services:

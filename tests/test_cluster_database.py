@@ -37,6 +37,7 @@ def assert_nobody_was_given_up(study: Study) -> None:
     assert [one.continues for one in study.stretches()] == [None] * len(study.trials())
 
 
+@pytest.mark.slow
 def test_nobody_is_given_up_for_the_time_that_the_server_was_frozen(
     tmp_path: Path, server: Postgres, opened: Open
 ) -> None:
@@ -69,6 +70,7 @@ def test_connections_that_are_cut_are_made_again(tmp_path: Path, server: Postgre
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_machine_whose_network_was_down_goes_on_or_leaves_its_trial_to_others(
     tmp_path: Path, server: Postgres, opened: Open
 ) -> None:

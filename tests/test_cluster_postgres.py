@@ -56,6 +56,7 @@ def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
     assert not [path for path in files if PASSWORD.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_machine_that_fell_silent_loses_its_trial_and_does_not_write_over_it(
     tmp_path: Path, server: Postgres, opened: Open
 ) -> None:
@@ -96,6 +97,7 @@ def test_the_server_may_be_started_again_while_workers_work(tmp_path: Path, serv
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_stop_ends_workers_everywhere_and_the_study_can_go_on(
     tmp_path: Path, server: Postgres, opened: Open, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,7 @@ def test_workers_that_share_a_gpu_fill_a_study(tmp_path: Path, server: Postgres,
     assert PASSWORD not in seen
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
     tmp_path: Path, server: Postgres, ray: Ray, opened: Open
 ) -> None:
@@ -95,6 +96,7 @@ def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
     assert "on gamma" in "".join(logs)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_workers_which_stop_ends(tmp_path: Path, server: Postgres, ray: Ray, opened: Open) -> None:
     environment = {**ray.environment, "PGPASSWORD": PASSWORD}
     places = ["study=left", f"storage.url='{server.socket_url}'"]

@@ -110,6 +110,7 @@ def test_an_array_of_workers_fills_a_study_while_the_command_follows(
     assert PASSWORD not in "".join([*logs, out, err, slurm.run("scontrol", "show", "job")])
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_workers_which_the_same_command_finds_and_stop_ends(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
@@ -136,6 +137,7 @@ def test_ctrl_c_leaves_the_workers_which_the_same_command_finds_and_stop_ends(
     assert not [trial for trial in study.trials() if trial.status == RUNNING]
 
 
+@pytest.mark.slow
 def test_preempted_workers_begin_again_and_go_on(tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open) -> None:
     search = Search("preempted", tmp_path, server, slurm, "trials=2", "workers=2")
     command, study = started(search, opened, "cluster.partition=low")
@@ -147,6 +149,7 @@ def test_preempted_workers_begin_again_and_go_on(tmp_path: Path, server: Postgre
     assert [log.count("join study") for log in search.logs()] == [2, 2]
 
 
+@pytest.mark.slow
 def test_at_the_time_limit_a_worker_leaves_and_begins_again_until_the_end(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
@@ -178,6 +181,7 @@ def test_a_job_that_begins_again_leaves_the_others_of_its_array_alone(
     assert sorted(log.read_text().count("begun") for log in tmp_path.glob("*.log")) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_cancelled_leaves_its_trial_to_one_that_is_put_back(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
@@ -193,6 +197,7 @@ def test_a_job_that_is_cancelled_leaves_its_trial_to_one_that_is_put_back(
     assert sorted(log.count("join study") for log in search.logs()) == [1, 2], "who was cancelled does not begin again"
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
     tmp_path: Path, server: Postgres, slurm: Slurm, opened: Open
 ) -> None:
