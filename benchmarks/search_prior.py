@@ -38,7 +38,8 @@ def fitted(names: Sequence[str], rows: Sequence[int] | None = None) -> Prior:
         logits = clipped_logit(accuracy, table.smallest_error)
         seen = np.isfinite(logits)
         times = prior.times(np.arange(1.0, table.epochs + 1))
-        terms = np.einsum("ct,ek->cetk", prior.terms(values[data], image_size(data)), times)[seen].reshape(seen.sum(), -1)
+        terms = np.einsum("ct,ek->cetk", prior.terms(values[data], image_size(data)), times)[seen]
+        terms = terms.reshape(len(terms), -1)
         # How far an accuracy rises with the epochs is alike as well: only one constant is taken out for each table.
         targets.append(logits[seen] - logits[seen].mean())
         design.append(terms - terms.mean(0))
