@@ -36,14 +36,16 @@ def fitted(names: Sequence[str], rows: Sequence[int] | None = None) -> Prior:
     for data, table in tables.items():
         accuracy = table.validation if rows is None else table.validation[list(rows)]
         logits = clipped_logit(accuracy, table.smallest_error)
-        terms = prior.terms(values[data], image_size(data))
-        for epoch in range(1, table.epochs + 1):
-            seen = np.isfinite(logits[:, epoch - 1])
-            times = prior.times(np.array([epoch]))[0]
-            targets.append(logits[seen, epoch - 1] - logits[seen, epoch - 1].mean())
-            design.append(np.einsum("ct,k->ctk", terms[seen] - terms[seen].mean(0), times).reshape(seen.sum(), -1))
+        seen = np.isfinite(logits)
+        times = prior.times(np.arange(1.0, table.epochs + 1))
+        terms = np.einsum("ct,ek->cetk", prior.terms(values[data], image_size(data)), times)[seen]
+        terms = terms.reshape(len(terms), -1)
+        # How far an accuracy rises with the epochs is alike as well: only one constant is taken out for each table.
+        targets.append(logits[seen] - logits[seen].mean())
+        design.append(terms - terms.mean(0))
     stacked, wanted = np.concatenate(design), np.concatenate(targets)
     penalty = _RIDGE * prior.epochs * np.eye(stacked.shape[1])
+    penalty[[1, 2], [1, 2]] = 0  # what all have in common is not small
     weights = np.linalg.solve(stacked.T @ stacked + penalty, stacked.T @ wanted)
     return replace(prior, weights=weights.reshape(-1, 3))
 

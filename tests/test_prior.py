@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import search_prior
+from benchmarks.search_rows import Rows
 from explore.search.prior import FILE, PATCHES, Prior, unbiased
+from explore.search.surrogate import clipped_logit
 
 PRIOR = Prior.load()
 USUAL = {
@@ -41,6 +43,16 @@ def test_what_is_shipped_is_what_the_command_fits(tmp_path: Any, monkeypatch: py
 def test_it_foretells_images_it_has_not_seen(data: str) -> None:
     """And configurations that it has not seen."""
     assert search_prior.foretold(data, 27) > 0.8
+
+
+@pytest.mark.parametrize("data", search_prior.BASES)
+def test_it_foretells_how_far_accuracy_rises_on_images_it_has_not_seen(data: str) -> None:
+    known = search_prior.load_table(data)
+    logits = clipped_logit(known.validation, known.smallest_error)
+    rows = Rows(known)
+    values = [rows.values_of(row) for row in range(0, len(logits), 10)]
+    said = [search_prior.unseen(data)(values, np.full(len(values), epoch)).mean() for epoch in (1, 27)]
+    assert said[1] - said[0] == pytest.approx(np.nanmean(logits[::10, 26] - logits[::10, 0]), abs=0.5)
 
 
 def test_it_knows_what_everybody_knows() -> None:

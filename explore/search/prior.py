@@ -2,8 +2,9 @@
 
 How depth, widths, patches, mixings and learning rate move accuracy and the speed of learning is alike from one set of
 images to another. The prior is a ridge regression of the logit of the accuracy on main effects, squares and products
-of pairs of the dimensions of a configuration, times a parabola in the logarithm of the epoch; what sets of images
-differ in as a whole was taken out before. Recorded learning curves taught it, see `benchmarks/search_prior.py`.
+of pairs of the dimensions of a configuration, times a parabola in the logarithm of the epoch, which says how far
+accuracy rises as well; that some sets of images are harder than others, a constant for each, was taken out before.
+Recorded learning curves taught it, see `benchmarks/search_prior.py`.
 """
 
 import json

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 _JITTER = 1e-8
 STEPS = 30  # of the optimizer, from the beginning
 # Means and deviations of the logarithms of the hyperparameters before anything is seen; targets are standardised.
-_LEVEL, _LEARNING, _SHARED, _TIME, _NOISE = (0.0, 1.0), (-1.0, 1.0), (0.0, 1.5), (-0.5, 0.7), (-4.0, 1.5)
+_LEVEL, _LEARNING, _SHARED, _TIME, _NOISE = (0.0, 1.0), (0.0, 1.0), (0.0, 1.5), (-0.5, 0.7), (-4.0, 1.5)
 _LENGTH_DEVIATION = 0.8
 _FARTHEST = 10.0  # deviations, beyond which hyperparameters are not looked for
 _NOWHERE = 10.0  # nats for each target, more than any fit loses
