@@ -49,6 +49,7 @@ Process = subprocess.Popen[bytes]
 
 PASSWORD = "open-sesame"
 SMALL = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "tracking.mode=disabled"]
+EPOCHS = 200  # some ten seconds, if nothing else is computed
 BY_HAND = [*SMALL, "cluster=manual", "storage=postgres"]
 # A study that is forgotten leaves a connection open, or a command its pipes.
 LEFT_OPEN = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -23,6 +23,7 @@ from cluster_machines import (
     wait_until,
 )
 from cluster_services import (
+    EPOCHS,
     LEFT_OPEN,
     PASSWORD,
     SMALL,
@@ -75,7 +76,7 @@ def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
 ) -> None:
     environment = {**ray.environment, "PGPASSWORD": PASSWORD}
     places = ["study=moved", f"storage.url='{server.socket_url}'", f"outputs={tmp_path}"]
-    more = [*places, "workers=2", "+cluster.resources.place=1", "trials=3", "training.epochs=200"]
+    more = [*places, "workers=2", "+cluster.resources.place=1", "trials=3", f"training.epochs={EPOCHS}"]
     here = ['--resources={"place": 1}']
     nodes = {name: ray.add_node(cpus=1, more=here, machine=name) for name in ("alpha", "beta")}
     follower = start_command("sweep", *SWEEP, *more, environment=environment, prefix=ray.prefix)
@@ -87,7 +88,7 @@ def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
     signal_all(trial_processes(nodes.values()), signal.SIGCONT)
     ray.add_node(cpus=1, more=here, machine="gamma")
     said_by(follower, 600)
-    assert_whole(study, 3, epochs=200)
+    assert_whole(study, 3, epochs=EPOCHS)
     [again] = [one for one in study.stretches() if one.continues is not None]
     assert (again.continues, again.number) == (lost.row, lost.number)
     assert again.owner["host"] != lost.owner["host"]

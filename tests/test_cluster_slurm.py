@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from cluster_machines import PATIENCE, ROOT, Command, said_by, signal_all, start_command, trial_processes, wait_until
 from cluster_services import (
+    EPOCHS,
     LEFT_OPEN,
     PASSWORD,
     SMALL,
@@ -40,7 +41,6 @@ from explore.sweep import main as sweep
 
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 SWEEP = [*SMALL, "cluster=slurm", "cluster.time=10m"]
-EPOCHS = 200  # some ten seconds
 
 
 @pytest.fixture(scope="module")

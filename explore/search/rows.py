@@ -30,7 +30,6 @@ class Rows:
         self._latest: list[Trial] = []
         self._without_checkpoint: dict[int, Trial] = {}
         self.any_stopped = False  # of all that were ever read
-        self.running: list[Trial] = []  # by row, of those that `latest` has found last
 
     def stretches(self) -> list[Trial]:
         """Every row, in their order."""
@@ -38,8 +37,8 @@ class Rows:
             unsettled = self._read_on()
             return [*self._history, *unsettled]
 
-    def latest(self) -> list[Trial]:
-        """The last stretch of every trial, by number."""
+    def latest(self) -> tuple[list[Trial], list[Trial]]:
+        """The last stretch of every trial, by number, and those of them that are running, by row."""
         with self._lock:
             unsettled = self._read_on()
             continued = {row.continues for row in unsettled if row.continues is not None}
@@ -47,8 +46,7 @@ class Rows:
             last = [row for row in unsettled if row.row not in continued]
             for row in last:
                 insort(trials, row, key=_number)
-            self.running = [row for row in last if row.status == RUNNING]
-            return trials
+            return trials, [row for row in last if row.status == RUNNING]
 
     def given_up(self, trial: Trial) -> Trial:
         """The same trial without a checkpoint."""

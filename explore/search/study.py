@@ -69,9 +69,14 @@ class Study:
         One that has ended is the same object each time. What has ended is read once, so that this costs next to nothing
         more in a long study than in a short one.
         """
-        trials = self._rows.latest()
-        given_up = self._given_up() if self._rows.any_stopped else set()
-        return [self._rows.given_up(one) if one.row in given_up else one for one in trials] if given_up else trials
+        return self._now()[0]
+
+    def _now(self) -> tuple[list[Trial], list[Trial]]:
+        """All trials, and those of them that are running; in a long study these need not be looked for."""
+        trials, running = self._rows.latest()
+        if self._rows.any_stopped and (given_up := self._given_up()):
+            trials = [self._rows.given_up(one) if one.row in given_up else one for one in trials]
+        return trials, running
 
     def _given_up(self) -> set[int]:
         return {int(key.removeprefix(_GIVEN_UP)) for key in self.notes if key.startswith(_GIVEN_UP)}
@@ -117,9 +122,9 @@ class Study:
             user_attrs={"claim": claimed, **known},
         )
         self._storage.create_new_trial(self._id, template_trial=template)
-        everyone = self.trials()
+        everyone, running = self._now()
         # A storage that lost the connection in between may have written the claim twice.
-        mine, *again = [trial for trial in self._rows.running if trial.owner.get("claim") == owner["claim"]]
+        mine, *again = [trial for trial in running if trial.owner.get("claim") == owner["claim"]]
         for twin in again:
             self._end(twin, Evaluation(status=WITHDRAWN), TrialState.FAIL)
         same = [trial for trial in everyone if trial.proposal.key == proposal.key]
@@ -136,8 +141,7 @@ class Study:
     def beat(self, trial: Trial) -> None:
         """Say that the worker of a running trial is alive, and look for others that are not; raises TakenOver."""
         self._write(trial, "heartbeat", time.time())
-        self.trials()
-        self._dead()
+        self._dead(self._now()[1])
 
     def _write(self, trial: Trial, key: str, value: Any) -> None:
         try:
@@ -162,15 +166,14 @@ class Study:
 
     def trials_without_dead(self) -> list[Trial]:
         """As `trials`, once those are ended as interrupted whose worker has died."""
-        everyone = self.trials()
-        dead = self._dead()
+        everyone, running = self._now()
+        dead = self._dead(running)
         for trial, reason in dead:
             self._end(trial, replace(trial.evaluation, status=INTERRUPTED, reason=reason), TrialState.FAIL)
         return self.trials() if dead else everyone
 
-    def _dead(self) -> list[tuple[Trial, str]]:
-        """Of those that were running when the trials were read last those whose worker has died, and how one knows."""
-        running = self._rows.running
+    def _dead(self, running: Sequence[Trial]) -> list[tuple[Trial, str]]:
+        """Those whose worker has died, and how one knows."""
         elsewhere = [trial for trial in running if not is_here(trial.owner)]
         with self._watching:
             silent = self._witness.silent({trial.row: trial.heartbeat for trial in elsewhere})
