@@ -1,10 +1,10 @@
 """How much the published figure of throughput varies on a machine that others use, and whether the order is right.
 
-    python -m benchmarks.throughput_noise [format=json] [repeats=30] [turns=20] [seconds=3] [only=figure|order]
+    python -m benchmarks.throughput_noise [repeats=30] [turns=20] [seconds=3] [only=figure|order] [device=cpu] [format=json]
 
-A process on every core trains a network meanwhile. `figure`: small candidates are measured again and again, in turn
-with naive timing (the mean of ten passes by the clock on the wall); bars: the largest over the smallest figure at most
-1.10, the quartiles apart by at most 3 % of the median, in at most 3 s. `order`: twelve networks whose speeds, measured
+A process on every core, or one on the GPU, trains a network meanwhile. `figure`: small candidates are measured again
+and again, in turn with naive timing (the mean of ten passes by the clock on the wall); bars: the largest over the
+smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 3 s. `order`: twelve networks whose speeds, measured
 at length without the other processes, are 5 % or more apart, are compared again and again; bar: no pair in the wrong
 order. About ten minutes. Competitors do not take turns: they stand for the programs of others.
 """
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.training_devices import wait
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
@@ -49,6 +50,7 @@ class Options:
     turns: int = 20
     seconds: float = SECONDS
     only: str = ""
+    device: str = "cpu"
     format: str = "text"
 
     @classmethod
@@ -105,9 +107,9 @@ def figures(options: Options) -> list[dict[str, Any]]:
         ours, naive, seconds = list[float](), list[float](), list[float]()
         for repeat in range(options.repeats):
             _say(f"{name}: {repeat + 1} of {options.repeats}")
-            naive.append(_naive(one))
+            naive.append(_naive(one, options.device))
             began = time.perf_counter()
-            ours.append(measure_throughput(one, _IMAGE, _protocol(options.seconds)).images_per_second)
+            ours.append(measure_throughput(one, _IMAGE, _protocol(options.seconds, options.device)).images_per_second)
             seconds.append(time.perf_counter() - began)
         (most, quartiles), (naive_most, naive_quartiles) = spread(ours), spread(naive)
         rows += [
@@ -125,7 +127,7 @@ def order(options: Options, networks: Mapping[str, Network], truth: Mapping[str,
     wrong = []
     for turn in range(options.turns):
         _say(f"order: {turn + 1} of {options.turns}")
-        wrong.append(wrong_pairs(_speeds(networks, 1.0), truth))
+        wrong.append(wrong_pairs(_speeds(networks, 1.0, options.device), truth))
     nearest = min(truth[a] / truth[b] for a, b in zip(list(truth), list(truth)[1:], strict=False))
     pairs = len(networks) * (len(networks) - 1) // 2
     return [
@@ -142,18 +144,20 @@ def known(options: Options) -> tuple[dict[str, Network], dict[str, float]]:
         for patch, depth, width in [(7, d, w) for d in (1, 2, 3) for w in (16, 32, 48, 64, 96)]
     }
     _say(f"order: the speeds of {len(every)} networks without load")
-    truth = apart(_speeds(every, _TRUTH_SECONDS), GAP, COUNT)
+    truth = apart(_speeds(every, _TRUTH_SECONDS, options.device), GAP, COUNT)
     if len(truth) < COUNT:
         raise RuntimeError(f"{COUNT} networks must be {GAP}× apart, got {len(truth)} of {len(every)}; is there load?")
     return {name: every[name] for name in truth}, truth
 
 
 @contextmanager
-def load() -> Iterator[None]:
-    """A process on every core that trains a network."""
+def load(device: str) -> Iterator[None]:
+    """A process on every core that trains a network, or one on a GPU."""
     context = multiprocessing.get_context("spawn")
+    cores = sorted(os.sched_getaffinity(0))
     competitors = [
-        context.Process(target=compete, args=(core,), daemon=True) for core in sorted(os.sched_getaffinity(0))
+        context.Process(target=compete, args=(core, device), daemon=True)
+        for core in (cores if device == "cpu" else cores[-1:])
     ]
     for one in competitors:
         one.start()
@@ -166,34 +170,37 @@ def load() -> Iterator[None]:
             one.join()
 
 
-def compete(core: int) -> None:
-    """Train on one core until killed, or until nobody is left to do that."""
+def compete(core: int, device: str) -> None:
+    """Train with one core until killed, or until nobody is left to do that."""
     parent = os.getppid()
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
-    step: Callable[[], None] = training_step(network(7, 2, 64), torch.rand(128, *_IMAGE), "32-true")
+    step: Callable[[], None] = training_step(network(7, 2, 64), torch.rand(128, *_IMAGE, device=device), "32-true")
     while os.getppid() == parent:
         step()
 
 
-def _naive(one: Network) -> float:
-    images = torch.rand(256, *_IMAGE)
+def _naive(one: Network, device: str) -> float:
+    images = torch.rand(256, *_IMAGE, device=device)
+    one.to(device)
     with torch.inference_mode():
         one(images)
+        wait(images.device)
         began = time.perf_counter()
         for _ in range(_NAIVE_PASSES):
             one(images)
+        wait(images.device)
     return _NAIVE_PASSES * len(images) / (time.perf_counter() - began)
 
 
-def _speeds(networks: Mapping[str, Network], seconds: float) -> dict[str, float]:
-    options = _protocol(seconds)
+def _speeds(networks: Mapping[str, Network], seconds: float, device: str) -> dict[str, float]:
+    options = _protocol(seconds, device)
     timed, _ = compare_throughput(networks, _IMAGE, options, _say)
     return {name: Speed.of(each, options.images, options.interval).images_per_second for name, each in timed.items()}
 
 
-def _protocol(seconds: float) -> Measuring:
-    return Measuring(max_seconds=seconds, precision="32-true", device="cpu")
+def _protocol(seconds: float, device: str) -> Measuring:
+    return Measuring(max_seconds=seconds, precision="32-true", device=device)
 
 
 def _row(name: str, value: float, unit: str, bar: float | None = None) -> dict[str, Any]:
@@ -210,14 +217,14 @@ def main(arguments: Sequence[str]) -> None:
     options = Options.of(arguments)
     torch.set_num_threads(1)
     subjects = known(options) if options.only != "figure" else None
-    with load():
+    with load(options.device):
         rows = figures(options) if options.only != "order" else []
         rows += order(options, *subjects) if subjects else []
     _say("")
     if options.format == "json":
         print(json.dumps(rows, indent=2))
         return
-    print(f"{device_name(torch.device('cpu'))}, 1 thread, 32-true, batch 256, torch {torch.__version__}")
+    print(f"{device_name(torch.device(options.device))}, 1 thread, 32-true, batch 256, torch {torch.__version__}")
     for row in rows:
         bar = "" if row["bar"] is None else f"   bar {row['bar']:g}: {'holds' if row['holds'] else 'MISSED'}"
         print(f"{row['name']:60} {row['value']:8.3f} {row['unit']}{bar}")

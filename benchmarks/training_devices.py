@@ -33,7 +33,7 @@ from explore.training.options import Training
 STREAMED_BAR = 1.05
 IMAGE_SIZE = 224
 STEPS = 8
-WORKERS = (1, 2, 4)
+WORKERS = (1, 2, 4, 8)
 
 
 class Steps:
