@@ -1,12 +1,13 @@
 """How much the published figure of throughput varies on a machine that others use, and whether the order is right.
 
-    python -m benchmarks.throughput_noise [repeats=30] [turns=20] [seconds=3] [only=figure|order] [device=cpu] [format=json]
+    python -m benchmarks.throughput_noise [device=cpu] [repeats=30] [turns=20] [seconds=3] [only=figure|order]
 
 A process on every core, or one on the GPU, trains a network meanwhile. `figure`: small candidates are measured again
 and again, in turn with naive timing (the mean of ten passes by the clock on the wall); bars: the largest over the
-smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 3 s. `order`: twelve networks whose speeds, measured
-at length without the other processes, are 5 % or more apart, are compared again and again; bar: no pair in the wrong
-order. About ten minutes. Competitors do not take turns: they stand for the programs of others.
+smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 3 s. `order`: twelve networks
+whose speeds, measured at length without the other processes, are 5 % or more apart, are compared again and again; bar:
+no pair in the wrong order. About ten minutes. Competitors do not take turns: they stand for the programs of others.
+`format=json` prints the rows as JSON.
 """
 
 import json
