@@ -30,7 +30,10 @@ from explore.data.dataset import Dataset, load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
 from explore.evaluation import COMPLETE
+from explore.training.captured import UNCAPTURED, Captured
 from explore.training.fit import accuracy, fit, fit_together, restore
+from explore.training.handing import Batch
+from explore.training.optimizer import make_optimizer
 from explore.training.options import Training
 from explore.training.pace import step_seconds
 
@@ -38,6 +41,8 @@ pytestmark = pytest.mark.gpu
 PAIRS = [(name, "mlp") for name in TOKEN_MIXINGS] + [("mlp", name) for name in CHANNEL_MIXINGS]
 GPU = torch.device("cuda", 0)
 SHORT = Training(epochs=8, batch_size=64, lr=1e-2, precision="32-true", accelerator="gpu", ema=0.9)
+# Mixings that a GPU has to wait in.
+WAITING: set[tuple[str, str]] = {("mlp", "moe")}
 every_mixing = pytest.mark.parametrize(("token", "channel"), PAIRS)
 
 
@@ -116,6 +121,39 @@ def test_a_training_step_in_bfloat16_reaches_every_parameter(token: str, channel
     for name, one in net.named_parameters():
         assert one.grad is not None, name
         assert one.grad.isfinite().all(), name
+
+
+@every_mixing
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_captured_steps_are_those_that_are_called(
+    monkeypatch: pytest.MonkeyPatch, token: str, channel: str, precision: str
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    pairs = [
+        (torch.randn(16, 1, 8, 8, generator=generator).to(GPU), torch.randint(10, (16,), generator=generator).to(GPU))
+        for _ in range(UNCAPTURED + 3)
+    ]
+    found = {}
+    for capturing in (True, False):
+        net = network(token, channel, drop_path=0.2).train().to(GPU)
+        optimizer = make_optimizer(net, SHORT)
+
+        def work(batch: Batch, net: Network = net) -> Tensor:
+            with torch.autocast("cuda", torch.bfloat16, precision == "bfloat16", cache_enabled=False):
+                loss = nn.functional.cross_entropy(net(batch[0]).float(), batch[1])
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            return loss.detach()
+
+        monkeypatch.setattr("explore.training.captured.UNCAPTURED", UNCAPTURED if capturing else 99)
+        gradient, losses = Captured(work, list(net.parameters())), []
+        torch.manual_seed(0)
+        for batch in pairs:
+            losses.append(gradient(batch))
+            optimizer.step()
+        assert gradient.captured is (capturing and (token, channel) not in WAITING)
+        found[capturing] = torch.stack(losses)
+    torch.testing.assert_close(found[True], found[False], atol=1e-3, rtol=1e-3)
 
 
 def test_seeds_repeat_and_a_stopped_training_goes_on_as_if_it_never_was(tmp_path: Path, digits: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from explore.training.captured import Captured
 from explore.training.compiling import Compiling
 from explore.training.handing import Batch, Handed
 from explore.training.optimizer import make_optimizer, rate
@@ -46,7 +48,9 @@ class Classifier(LightningModule):
         self.compiling = compiling
         self.parts = parts
         self.curve: list[dict[str, float]] = []
+        self.tested = 0.0  # accuracy, as a fraction
         self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self._gradient: Callable[[Batch], Tensor] | None = None
         self._began = 0.0
         self._own = slice(None)
         self._training: list[Tensor] = []
@@ -72,20 +76,39 @@ class Classifier(LightningModule):
         """Take an optimizer step for each batch; raises Diverged when a loss is no longer a number."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)  # which counts the steps
-        parameters = list(self.network.parameters())
+        self._gradient = self._gradient or self._finder(optimizer)
 
         def take(batch: Batch) -> None:
+            assert self._gradient
+            form = self.compiling.forward
             with self.compiling.timing(self.device):
                 self._set_rate()
-                optimizer.zero_grad()
-                loss = self._backward(batch, parameters)
-                self._clip(optimizer, parameters)
+                loss = self._gradient(batch)
                 optimizer.step()
             self._look(loss)
+            if self.compiling.forward is not form:
+                self._gradient = self._finder(optimizer)
 
         # Lightning sets the precision for all of this, and it is meant for the network and its loss alone.
         with torch.autocast(self.device.type, enabled=False):
             handed.each(take)
+
+    def _finder(self, optimizer: LightningOptimizer) -> Callable[[Batch], Tensor]:
+        """What finds the clipped gradient of a batch, and returns its loss."""
+        parameters = list(self.network.parameters())
+
+        def work(batch: Batch) -> Tensor:
+            loss = self._backward(batch, parameters)
+            self._clip(optimizer, parameters)
+            return loss
+
+        def call(batch: Batch) -> Tensor:
+            optimizer.zero_grad()
+            return work(batch)
+
+        # Between several devices there is more to a gradient than its kernels.
+        alone = self.trainer.world_size == 1 and self.recipe.strategy == "auto"
+        return Captured(work, parameters) if alone else call
 
     def _backward(self, batch: Batch, parameters: list[nn.Parameter]) -> Tensor:
         """Find the gradient of this device's share of a batch, part by part, and return its loss."""
@@ -126,6 +149,10 @@ class Classifier(LightningModule):
     def on_test_epoch_start(self) -> None:
         """Begin the sums."""
         self.on_validation_epoch_start()
+
+    def on_test_epoch_end(self) -> None:
+        """Note the accuracy, while the sums and this module are on one device."""
+        self.tested = self.means()[1]
 
     def on_validation_epoch_end(self) -> None:
         """Write the epoch into the curve; raises Diverged when a loss is no longer a number."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from explore.training.captured import UNCAPTURED, Captured
 from explore.training.handing import Batch, Loader, Turn
 from explore.training.optimizer import make_optimizer
 from explore.training.options import Training
@@ -45,6 +46,8 @@ def step_seconds(
         together = _Steps(stacked(networks).to(device), Abreast(train), recipe, device, turn, stack=True)
         alone = _Steps(networks[0].to(device), train[0], recipe, device, turn, stack=False)
         _check_alike(alone, together, _ROUNDING[recipe.precision])
+        for steps in (alone, together):
+            steps.warm_up()
         while len(found) < rounds and (whole or len(found) < _ENOUGH or any(one > share for one, share in found)):
             found.append((alone.seconds(), together.seconds() / len(networks)))
     return found
@@ -87,6 +90,7 @@ class _Steps:
         self._clock = time.thread_time if one_thread else time.perf_counter
         self._parameters = list(network.parameters())
         self._optimizer = make_optimizer(network, recipe, stacked=stack)
+        self._gradient = Captured(self._work, self._parameters)
 
     def gradients(self) -> list[Tensor]:
         """Of all parameters that had one in the last step."""
@@ -104,15 +108,25 @@ class _Steps:
     def take(self) -> None:
         """One step."""
         with self._turn():
-            images, targets = next(self._batches)
-            self._optimizer.zero_grad()
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16-mixed"):
-                loss = self._loss(images, targets)
-            loss.sum().backward()  # type: ignore[no-untyped-call]
-            if self._recipe.clip_norm:
-                clip = clip_each if self._stack else nn.utils.clip_grad_norm_
-                clip(self._parameters, self._recipe.clip_norm)
+            self._gradient(next(self._batches))
             self._optimizer.step()
+
+    def warm_up(self) -> None:
+        """Take the steps on a GPU that are not as those after them."""
+        if self._device.type == "cuda":
+            for _ in range(UNCAPTURED + 1):
+                self.take()
+
+    def _work(self, batch: Batch) -> Tensor:
+        with torch.autocast(
+            self._device.type, torch.bfloat16, self._recipe.precision == "bf16-mixed", cache_enabled=False
+        ):
+            loss = self._loss(*batch)
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        if self._recipe.clip_norm:
+            clip = clip_each if self._stack else nn.utils.clip_grad_norm_
+            clip(self._parameters, self._recipe.clip_norm)
+        return loss.detach()
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
         smoothing = self._recipe.label_smoothing
