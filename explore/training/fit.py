@@ -244,7 +244,7 @@ class _Average(WeightAveraging):
 def _trainer(recipe: Training, callbacks: list[Callback], folder: Path) -> Trainer:
     """A Trainer that does only what is needed: no bars, no loggers, no sanity run, no files of its own."""
     # Deterministic operators would fill what they allocate first, with a kernel for each; nothing here reads that.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Trainer(
         accelerator=recipe.accelerator,
         devices=recipe.devices,
