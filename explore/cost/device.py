@@ -2,6 +2,9 @@
 
 import platform
 import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -47,6 +50,14 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context that a pass runs in at this precision (`32-true` or `bf16-mixed`)."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+@contextmanager
+def float32_is_meant() -> Iterator[None]:
+    """Silences torch's advice, where it compiles for a GPU, to round float32 to ten bits."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+        yield
 
 
 def device_name(device: torch.device) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from explore.cost.device import autocast
+from explore.cost.device import autocast, float32_is_meant
 from explore.cost.options import Measuring
 from explore.cost.session import session
 from explore.cost.timing import Clock, ready
@@ -90,7 +90,7 @@ def _compiled(
     compiled: dict[str, Callable[[Tensor], Tensor]] = {}
     failures: dict[str, str] = {}
     limits = {"recompile_limit": _PROGRAMS, "accumulated_recompile_limit": _PROGRAMS}
-    with torch._dynamo.config.patch(limits):
+    with torch._dynamo.config.patch(limits), float32_is_meant():
         for number, (name, network) in enumerate(networks.items(), start=1):
             report(f"compiling {name}, {number} of {len(networks)}")
             forward: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explore.cost.device import autocast, device_name
+from explore.cost.device import autocast, device_name, float32_is_meant
 from explore.cost.options import Measuring
 from explore.cost.record import Throughput
 from explore.cost.session import Session, session
@@ -116,8 +116,9 @@ def _compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
     # Programs of the networks before this one would count towards torch's limit, behind which it does not compile.
     torch.compiler.reset()
     compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
-    for batch in (images, images[:1]):
-        compiled(batch)
+    with float32_is_meant():
+        for batch in (images, images[:1]):
+            compiled(batch)
     return compiled
 
 

@@ -4,34 +4,41 @@ A step of a small network is a hundred kernels that take a GPU a few microsecond
 launch.
 """
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from explore.training.handing import Batch
 
-# Steps before the one that is captured, in which libraries set up what they do only once.
+# Steps before the one that is captured, in which libraries do what they do only once.
 UNCAPTURED = 3
+# By how much a captured gradient may differ from the one that was called, as a share of the largest number in it: no
+# more than where sums are taken in another order.
+_ROUNDING = 1e-2
 
 
 class Captured:
-    """Calls `work`, which leaves the gradient of a batch in `parameters` and returns its loss.
+    """Calls `work`, which leaves the gradient of a batch in the parameters of `network` and returns its loss.
 
     On a processor it is called for each batch. On a GPU it is called for the first batches; then what it launches is
-    captured, and launched again for every batch of that shape. Whoever waits for the device in `work` cannot be
-    captured, and neither can a batch of another shape: from then on it is called again. Random numbers are drawn as if
-    it had been called.
+    captured, and launched again for every batch of that shape. Random numbers are drawn as if it had been called.
+
+    It is called for all of them where it waits for the device, as a mixture of experts may; where what was captured
+    does not find the gradient that it finds; and from a batch of another shape on.
     """
 
-    def __init__(self, work: Callable[[Batch], Tensor], parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, work: Callable[[Batch], Tensor], network: nn.Module) -> None:
         self._work = work
-        self._parameters = parameters
+        self._parameters = list(network.parameters())
+        self._buffers = list(network.buffers())
         self._called = 0
+        self._allowed = True
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: list[Tensor] = []
         self._loss = torch.empty(0)
-        self._allowed = True
+        self._gradients: list[Tensor | None] = []
 
     @property
     def captured(self) -> bool:
@@ -40,37 +47,92 @@ class Captured:
 
     def __call__(self, batch: Batch) -> Tensor:
         """The loss of a batch, whose gradient is then that of the parameters."""
-        if self._graph is None and self._allowed and batch[0].is_cuda and self._called >= UNCAPTURED:
-            self._capture(batch)
         if self._graph is not None:
             if all(mine.shape == one.shape for mine, one in zip(self._batch, batch, strict=True)):
-                for mine, one in zip(self._batch, batch, strict=True):
-                    mine.copy_(one)
-                self._graph.replay()
-                return self._loss.clone()
+                return self._launched(batch)
             self._graph, self._allowed = None, False
-        self._called += 1
         self._forget()
-        return self._work(batch)
+        self._called += 1
+        if not self._allowed or self._called < UNCAPTURED or not batch[0].is_cuda:
+            return self._work(batch)
+        return self._watched(batch) if self._called == UNCAPTURED else self._compared(batch)
+
+    def _launched(self, batch: Batch) -> Tensor:
+        assert self._graph
+        for mine, one in zip(self._batch, batch, strict=True):
+            mine.copy_(one)
+        self._graph.replay()
+        # Others may have taken the gradients away, as Lightning does before a validation.
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+        return self._loss.clone()
+
+    def _watched(self, batch: Batch) -> Tensor:
+        """Call, and do not capture what waits for the device: an attempt could leave the device unusable."""
+        mode = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")  # which itself warns that it may overlook something
+            try:
+                loss = self._work(batch)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        self._allowed = not any("synchronizing CUDA operation" in str(one.message) for one in said)
+        return loss
+
+    def _compared(self, batch: Batch) -> Tensor:
+        """Call, capture, and compare; what the network keeps and draws is afterwards as if it had only been called."""
+        device = batch[0].device
+        draws = torch.cuda.get_rng_state(device)
+        before = [one.clone() for one in self._buffers]
+        loss = self._work(batch)
+        drawn = torch.cuda.get_rng_state(device)
+        after = [one.clone() for one in self._buffers]
+        expected = [one.grad for one in self._parameters]
+        self._capture(batch)
+        if self._graph is not None:
+            torch.cuda.set_rng_state(draws, device)
+            self._keep(before)
+            found = self._launched(batch)
+            if not (_alike([found], [loss]) and _alike(self._gradients, expected)):
+                self._graph, self._allowed = None, False
+        torch.cuda.set_rng_state(drawn, device)
+        self._keep(after)
+        for parameter, gradient in zip(self._parameters, expected, strict=True):
+            parameter.grad = gradient
+        return loss
 
     def _capture(self, batch: Batch) -> None:
-        self._batch = [one.clone() for one in batch]
-        images, targets = self._batch
-        graph = torch.cuda.CUDAGraph()
+        images, targets = (one.clone() for one in batch)
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(images.device)
         # The gradients lie in memory of the graph from here on, which writes them anew each time.
         self._forget()
-        current = torch.cuda.current_stream(images.device)
         try:
             # Another thread may allocate memory meanwhile, as the one that gathers images from disk.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._loss = self._work((images, targets))
         except RuntimeError:
             self._allowed = False
-            torch.cuda.set_stream(current)  # an ended capture does not always go back to it
+            torch.cuda.set_stream(current)  # a capture that failed does not always go back to it
             torch.cuda.synchronize(images.device)
-        else:
-            self._graph = graph
+            return
+        self._graph, self._batch = graph, [images, targets]
+        self._gradients = [one.grad for one in self._parameters]
 
     def _forget(self) -> None:
         for one in self._parameters:
             one.grad = None
+
+    @torch.no_grad()
+    def _keep(self, buffers: list[Tensor]) -> None:
+        for one, kept in zip(self._buffers, buffers, strict=True):
+            one.copy_(kept)
+
+
+def _alike(found: list[Tensor | None], expected: list[Tensor | None]) -> bool:
+    if [one is None for one in found] != [one is None for one in expected]:
+        return False
+    mine, theirs = ([one.float() for one in each if one is not None] for each in (found, expected))
+    largest = max(float(one.abs().max()) for one in theirs)
+    furthest = max(float((one - other).abs().max()) for one, other in zip(mine, theirs, strict=True))
+    return furthest <= _ROUNDING * largest

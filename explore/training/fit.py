@@ -280,12 +280,13 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence advice that does not apply: the data is resident, so there are no loader workers to add."""
+    """Silence advice that does not apply: no loader workers are missing for resident data, and float32 is meant."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

@@ -108,7 +108,7 @@ class Classifier(LightningModule):
 
         # Between several devices there is more to a gradient than its kernels.
         alone = self.trainer.world_size == 1 and self.recipe.strategy == "auto"
-        return Captured(work, parameters) if alone else call
+        return Captured(work, self.network) if alone else call
 
     def _backward(self, batch: Batch, parameters: list[nn.Parameter]) -> Tensor:
         """Find the gradient of this device's share of a batch, part by part, and return its loss."""

@@ -90,7 +90,7 @@ class _Steps:
         self._clock = time.thread_time if one_thread else time.perf_counter
         self._parameters = list(network.parameters())
         self._optimizer = make_optimizer(network, recipe, stacked=stack)
-        self._gradient = Captured(self._work, self._parameters)
+        self._gradient = Captured(self._work, network)
 
     def gradients(self) -> list[Tensor]:
         """Of all parameters that had one in the last step."""

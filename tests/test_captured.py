@@ -1,0 +1,163 @@
+"""Gradients that a GPU launches at once are those that would be found by calling, or it goes on calling.
+
+The GPU is played by a processor here: a graph is played by a call that writes into the same memory each time. What a
+real one does is in tests/test_gpu.py.
+
+python -m pytest tests/test_captured.py
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from explore.training.captured import UNCAPTURED, Captured
+from explore.training.handing import Batch
+
+STEPS = UNCAPTURED + 6
+
+
+class OnGpu(Tensor):
+    """Says that it lies on a GPU."""
+
+    @property
+    def is_cuda(self) -> bool:  # type: ignore[override]
+        return True
+
+
+class PlayedGraph:
+    """Finds gradients and loss anew in the memory where they lie."""
+
+    def __init__(self, steps: Captured, error: float) -> None:
+        self.steps = steps
+        self.error = error
+
+    def replay(self) -> None:
+        parameters = self.steps._parameters
+        held = [one.grad for one in parameters]
+        for one in parameters:
+            one.grad = None
+        self.steps._loss.copy_(self.steps._work((self.steps._batch[0], self.steps._batch[1])))
+        for one, memory, before in zip(parameters, self.steps._gradients, held, strict=True):
+            assert memory is not None
+            assert one.grad is not None
+            memory.copy_(one.grad).mul_(1 + self.error)
+            one.grad = before
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets a processor play the GPU, whose captured gradients are wrong by a share."""
+
+    def play(error: float = 0.0) -> None:
+        def capture(steps: Captured, batch: Batch) -> None:
+            steps._batch = [one.clone() for one in batch]
+            states = [one.clone() for one in steps._buffers]
+            steps._forget()
+            draws = torch.get_rng_state()
+            steps._loss = steps._work((steps._batch[0], steps._batch[1])).clone()
+            steps._gradients = [one.grad for one in steps._parameters]
+            torch.set_rng_state(draws)
+            steps._keep(states)  # a capture computes nothing
+            steps._graph = PlayedGraph(steps, error)  # type: ignore[assignment]
+
+        monkeypatch.setattr(Captured, "_capture", capture)
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
+        monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
+        monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: warnings.warn("a prototype", stacklevel=2))
+
+    return play
+
+
+class Small(nn.Sequential):
+    """Keeps statistics and draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+
+
+def batches(sizes: list[int]) -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(1)
+    for size in sizes:
+        images = torch.randn(size, 4, generator=generator).as_subclass(OnGpu)
+        yield images, torch.randint(3, (size,), generator=generator)
+
+
+def trained(
+    sizes: list[int],
+    *,
+    waits: bool = False,
+    forgets: bool = True,
+    plain: bool = False,
+) -> tuple[Captured, dict[str, Tensor], list[float]]:
+    """What steps leave, between which others take the gradients away, as Lightning does; `plain` calls for all."""
+    torch.manual_seed(0)
+    network = Small().train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.05)
+
+    def work(batch: Batch) -> Tensor:
+        if waits:
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=2)
+        images = batch[0].as_subclass(Tensor)
+        loss = nn.functional.cross_entropy(network(images), batch[1])
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    steps, losses = Captured(work, network), []
+    steps._allowed = not plain
+    for number, batch in enumerate(batches(sizes)):
+        losses.append(float(steps(batch)))
+        optimizer.step()
+        if forgets and number % 3 == 2:
+            network.zero_grad()
+    return steps, copy.deepcopy(network.state_dict()), losses
+
+
+def check_same(sizes: list[int], *, is_captured: bool) -> None:
+    steps, weights, losses = trained(sizes)
+    _, expected, their_losses = trained(sizes, plain=True)
+    assert steps.captured is is_captured
+    assert losses == pytest.approx(their_losses)
+    for name, one in weights.items():
+        torch.testing.assert_close(one, expected[name])
+
+
+def test_training_is_that_of_calls_also_where_others_take_the_gradients_away(gpu: Callable[..., None]) -> None:
+    gpu()
+    check_same([16] * STEPS, is_captured=True)
+
+
+def test_a_batch_of_another_shape_is_called_from_then_on(gpu: Callable[..., None]) -> None:
+    gpu()
+    check_same([16] * (STEPS - 1) + [9, 16, 16], is_captured=False)
+
+
+def test_gradients_that_differ_are_not_used(gpu: Callable[..., None]) -> None:
+    gpu(0.1)
+    check_same([16] * STEPS, is_captured=False)
+
+
+@pytest.mark.filterwarnings("ignore:called a synchronizing CUDA operation")
+def test_what_waits_for_the_device_is_not_captured(gpu: Callable[..., None]) -> None:
+    gpu()
+    steps, _, _ = trained([16] * STEPS, waits=True)
+    assert not steps.captured
+
+
+def test_a_processor_is_called_for_every_batch() -> None:
+    calls: list[int] = []
+    network = nn.Linear(2, 2)
+
+    def work(batch: Batch) -> Tensor:
+        calls.append(len(batch[0]))
+        return torch.zeros(())
+
+    steps = Captured(work, network)
+    for _ in range(STEPS):
+        steps((torch.zeros(5, 2), torch.zeros(5)))
+    assert calls == [5] * STEPS
+    assert not steps.captured
