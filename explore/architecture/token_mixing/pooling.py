@@ -25,7 +25,7 @@ class Pooling(TokenMixing):
         """Batch × tokens × channels."""
         image = as_image(x, self.grid)
         if image.is_cuda:
-            # Until PyTorch 2.14 the gradient of padded channels-last images is wrong there (pytorch/pytorch#188344).
+            # The gradient of padded channels-last images was wrong there until July 2026 (pytorch/pytorch#188344).
             image = image.contiguous()
         mean = F.avg_pool2d(image, self.kernel, stride=1, padding=self.kernel // 2, count_include_pad=False)
         return as_tokens(mean) - x
