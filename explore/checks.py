@@ -32,6 +32,9 @@ def check_options(config: Config, overrides: Sequence[str]) -> None:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     if not config.throughput:
         raise ValueError("a search needs throughput=on, got off: speed is one of its objectives")
+    config.training.check()
+    config.limits.check()
+    config.data.check()
     config.tracking.check()
     config.stopping.check()
     config.search.check()

@@ -45,7 +45,7 @@ from explore.search.study import create_study
         ),
         ("smoke", ["workers=9999"], "for each core of this machine, "),
         ("smoke", ["study="], "study must be a name of letters, digits, dots, dashes and underscores"),
-        ("smoke", ["training.epochs=0"], "got none; training.epochs must be at least 1, got 0"),
+        ("smoke", ["cost.precision=8"], "got none; precision must be one of auto, 32-true, bf16-mixed, got '8'"),
         ("smoke", ["ablation.seeds=5"], "with sampler=paired only, got ablation.seeds=5 and sampler=speed_aware"),
     ],
 )
@@ -62,6 +62,22 @@ def test_what_only_other_mixings_have_is_no_dimension_of_a_narrower_search(given
     space = without_options_of_others(before, given).space
     assert before.space.keys() - space.keys() == {"token_mixing.heads", "token_mixing.kernel"}
     assert space.items() <= before.space.items()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("training.epochs=0", "training.epochs must be at least 1, got 0"),
+        ("limits.params=0", "limits.params must be"),
+        ("data.augmentation.shift=-1", "data.augmentation.shift must be at least 0 (0 = off), got -1"),
+    ],
+)
+def test_what_no_candidate_changes_is_refused_before_images_are_read(
+    given: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("explore.plan.load")
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        prepare(compose(["+sweep=smoke", given]), [given, f"outputs={tmp_path}"])
 
 
 def test_a_value_with_an_effect_is_taken() -> None:
