@@ -37,6 +37,7 @@ from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, STOPPED, Epo
 from explore.training.handing import Turn
 from explore.training.memory import give_back_memory, out_of_memory
 from explore.training.options import Training
+from explore.training.trained import accuracy, restore
 
 # Share of the time for one network that each gets where several are timed together: neighbours need no more.
 _TIME_BESIDE_OTHERS = 1 / 3
@@ -216,8 +217,6 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
 
     Raises ValueError where its checkpoint is gone or damaged.
     """
-    from explore.training.fit import accuracy
-
     dataset = load(candidate.data)
     network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
     recipe = replace(resolved(candidate.training), devices=1, num_nodes=1, strategy="auto")
@@ -231,8 +230,6 @@ def trained(candidate: Candidate, dataset: Dataset, folder: Path) -> tuple[Netwo
 
     Raises ValueError where its checkpoint is gone or damaged.
     """
-    from explore.training.fit import restore
-
     network = build(replace(candidate, pretrained=None), dataset)
     curve = restore(network, folder)
     return network.eval(), tuple(Epoch(**record) for record in curve)  # type: ignore[arg-type]

@@ -21,7 +21,8 @@ from explore.cost.record import Cost, Throughput
 from explore.cost.turns import exclusive
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE, DIVERGED, REFUSED, Epoch, Evaluation
-from explore.training.fit import CHECKPOINT, trained_weights
+from explore.training.checkpoint import CHECKPOINT
+from explore.training.trained import trained_weights
 
 TINY = (
     "data=digits",

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from explore.faults import unwritable
 from explore.training import fit as fitting
-from explore.training.checkpoint import BEFORE, CHECKPOINT, OneTensor, damage, newest, put, read
-from explore.training.fit import fit, trained_weights
+from explore.training.checkpoint import BEFORE, CHECKPOINT, damage, newest, put, read
+from explore.training.fit import fit
+from explore.training.one_tensor import OneTensor
 from explore.training.options import Training
+from explore.training.trained import trained_weights
 
 DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64)
 

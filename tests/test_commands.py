@@ -23,7 +23,7 @@ from explore import measure, train
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.command import _run
 from explore.config import as_yaml, compose
-from explore.training.fit import CHECKPOINT
+from explore.training.checkpoint import CHECKPOINT
 
 COMMANDS = ("sweep", "train", "measure", "report")
 TINY = (

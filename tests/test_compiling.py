@@ -17,9 +17,11 @@ from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import COMPILE, Model, architecture
 from explore.training import compiling
+from explore.training.checkpoint import CHECKPOINT
 from explore.training.compiling import COMPILE_SECONDS, MARGIN, SAVED_SHARE, Compiling, pays
-from explore.training.fit import CHECKPOINT, fit, trained_weights
+from explore.training.fit import fit
 from explore.training.options import Training
+from explore.training.trained import trained_weights
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 

@@ -33,11 +33,12 @@ from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
 from explore.evaluation import COMPLETE
 from explore.training.captured import UNCAPTURED, Captured
-from explore.training.fit import accuracy, fit, fit_together, restore
+from explore.training.fit import fit, fit_together
 from explore.training.handing import Batch
 from explore.training.optimizer import make_optimizer
 from explore.training.options import Training
 from explore.training.pace import step_seconds
+from explore.training.trained import accuracy, restore
 
 pytestmark = pytest.mark.gpu
 PAIRS = [(name, "mlp") for name in TOKEN_MIXINGS] + [("mlp", name) for name in CHANNEL_MIXINGS]

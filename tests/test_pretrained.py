@@ -22,7 +22,7 @@ from explore.architecture.network import Network
 from explore.architecture.pretrained import check_pretrained, load_pretrained, names
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.command import _run
-from explore.training.fit import CHECKPOINT
+from explore.training.checkpoint import CHECKPOINT
 
 PATCH, SIDE, WIDTH, DEPTH, HIDDEN, CLASSES = 4, 4, 6, 2, 3, 5
 TOKENS = SIDE**2

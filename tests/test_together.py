@@ -24,11 +24,12 @@ from explore.data.dataset import load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
 from explore.training.checkpoint import CHECKPOINT, read
-from explore.training.fit import ReportEpochOf, accuracy, fit, fit_together
+from explore.training.fit import ReportEpochOf, fit, fit_together
 from explore.training.module import Diverged
 from explore.training.options import Training
 from explore.training.pace import step_seconds
 from explore.training.together import Classifiers, clip_each, losses, quiet_vmap, stacked
+from explore.training.trained import accuracy
 
 SHORT = Training(epochs=2, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
 SEEDS = (3, 0)

@@ -20,12 +20,13 @@ from explore.architecture.spec import Model, architecture
 from explore.data.dataset import load
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Digits
-from explore.training.checkpoint import read
+from explore.training.checkpoint import CHECKPOINT, read
 from explore.training.compiling import Compiling
-from explore.training.fit import CHECKPOINT, accuracy, fit, trained_weights
+from explore.training.fit import fit
 from explore.training.module import Classifier, Diverged
 from explore.training.optimizer import averaging, make_optimizer, rate
 from explore.training.options import Training
+from explore.training.trained import accuracy, trained_weights
 
 SHORT = Training(epochs=3, batch_size=256, lr=5e-3, precision="32-true", accelerator="cpu")
 Curve = list[dict[str, float]]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 CHECKPOINT, BEFORE = "last.ckpt", "before.ckpt"
@@ -97,27 +96,20 @@ def read(path: str | Path) -> dict[str, Any]:
     return whole
 
 
-class OneTensor(TorchCheckpointIO):
-    """Writes all float32 tensors but the weights as one, with their sizes in their places; other tensors stay."""
+def write(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write all float32 tensors but the weights as one, with their sizes in their places; other tensors stay."""
+    parts = [torch.empty(0)]  # there may be no others
+    sizes: dict[torch.Size, torch.Size] = {}  # the same object for equal sizes is pickled once
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
-        parts = [torch.empty(0)]  # there may be no others
-        sizes: dict[torch.Size, torch.Size] = {}  # the same object for equal sizes is pickled once
+    def size(leaf: Any) -> Any:
+        if type(leaf) is not Tensor or leaf.dtype != torch.float32 or not leaf.is_contiguous():
+            return leaf
+        parts.append(leaf.flatten().cpu())
+        return sizes.setdefault(leaf.shape, leaf.shape)
 
-        def size(leaf: Any) -> Any:
-            if type(leaf) is not Tensor or leaf.dtype != torch.float32 or not leaf.is_contiguous():
-                return leaf
-            parts.append(leaf.flatten().cpu())
-            return sizes.setdefault(leaf.shape, leaf.shape)
-
-        others = {key: value if key == _WEIGHTS else _changed(value, size) for key, value in checkpoint.items()}
-        with Path(path).open("wb") as file:  # given a path, torch does not say that a disk is full
-            torch.save({**others, _NUMBERS: torch.cat(parts)}, file)
-
-    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        """The checkpoint as it was given to `save_checkpoint`."""
-        return read(path)
+    others = {key: value if key == _WEIGHTS else _changed(value, size) for key, value in checkpoint.items()}
+    with Path(path).open("wb") as file:  # given a path, torch does not say that a disk is full
+        torch.save({**others, _NUMBERS: torch.cat(parts)}, file)
 
 
 def _changed(tree: Any, change: Callable[[Any], Any]) -> Any:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,10 +15,11 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from explore.training.checkpoint import CHECKPOINT, OneTensor, damage, epochs_of, newest, put
+from explore.training.checkpoint import epochs_of, newest, put
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
+from explore.training.one_tensor import OneTensor
 from explore.training.optimizer import averaging
 from explore.training.options import Training
 from explore.training.together import Abreast, Apart, Classifiers, check_stackable, quiet_vmap
@@ -102,43 +102,6 @@ def fit_together(
         trainer.fit(module, Handing(rungs.train, turn, whole=True), Handing(validation, turn, whole=True))
         rungs.report_new(trainer, module)
     return module.curves
-
-
-def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path, *, turn: Turn = nullcontext) -> float:
-    """Accuracy, as a fraction, of the weights that `fit` left in `folder`; each batch inside `turn()`."""
-    module = Classifier(network, recipe, 0, Compiling(network, "off"))
-    module.load_state_dict(trained_weights(folder))
-    with _quiet_lightning():
-        trainer = _trainer(recipe, [], folder)
-        trainer.test(module, Handing(batches, turn, whole=True), verbose=False)
-    return module.tested
-
-
-def restore(network: nn.Module, folder: Path) -> list[dict[str, float]]:
-    """Give a network the weights that `fit` left in `folder`, and return the learning curve up to them.
-
-    Raises ValueError where the checkpoint is gone or damaged.
-    """
-    checkpoint = _checkpoint(folder)
-    nn.ModuleDict({"network": network}).load_state_dict(checkpoint["state_dict"])
-    return list(checkpoint["curve"])
-
-
-def trained_weights(folder: Path) -> Mapping[str, Tensor]:
-    """The evaluated weights (the moving average, where there is one) of the checkpoint in `folder`.
-
-    Raises ValueError where it is gone or damaged.
-    """
-    weights: Mapping[str, Tensor] = _checkpoint(folder)["state_dict"]
-    return weights
-
-
-def _checkpoint(folder: Path) -> dict[str, Any]:
-    path = folder / CHECKPOINT
-    if wrong := damage(path):
-        raise ValueError(f"the checkpoint of a trained network must be whole, got {path}: {wrong}; train it again")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return checkpoint
 
 
 class _Rungs(Callback):

@@ -48,7 +48,6 @@ class Classifier(LightningModule):
         self.compiling = compiling
         self.parts = parts
         self.curve: list[dict[str, float]] = []
-        self.tested = 0.0  # accuracy, as a fraction
         self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self._gradient: Callable[[Batch], Tensor] | None = None
         self._began = 0.0
@@ -142,22 +141,10 @@ class Classifier(LightningModule):
         """Add batches to loss, right answers and count."""
         handed.each(self._add)
 
-    def test_step(self, handed: Handed, index: int) -> None:
-        """Add batches to loss, right answers and count."""
-        self.validation_step(handed, index)
-
-    def on_test_epoch_start(self) -> None:
-        """Begin the sums."""
-        self.on_validation_epoch_start()
-
-    def on_test_epoch_end(self) -> None:
-        """Note the accuracy, while the sums and this module are on one device."""
-        self.tested = self.means()[1]
-
     def on_validation_epoch_end(self) -> None:
         """Write the epoch into the curve; raises Diverged when a loss is no longer a number."""
         train_loss = torch.stack(self._training).float().mean()
-        loss, accuracy = self.means()
+        loss, accuracy = self._means()
         train_loss = self.trainer.strategy.reduce(train_loss, reduce_op="mean")
         if not (torch.isfinite(train_loss) and math.isfinite(loss)):
             raise Diverged(f"loss {train_loss.item()}, validation loss {loss} in epoch {self.current_epoch + 1}")
@@ -172,7 +159,7 @@ class Classifier(LightningModule):
             }
         )
 
-    def means(self) -> tuple[float, float]:
+    def _means(self) -> tuple[float, float]:
         """Mean loss in nats and accuracy as a fraction over the batches seen since the sums began, on all devices."""
         sums = [torch.zeros(2, device=self.device), *self._validation]
         own = torch.cat([torch.stack(sums).sum(0), torch.tensor([float(self._validated)], device=self.device)])

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 
-from explore.training.checkpoint import OneTensor
 from explore.training.compiling import Compiling
 from explore.training.handing import Batch, Loader
 from explore.training.module import Classifier, Diverged
+from explore.training.one_tensor import OneTensor
 from explore.training.optimizer import make_optimizer
 from explore.training.options import Training
 
