@@ -64,7 +64,7 @@ END = 'json.dump({"classes": classes, "answers": logits.argmax(1).tolist()}, sys
 @pytest.mark.parametrize(("token", "channel"), PAIRS, ids="-".join)
 def test_every_mixing_can_be_exported(token: str, channel: str, kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    options = Model.of({"patch_size": 4, "depth": 2, "width": 16})
+    options = Model.of({"patch_size": 4, "depth": 1, "width": 16})
     shape = architecture(options, Mixing(name=token), Mixing(name=channel), image_size=16, channels=3, classes=10)
     _holds(Network(shape), kind, tmp_path)
 
