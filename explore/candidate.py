@@ -137,7 +137,7 @@ def evaluate(
 
     clock = _Clock()
     folder.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
+    _set_up_process()
     torch.set_num_threads(candidate.training.threads or torch.get_num_threads())
     cost: Cost | None = None
     curve: list[Epoch] = []
@@ -365,6 +365,12 @@ def local_rank() -> int:
 def resolved(recipe: Training) -> Training:
     """The recipe with the precision that this device trains in."""
     return replace(recipe, precision=resolve_precision(recipe.precision, training_device(recipe)))
+
+
+def _set_up_process() -> None:
+    keep_freed_memory()
+    # A GPU reads it at its first product, and Lightning, which asks for the same results in each run, sets it later.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def _beyond(limits: Limits, cost: Cost, beyond: Mapping[str, float]) -> str:

@@ -22,6 +22,7 @@ settings.load_profile("explore")
 def pytest_configure(config: pytest.Config) -> None:
     """Set what libraries read when they are imported; the processes that a test starts inherit it."""
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", WANDB_MODE="offline", HF_HUB_OFFLINE="1")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product of a process
     os.environ.pop("WANDB_API_KEY", None)
     if not hasattr(config, "workerinput"):
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()

@@ -22,6 +22,7 @@ from explore.cost.turns import exclusive
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE, DIVERGED, REFUSED, Epoch, Evaluation
 from explore.training.checkpoint import CHECKPOINT
+from explore.training.memory import give_back_memory
 from explore.training.trained import trained_weights
 
 TINY = (
@@ -206,7 +207,7 @@ def test_a_gpu_without_room_for_a_batch_takes_it_in_parts(tmp_path: Path) -> Non
     whole = evaluate(large, tmp_path / "whole", silent)
     peak, room = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
     try:
-        torch.cuda.empty_cache()
+        give_back_memory()
         torch.cuda.set_per_process_memory_fraction(0.6 * peak / room)
         parts = evaluate(large, tmp_path / "parts", silent)
     finally:

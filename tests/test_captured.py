@@ -31,9 +31,10 @@ class OnGpu(Tensor):
 class PlayedGraph:
     """Finds gradients and loss anew in the memory where they lie."""
 
-    def __init__(self, steps: Captured, error: float) -> None:
+    def __init__(self, steps: Captured, error: float, places: slice) -> None:
         self.steps = steps
-        self.error = error
+        self.error = error  # of the gradients in these places
+        self.places = places
 
     def replay(self) -> None:
         parameters = self.steps._parameters
@@ -44,15 +45,18 @@ class PlayedGraph:
         for one, memory, before in zip(parameters, self.steps._gradients, held, strict=True):
             assert memory is not None
             assert one.grad is not None
-            memory.copy_(one.grad).mul_(1 + self.error)
+            memory.copy_(one.grad)
             one.grad = before
+        for wrong in self.steps._gradients[self.places]:
+            assert wrong is not None
+            wrong.mul_(1 + self.error)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets a processor play the GPU, whose captured gradients are wrong by a share."""
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets a processor play the GPU, some of whose captured gradients are wrong by a share."""
 
-    def play(error: float = 0.0) -> None:
+    def play(error: float = 0.0, places: slice = slice(None), memory: float = 0.1) -> None:
         def capture(steps: Captured, batch: Batch) -> None:
             steps._batch = [one.clone() for one in batch]
             states = [one.clone() for one in steps._buffers]
@@ -62,9 +66,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
             steps._gradients = [one.grad for one in steps._parameters]
             torch.set_rng_state(draws)
             steps._keep(states)  # a capture computes nothing
-            steps._graph = PlayedGraph(steps, error)  # type: ignore[assignment]
+            steps._graph = PlayedGraph(steps, error, places)  # type: ignore[assignment]
 
         monkeypatch.setattr(Captured, "_capture", capture)
+        monkeypatch.setattr("explore.training.captured._memory_used", lambda device: memory)
         monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
         monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
         monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
@@ -91,7 +96,6 @@ def trained(
     sizes: list[int],
     *,
     waits: bool = False,
-    forgets: bool = True,
     plain: bool = False,
 ) -> tuple[Captured, dict[str, Tensor], list[float]]:
     """What steps leave, between which others take the gradients away, as Lightning does; `plain` calls for all."""
@@ -112,7 +116,7 @@ def trained(
     for number, batch in enumerate(batches(sizes)):
         losses.append(float(steps(batch)))
         optimizer.step()
-        if forgets and number % 3 == 2:
+        if number % 3 == 2:
             network.zero_grad()
     return steps, copy.deepcopy(network.state_dict()), losses
 
@@ -136,8 +140,15 @@ def test_a_batch_of_another_shape_is_called_from_then_on(gpu: Callable[..., None
     check_same([16] * (STEPS - 1) + [9, 16, 16], is_captured=False)
 
 
-def test_gradients_that_differ_are_not_used(gpu: Callable[..., None]) -> None:
-    gpu(0.1)
+@pytest.mark.parametrize("error", [0.1, -1.0, torch.nan])
+@pytest.mark.parametrize("places", [slice(None), slice(0, 1), slice(-1, None)], ids=["all", "first", "last"])
+def test_gradients_that_differ_are_not_used(gpu: Callable[..., None], error: float, places: slice) -> None:
+    gpu(error, places)
+    check_same([16] * STEPS, is_captured=False)
+
+
+def test_a_step_that_fills_the_memory_is_not_captured(gpu: Callable[..., None]) -> None:
+    gpu(memory=0.5)
     check_same([16] * STEPS, is_captured=False)
 
 

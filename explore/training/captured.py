@@ -6,6 +6,7 @@ launch.
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,9 @@ from explore.training.handing import Batch
 # Steps before the one that is captured, in which libraries do what they do only once.
 UNCAPTURED = 3
 # By how much a captured gradient may differ from the one that was called, as a share of the largest number in it: no
-# more than where sums are taken in another order.
-_ROUNDING = 1e-2
+# more than where sums are taken in another order. What is smaller by so much than others is rounding itself.
+_ROUNDING, _NOTHING = 1e-2, 1e-3
+_MEMORY = 0.4  # of a GPU's
 
 
 class Captured:
@@ -25,7 +27,8 @@ class Captured:
     On a processor it is called for each batch. On a GPU it is called for the first batches; then what it launches is
     captured, and launched again for every batch of that shape. Random numbers are drawn as if it had been called.
 
-    It is called for all of them where it waits for the device, as a mixture of experts may; where what was captured
+    It is called for all of them where it waits for the device, as a mixture of experts may; where so much of the memory
+    is used that launches are not what takes the time, and a graph keeps what a step needs; where what was captured
     does not find the gradient that it finds; and from a batch of another shape on.
     """
 
@@ -77,7 +80,8 @@ class Captured:
                 loss = self._work(batch)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        self._allowed = not any("synchronizing CUDA operation" in str(one.message) for one in said)
+        waits = any("synchronizing CUDA operation" in str(one.message) for one in said)
+        self._allowed = not waits and _memory_used(batch[0].device) < _MEMORY
         return loss
 
     def _compared(self, batch: Batch) -> Tensor:
@@ -105,16 +109,16 @@ class Captured:
     def _capture(self, batch: Batch) -> None:
         images, targets = (one.clone() for one in batch)
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(images.device)
+        pool = torch.cuda.graph_pool_handle()
         # The gradients lie in memory of the graph from here on, which writes them anew each time.
         self._forget()
         try:
             # Another thread may allocate memory meanwhile, as the one that gathers images from disk.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
                 self._loss = self._work((images, targets))
         except RuntimeError:
             self._allowed = False
-            torch.cuda.set_stream(current)  # a capture that failed does not always go back to it
-            torch.cuda.synchronize(images.device)
+            _undo(pool, current)
             return
         self._graph, self._batch = graph, [images, targets]
         self._gradients = [one.grad for one in self._parameters]
@@ -129,10 +133,25 @@ class Captured:
             one.copy_(kept)
 
 
+def _undo(pool: tuple[int, int], stream: torch.cuda.Stream) -> None:
+    """Take back what a capture that failed leaves behind: its stream, its draws and its memory."""
+    torch.cuda.set_stream(stream)
+    torch.cuda.synchronize(stream.device)
+    generator = torch.cuda.default_generators[stream.device.index]
+    generator.graphsafe_set_state(generator.clone_state())  # of which no graph is waiting
+    with suppress(RuntimeError, AttributeError):  # where the capture has ended in order, the pool has as well
+        torch._C._cuda_endAllocateToPool(stream.device.index, pool)
+
+
+def _memory_used(device: torch.device) -> float:
+    """The most that was allocated at one time so far, as a share of the device's memory."""
+    return torch.cuda.max_memory_allocated(device) / torch.cuda.get_device_properties(device).total_memory
+
+
 def _alike(found: list[Tensor | None], expected: list[Tensor | None]) -> bool:
     if [one is None for one in found] != [one is None for one in expected]:
         return False
     mine, theirs = ([one.float() for one in each if one is not None] for each in (found, expected))
-    largest = max(float(one.abs().max()) for one in theirs)
-    furthest = max(float((one - other).abs().max()) for one, other in zip(mine, theirs, strict=True))
-    return furthest <= _ROUNDING * largest
+    largest = torch.stack([one.abs().max() for one in theirs])
+    furthest = torch.stack([(one - other).abs().max() for one, other in zip(mine, theirs, strict=True)])
+    return bool((furthest <= _ROUNDING * largest.clamp(min=_NOTHING * float(largest.max()))).all())

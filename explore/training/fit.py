@@ -68,7 +68,10 @@ def fit(
         if alone:  # other strategies read checkpoints by themselves
             trainer.strategy.checkpoint_io = OneTensor()
         loaders = Handing(train, turn, whole=alone), Handing(validation, turn, whole=True)
-        trainer.fit(module, *loaders, ckpt_path=str(start) if start else None, weights_only=True)
+        try:
+            trainer.fit(module, *loaders, ckpt_path=str(start) if start else None, weights_only=True)
+        finally:
+            module.release()
         rungs.report_new(trainer, module)  # where the checkpoint was the last one, no epoch has begun
     return module.curve
 
@@ -99,7 +102,10 @@ def fit_together(
     with _quiet_lightning(), quiet_vmap(), _interruptible():
         trainer = _trainer(recipe, callbacks, folders[0])
         trainer.strategy.checkpoint_io = Apart(module, folders)
-        trainer.fit(module, Handing(rungs.train, turn, whole=True), Handing(validation, turn, whole=True))
+        try:
+            trainer.fit(module, Handing(rungs.train, turn, whole=True), Handing(validation, turn, whole=True))
+        finally:
+            module.release()
         rungs.report_new(trainer, module)
     return module.curves
 
@@ -206,7 +212,8 @@ class _Average(WeightAveraging):
 
 def _trainer(recipe: Training, callbacks: list[Callback], folder: Path) -> Trainer:
     """A Trainer that does only what is needed: no bars, no loggers, no sanity run, no files of its own."""
-    # Deterministic operators would fill what they allocate first, with a kernel for each; nothing here reads that.
+    # Deterministic operators would fill what they allocate first, with a kernel for each, in this whole process;
+    # nothing here reads what nobody wrote.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Trainer(
         accelerator=recipe.accelerator,

@@ -109,6 +109,11 @@ class Classifier(LightningModule):
         alone = self.trainer.world_size == 1 and self.recipe.strategy == "auto"
         return Captured(work, self.network) if alone else call
 
+    def release(self) -> None:
+        """Let go of the memory that a captured gradient keeps, which otherwise waits for the garbage collector."""
+        self._gradient = None
+        self.network.zero_grad()
+
     def _backward(self, batch: Batch, parameters: list[nn.Parameter]) -> Tensor:
         """Find the gradient of this device's share of a batch, part by part, and return its loss."""
         images, targets = self._share(batch)

@@ -33,7 +33,7 @@ def accuracy(network: nn.Module, batches: Loader, recipe: Training, folder: Path
         right.append((logits.argmax(1) == labels).sum())
         count += len(labels)
 
-    with torch.inference_mode():
+    with torch.no_grad():  # weights that are moved in inference mode could not be trained any more
         Handed(batches, turn, settle=True).each(add)
         return float(torch.stack(right).sum()) / count
 
