@@ -35,7 +35,7 @@ test: lint ## lint, types and the tests of every day
 	@$(TESTS) -n 2 --dist loadfile -m "not slow and not gpu and not cluster" $(ARGS)
 
 test-slow: $(READY) ## the tests that take longer
-	@$(TESTS) -n 3 --dist load --maxschedchunk 1 -m "slow and not gpu and not cluster" $(LONGEST_FIRST) $(ARGS)
+	@$(TESTS) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not gpu and not cluster" $(LONGEST_FIRST) $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	@$(TESTS) -m gpu $(ARGS)
