@@ -111,8 +111,7 @@ def trained(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    steps, losses = Captured(work, network), []
-    steps._allowed = not plain
+    steps, losses = Captured(work, network, allowed=not plain), []
     for number, batch in enumerate(batches(sizes)):
         losses.append(float(steps(batch)))
         optimizer.step()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from digit_batches import digit_batches
 from small_sweeps import WHOLE, sweep, trials_of
 from torch import Tensor, nn
 
@@ -29,9 +30,8 @@ from explore.command import _run
 from explore.cost.options import Measuring
 from explore.cost.throughput import measure_throughput
 from explore.cost.turns import exclusive, strangers
-from explore.data.dataset import Dataset, load
 from explore.data.loader import Batches
-from explore.data.options import Augmentation, Digits
+from explore.data.options import Augmentation
 from explore.evaluation import COMPLETE
 from explore.training.captured import UNCAPTURED, Captured
 from explore.training.fit import fit, fit_together
@@ -60,30 +60,16 @@ def whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load(Digits())
-
-
 def network(token: str = "mlp", channel: str = "mlp", seed: int = 0, **options: Any) -> Network:
     torch.manual_seed(seed)
     model = Model.of({"patch_size": 2, "depth": 2, "width": 32} | options)
     return Network(architecture(model, Mixing(name=token), Mixing(name=channel), image_size=8, channels=1, classes=10))
 
 
-def batches(dataset: Dataset, *, training: bool, seed: int = 0, device: str = "cuda") -> Batches:
-    return Batches(
-        dataset.train if training else dataset.validation,
-        SHORT.batch_size,
-        device=device,
-        mean=dataset.mean,
-        std=dataset.std,
-        classes=len(dataset.classes),
-        augmentation=Augmentation(shift=1) if training else None,
-        seed=seed,
-        shuffle=training,
-        drop_last=training,
-    )
+def batches(*, training: bool, seed: int = 0, device: str = "cuda") -> Batches:
+    split, augmentation = ("train", Augmentation(shift=1)) if training else ("validation", None)
+    options = {"augmentation": augmentation, "seed": seed, "shuffle": training, "drop_last": training}
+    return digit_batches(SHORT.batch_size, split=split, device=device, **options)
 
 
 def images() -> Tensor:
@@ -171,8 +157,8 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
     made: list[Captured] = []
 
     class Noted(Captured):
-        def __init__(self, work: Callable[[Batch], Tensor], network: nn.Module) -> None:
-            super().__init__(work, network)
+        def __init__(self, work: Callable[[Batch], Tensor], network: nn.Module, *, allowed: bool = True) -> None:
+            super().__init__(work, network, allowed=allowed)
             made.append(self)
 
     for module in ("module", "pace"):
@@ -182,14 +168,14 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 @pytest.mark.parametrize("compiled", ["off", "on"])
-def test_a_fit_captures(tmp_path: Path, digits: Dataset, kept: list[Captured], compiled: str) -> None:
-    loaders = batches(digits, training=True), batches(digits, training=False)
+def test_a_fit_captures(tmp_path: Path, kept: list[Captured], compiled: str) -> None:
+    loaders = batches(training=True), batches(training=False)
     fit(network(), *loaders, replace(SHORT, epochs=2), tmp_path, lambda record: None, compiled=compiled)
     assert [one.captured for one in kept] == [True]
 
 
-def test_seeds_together_capture(digits: Dataset, kept: list[Captured]) -> None:
-    loaders = [batches(digits, training=True, seed=seed) for seed in range(3)]
+def test_seeds_together_capture(kept: list[Captured]) -> None:
+    loaders = [batches(training=True, seed=seed) for seed in range(3)]
     step_seconds([network(seed=seed) for seed in range(3)], loaders, SHORT, GPU, nullcontext)
     assert [one.captured for one in kept] == [True, True]
 
@@ -224,10 +210,10 @@ def test_a_capture_that_fails_leaves_the_gpu_as_it_was() -> None:
     assert result.stdout == "went on\n", result.stderr
 
 
-def test_seeds_repeat_and_a_stopped_training_goes_on_as_if_it_never_was(tmp_path: Path, digits: Dataset) -> None:
+def test_seeds_repeat_and_a_stopped_training_goes_on_as_if_it_never_was(tmp_path: Path) -> None:
     def curve(folder: str, until: int | None = None) -> list[dict[str, float]]:
         (tmp_path / folder).mkdir(exist_ok=True)
-        loaders = batches(digits, training=True), batches(digits, training=False)
+        loaders = batches(training=True), batches(training=False)
         found = fit(network(drop_path=0.1), *loaders, SHORT, tmp_path / folder, lambda record: None, until=until)
         return [{key: value for key, value in record.items() if key != "seconds"} for record in found]
 
@@ -238,14 +224,14 @@ def test_seeds_repeat_and_a_stopped_training_goes_on_as_if_it_never_was(tmp_path
     assert curve("stopped") == whole
     trained = network()
     assert restore(trained, tmp_path / "whole")[-1]["val_accuracy"] == whole[-1]["val_accuracy"]
-    found = accuracy(network(), batches(digits, training=False), SHORT, tmp_path / "whole")
+    found = accuracy(network(), batches(training=False), SHORT, tmp_path / "whole")
     assert found == pytest.approx(whole[-1]["val_accuracy"])
 
 
-def test_a_checkpoint_of_a_gpu_goes_on_on_a_processor(tmp_path: Path, digits: Dataset) -> None:
+def test_a_checkpoint_of_a_gpu_goes_on_on_a_processor(tmp_path: Path) -> None:
     def curve(device: str, accelerator: str, until: int | None) -> list[dict[str, float]]:
         recipe = replace(SHORT, accelerator=accelerator)
-        train, validation = (batches(digits, training=training, device=device) for training in (True, False))
+        train, validation = (batches(training=training, device=device) for training in (True, False))
         return fit(network(), train, validation, recipe, tmp_path, lambda record: None, until=until)
 
     begun, ended = curve("cuda", "gpu", until=2), curve("cpu", "cpu", until=None)
@@ -253,20 +239,20 @@ def test_a_checkpoint_of_a_gpu_goes_on_on_a_processor(tmp_path: Path, digits: Da
     assert ended[-1]["val_accuracy"] > ended[0]["val_accuracy"]
 
 
-def test_seeds_trained_together_come_out_as_each_alone(tmp_path: Path, digits: Dataset) -> None:
+def test_seeds_trained_together_come_out_as_each_alone(tmp_path: Path) -> None:
     recipe, seeds = replace(SHORT, epochs=2), (3, 0)
     alone = []
     for seed in seeds:
         (folder := tmp_path / f"alone-{seed}").mkdir()
-        loaders = batches(digits, training=True, seed=seed), batches(digits, training=False)
+        loaders = batches(training=True, seed=seed), batches(training=False)
         alone.append(fit(network(seed=seed), *loaders, replace(recipe, seed=seed), folder, lambda record: None))
     folders = [tmp_path / str(seed) for seed in seeds]
     for folder in folders:
         folder.mkdir()
     together = fit_together(
         [network(seed=seed) for seed in seeds],
-        [batches(digits, training=True, seed=seed) for seed in seeds],
-        batches(digits, training=False),
+        [batches(training=True, seed=seed) for seed in seeds],
+        batches(training=False),
         recipe,
         folders,
         lambda place, record: None,
@@ -278,19 +264,19 @@ def test_seeds_trained_together_come_out_as_each_alone(tmp_path: Path, digits: D
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_seeds_together_are_timed(digits: Dataset, precision: str) -> None:
-    loaders = [batches(digits, training=True, seed=seed) for seed in range(3)]
+def test_seeds_together_are_timed(precision: str) -> None:
+    loaders = [batches(training=True, seed=seed) for seed in range(3)]
     recipe = replace(SHORT, precision=precision)
     rounds = step_seconds([network(seed=seed) for seed in range(3)], loaders, recipe, GPU, nullcontext)
     assert all(alone > 0 and share > 0 for alone, share in rounds)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
-def test_a_compiled_network_learns_the_same(tmp_path: Path, digits: Dataset) -> None:
+def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
     curves = {}
     for mode in ("off", "on"):
         (tmp_path / mode).mkdir()
-        loaders = batches(digits, training=True), batches(digits, training=False)
+        loaders = batches(training=True), batches(training=False)
         recipe = replace(SHORT, epochs=2)
         curves[mode] = fit(network(), *loaders, recipe, tmp_path / mode, lambda record: None, compiled=mode)
     for plain, compiled in zip(curves["off"], curves["on"], strict=True):
@@ -299,20 +285,10 @@ def test_a_compiled_network_learns_the_same(tmp_path: Path, digits: Dataset) -> 
 
 @pytest.mark.parametrize("augmentation", [None, Augmentation(shift=1, flip=True)], ids=["plain", "moved"])
 def test_images_from_disk_are_those_that_are_kept_on_the_gpu(
-    monkeypatch: pytest.MonkeyPatch, digits: Dataset, augmentation: Augmentation | None
+    monkeypatch: pytest.MonkeyPatch, augmentation: Augmentation | None
 ) -> None:
     def passed() -> list[tuple[Tensor, Tensor]]:
-        loader = Batches(
-            digits.train,
-            100,
-            device="cuda",
-            mean=digits.mean,
-            std=digits.std,
-            classes=10,
-            augmentation=augmentation,
-            shuffle=True,
-        )
-        return list(loader)
+        return list(digit_batches(100, device="cuda", augmentation=augmentation, shuffle=True))
 
     kept = passed()
     monkeypatch.setattr("explore.data.loader.fits", lambda images, margin, device: False)

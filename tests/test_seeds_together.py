@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from digit_batches import digit_batches
 from small_sweeps import study_of, sweep
 
 from explore import together as module
@@ -20,9 +21,8 @@ from explore.ablation.design import SEED, design_of
 from explore.candidate import Candidate, evaluate
 from explore.cluster.isolation import Isolated, start_server
 from explore.config import compose
-from explore.data.dataset import load
 from explore.data.loader import Batches
-from explore.data.options import Augmentation, Digits
+from explore.data.options import Augmentation
 from explore.evaluation import COMPLETE, IN_BLOCK, STOPPED, Epoch, Evaluation, Pace
 from explore.evaluator import TrainingEvaluator, train_block
 from explore.together import pace, train_together
@@ -141,20 +141,8 @@ def test_evaluations_after_it_are_those_of_seeds_trained_alone(tmp_path: Path) -
 
 
 def test_the_batches_of_another_seed_are_those_of_new_ones() -> None:
-    digits = load(Digits())
-
     def of(seed: int) -> Batches:
-        return Batches(
-            digits.train,
-            512,
-            device="cpu",
-            mean=digits.mean,
-            std=digits.std,
-            classes=10,
-            augmentation=Augmentation(shift=1, mixup=0.2),
-            seed=seed,
-            shuffle=True,
-        )
+        return digit_batches(512, augmentation=Augmentation(shift=1, mixup=0.2), seed=seed, shuffle=True)
 
     for mine, theirs in zip(of(0).seeded(4), of(4), strict=True):
         assert all(map(torch.equal, mine, theirs))

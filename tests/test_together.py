@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from digit_batches import digit_batches
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -20,9 +21,8 @@ from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
-from explore.data.dataset import load
 from explore.data.loader import Batches
-from explore.data.options import Augmentation, Digits
+from explore.data.options import Augmentation
 from explore.training.checkpoint import CHECKPOINT, read
 from explore.training.fit import ReportEpochOf, fit, fit_together
 from explore.training.module import Diverged
@@ -44,19 +44,9 @@ def network(seed: int, token: str = "mlp", channel: str = "mlp", **options: Any)
 
 
 def batches(seed: int, augmentation: Augmentation | None = None, *, training: bool = True) -> Batches:
-    digits = load(Digits())
-    return Batches(
-        digits.train if training else digits.validation,
-        SHORT.batch_size,
-        device="cpu",
-        mean=digits.mean,
-        std=digits.std,
-        classes=10,
-        augmentation=augmentation,
-        seed=seed,
-        shuffle=training,
-        drop_last=training,
-    )
+    split = "train" if training else "validation"
+    options = {"augmentation": augmentation, "seed": seed, "shuffle": training, "drop_last": training}
+    return digit_batches(SHORT.batch_size, split=split, **options)
 
 
 def alone(folder: Path, recipe: Training, seed: int, augmentation: Augmentation | None, **options: Any) -> Curve:

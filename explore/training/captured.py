@@ -27,17 +27,17 @@ class Captured:
     On a processor it is called for each batch. On a GPU it is called for the first batches; then what it launches is
     captured, and launched again for every batch of that shape. Random numbers are drawn as if it had been called.
 
-    It is called for all of them where it waits for the device, as a mixture of experts may; where so much of the memory
-    is used that launches are not what takes the time, and a graph keeps what a step needs; where what was captured
-    does not find the gradient that it finds; and from a batch of another shape on.
+    It is called for all of them unless that is `allowed`; where it waits for the device, as a mixture of experts may;
+    where so much of the memory is used that launches are not what takes the time, and a graph keeps what a step needs;
+    where what was captured does not find the gradient that it finds; and from a batch of another shape on.
     """
 
-    def __init__(self, work: Callable[[Batch], Tensor], network: nn.Module) -> None:
+    def __init__(self, work: Callable[[Batch], Tensor], network: nn.Module, *, allowed: bool = True) -> None:
         self._work = work
         self._parameters = list(network.parameters())
         self._buffers = list(network.buffers())
         self._called = 0
-        self._allowed = True
+        self._allowed = allowed
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: list[Tensor] = []
         self._loss = torch.empty(0)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,7 +48,7 @@ class Classifier(LightningModule):
         self.parts = parts
         self.curve: list[dict[str, float]] = []
         self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        self._gradient: Callable[[Batch], Tensor] | None = None
+        self._gradient: Captured | None = None
         self._began = 0.0
         self._own = slice(None)
         self._training: list[Tensor] = []
@@ -92,7 +91,7 @@ class Classifier(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             handed.each(take)
 
-    def _finder(self, optimizer: LightningOptimizer) -> Callable[[Batch], Tensor]:
+    def _finder(self, optimizer: LightningOptimizer) -> Captured:
         """What finds the clipped gradient of a batch, and returns its loss."""
         parameters = list(self.network.parameters())
 
@@ -101,13 +100,9 @@ class Classifier(LightningModule):
             self._clip(optimizer, parameters)
             return loss
 
-        def call(batch: Batch) -> Tensor:
-            optimizer.zero_grad()
-            return work(batch)
-
         # Between several devices there is more to a gradient than its kernels.
         alone = self.trainer.world_size == 1 and self.recipe.strategy == "auto"
-        return Captured(work, self.network) if alone else call
+        return Captured(work, self.network, allowed=alone)
 
     def release(self) -> None:
         """Let go of the memory that a captured gradient keeps, which otherwise waits for the garbage collector."""
