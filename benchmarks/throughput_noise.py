@@ -1,12 +1,14 @@
 """How much the published figure of throughput varies on a machine that others use, and whether the order is right.
 
     python -m benchmarks.throughput_noise [device=cpu] [repeats=30] [turns=20] [seconds=3] [only=figure|order]
+        [batch=256] [load=yes|no]
 
-A process on every core, or one on the GPU, trains a network meanwhile. `figure`: small candidates are measured again
-and again, in turn with naive timing (the mean of ten passes by the clock on the wall); bars: the largest over the
-smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 3 s. `order`: twelve networks
-whose speeds, measured at length without the other processes, are 5 % or more apart, are compared again and again; bar:
-no pair in the wrong order. About ten minutes. Competitors do not take turns: they stand for the programs of others.
+A process on every core, or one on the GPU, trains a network meanwhile, unless `load=no`. `figure`: small candidates are
+measured again and again, in turn with naive timing (the mean of ten passes by the clock on the wall); bars: the largest
+over the smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 3 s. `order`: twelve
+networks whose speeds, measured at length without the other processes, are 5 % or more apart, are compared again and
+again; bar: no pair in the wrong order. About ten minutes. Competitors do not take turns: they stand for the programs of
+others.
 `format=json` prints the rows as JSON.
 """
 
@@ -17,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -52,15 +54,19 @@ class Options:
     seconds: float = SECONDS
     only: str = ""
     device: str = "cpu"
+    batch: int = 256
+    load: str = "yes"
     format: str = "text"
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "Options":
-        """Read `KEY=VALUE` pairs; raises ValueError for an unknown key."""
+        """Read `KEY=VALUE` pairs; raises ValueError for an unknown key or load."""
         given = dict(argument.split("=", 1) for argument in arguments)
         for key in given:
             if key not in cls.__dataclass_fields__:
                 raise ValueError(f"unknown key {key}; there are {', '.join(cls.__dataclass_fields__)}")
+        if (said := given.get("load", "yes")) not in ("yes", "no"):
+            raise ValueError(f"load must be yes or no, got {said}")
         return cls(**{key: type(getattr(cls, key))(text) for key, text in given.items()})
 
 
@@ -108,9 +114,9 @@ def figures(options: Options) -> list[dict[str, Any]]:
         ours, naive, seconds = list[float](), list[float](), list[float]()
         for repeat in range(options.repeats):
             _say(f"{name}: {repeat + 1} of {options.repeats}")
-            naive.append(_naive(one, options.device))
+            naive.append(_naive(one, options))
             began = time.perf_counter()
-            ours.append(measure_throughput(one, _IMAGE, _protocol(options.seconds, options.device)).images_per_second)
+            ours.append(measure_throughput(one, _IMAGE, _protocol(options, options.seconds)).images_per_second)
             seconds.append(time.perf_counter() - began)
         (most, quartiles), (naive_most, naive_quartiles) = spread(ours), spread(naive)
         rows += [
@@ -128,7 +134,7 @@ def order(options: Options, networks: Mapping[str, Network], truth: Mapping[str,
     wrong = []
     for turn in range(options.turns):
         _say(f"order: {turn + 1} of {options.turns}")
-        wrong.append(wrong_pairs(_speeds(networks, 1.0, options.device), truth))
+        wrong.append(wrong_pairs(_speeds(networks, 1.0, options), truth))
     nearest = min(truth[a] / truth[b] for a, b in zip(list(truth), list(truth)[1:], strict=False))
     pairs = len(networks) * (len(networks) - 1) // 2
     return [
@@ -145,7 +151,7 @@ def known(options: Options) -> tuple[dict[str, Network], dict[str, float]]:
         for patch, depth, width in [(7, d, w) for d in (1, 2, 3) for w in (16, 32, 48, 64, 96)]
     }
     _say(f"order: the speeds of {len(every)} networks without load")
-    truth = apart(_speeds(every, _TRUTH_SECONDS, options.device), GAP, COUNT)
+    truth = apart(_speeds(every, _TRUTH_SECONDS, options), GAP, COUNT)
     if len(truth) < COUNT:
         raise RuntimeError(f"{COUNT} networks must be {GAP}× apart, got {len(truth)} of {len(every)}; is there load?")
     return {name: every[name] for name in truth}, truth
@@ -181,9 +187,9 @@ def compete(core: int, device: str) -> None:
         step()
 
 
-def _naive(one: Network, device: str) -> float:
-    images = torch.rand(256, *_IMAGE, device=device)
-    one.to(device)
+def _naive(one: Network, options: Options) -> float:
+    images = torch.rand(options.batch, *_IMAGE, device=options.device)
+    one.to(options.device)
     with torch.inference_mode():
         one(images)
         wait(images.device)
@@ -194,14 +200,14 @@ def _naive(one: Network, device: str) -> float:
     return _NAIVE_PASSES * len(images) / (time.perf_counter() - began)
 
 
-def _speeds(networks: Mapping[str, Network], seconds: float, device: str) -> dict[str, float]:
-    options = _protocol(seconds, device)
-    timed, _ = compare_throughput(networks, _IMAGE, options, _say)
-    return {name: Speed.of(each, options.images, options.interval).images_per_second for name, each in timed.items()}
+def _speeds(networks: Mapping[str, Network], seconds: float, options: Options) -> dict[str, float]:
+    protocol = _protocol(options, seconds)
+    timed, _ = compare_throughput(networks, _IMAGE, protocol, _say)
+    return {name: Speed.of(each, protocol.images, protocol.interval).images_per_second for name, each in timed.items()}
 
 
-def _protocol(seconds: float, device: str) -> Measuring:
-    return Measuring(max_seconds=seconds, precision="32-true", device=device)
+def _protocol(options: Options, seconds: float) -> Measuring:
+    return Measuring(max_seconds=seconds, precision="32-true", device=options.device, batch_size=options.batch)
 
 
 def _row(name: str, value: float, unit: str, bar: float | None = None) -> dict[str, Any]:
@@ -218,14 +224,16 @@ def main(arguments: Sequence[str]) -> None:
     options = Options.of(arguments)
     torch.set_num_threads(1)
     subjects = known(options) if options.only != "figure" else None
-    with load(options.device):
+    with load(options.device) if options.load == "yes" else nullcontext():
         rows = figures(options) if options.only != "order" else []
         rows += order(options, *subjects) if subjects else []
     _say("")
     if options.format == "json":
         print(json.dumps(rows, indent=2))
         return
-    print(f"{device_name(torch.device(options.device))}, 1 thread, 32-true, batch 256, torch {torch.__version__}")
+    print(
+        f"{device_name(torch.device(options.device))}, 1 thread, 32-true, batch {options.batch}, torch {torch.__version__}"
+    )
     for row in rows:
         bar = "" if row["bar"] is None else f"   bar {row['bar']:g}: {'holds' if row['holds'] else 'MISSED'}"
         print(f"{row['name']:60} {row['value']:8.3f} {row['unit']}{bar}")

@@ -120,10 +120,11 @@ def trained(
     return steps, copy.deepcopy(network.state_dict()), losses
 
 
-def check_same(sizes: list[int], *, is_captured: bool) -> None:
+def check_same(sizes: list[int], because: str = "") -> None:
     steps, weights, losses = trained(sizes)
     _, expected, their_losses = trained(sizes, plain=True)
-    assert steps.captured is is_captured
+    assert steps.captured is (because == "")
+    assert steps.called_because == because
     assert losses == pytest.approx(their_losses)
     for name, one in weights.items():
         torch.testing.assert_close(one, expected[name])
@@ -131,24 +132,24 @@ def check_same(sizes: list[int], *, is_captured: bool) -> None:
 
 def test_training_is_that_of_calls_also_where_others_take_the_gradients_away(gpu: Callable[..., None]) -> None:
     gpu()
-    check_same([16] * STEPS, is_captured=True)
+    check_same([16] * STEPS)
 
 
 def test_a_batch_of_another_shape_is_called_from_then_on(gpu: Callable[..., None]) -> None:
     gpu()
-    check_same([16] * (STEPS - 1) + [9, 16, 16], is_captured=False)
+    check_same([16] * (STEPS - 1) + [9, 16, 16], "a batch had another shape")
 
 
 @pytest.mark.parametrize("error", [0.1, -1.0, torch.nan])
 @pytest.mark.parametrize("places", [slice(None), slice(0, 1), slice(-1, None)], ids=["all", "first", "last"])
 def test_gradients_that_differ_are_not_used(gpu: Callable[..., None], error: float, places: slice) -> None:
     gpu(error, places)
-    check_same([16] * STEPS, is_captured=False)
+    check_same([16] * STEPS, "what was captured found another gradient")
 
 
 def test_a_step_that_fills_the_memory_is_not_captured(gpu: Callable[..., None]) -> None:
     gpu(memory=0.5)
-    check_same([16] * STEPS, is_captured=False)
+    check_same([16] * STEPS, "50% of the memory was used")
 
 
 @pytest.mark.filterwarnings("ignore:called a synchronizing CUDA operation")
@@ -156,6 +157,7 @@ def test_what_waits_for_the_device_is_not_captured(gpu: Callable[..., None]) -> 
     gpu()
     steps, _, _ = trained([16] * STEPS, waits=True)
     assert not steps.captured
+    assert steps.called_because == "it waits for the device: called a synchronizing CUDA operation"
 
 
 def test_a_processor_is_called_for_every_batch() -> None:

@@ -145,7 +145,8 @@ def test_captured_steps_are_those_that_are_called(
         for batch in pairs:
             losses.append(gradient(batch))
             optimizer.step()
-        assert gradient.captured is (capturing and (token, channel, precision) not in WAITING)
+        expected = capturing and (token, channel, precision) not in WAITING
+        assert gradient.captured is expected, gradient.called_because
         found[capturing] = [torch.stack(losses), *(one.grad for one in net.parameters()), *net.buffers()]
     for mine, theirs in zip(found[True], found[False], strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-2)

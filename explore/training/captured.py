@@ -33,11 +33,12 @@ class Captured:
     """
 
     def __init__(self, work: Callable[[Batch], Tensor], network: nn.Module, *, allowed: bool = True) -> None:
+        """Keep what to call; `called_because` says in words why nothing is captured, and is empty otherwise."""
         self._work = work
         self._parameters = list(network.parameters())
         self._buffers = list(network.buffers())
         self._called = 0
-        self._allowed = allowed
+        self.called_because = "" if allowed else "it was not allowed"
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: list[Tensor] = []
         self._loss = torch.empty(0)
@@ -53,10 +54,10 @@ class Captured:
         if self._graph is not None:
             if all(mine.shape == one.shape for mine, one in zip(self._batch, batch, strict=True)):
                 return self._launched(batch)
-            self._graph, self._allowed = None, False
+            self._graph, self.called_because = None, "a batch had another shape"
         self._forget()
         self._called += 1
-        if not self._allowed or self._called < UNCAPTURED or not batch[0].is_cuda:
+        if self.called_because or self._called < UNCAPTURED or not batch[0].is_cuda:
             return self._work(batch)
         return self._watched(batch) if self._called == UNCAPTURED else self._compared(batch)
 
@@ -80,8 +81,10 @@ class Captured:
                 loss = self._work(batch)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        waits = any("synchronizing CUDA operation" in str(one.message) for one in said)
-        self._allowed = not waits and _memory_used(batch[0].device) < _MEMORY
+        if waits := [str(one.message) for one in said if "synchronizing CUDA operation" in str(one.message)]:
+            self.called_because = f"it waits for the device: {waits[0]}"
+        elif (used := _memory_used(batch[0].device)) >= _MEMORY:
+            self.called_because = f"{used:.0%} of the memory was used"
         return loss
 
     def _compared(self, batch: Batch) -> Tensor:
@@ -99,7 +102,7 @@ class Captured:
             self._keep(before)
             found = self._launched(batch)
             if not (_alike([found], [loss]) and _alike(self._gradients, expected)):
-                self._graph, self._allowed = None, False
+                self._graph, self.called_because = None, "what was captured found another gradient"
         torch.cuda.set_rng_state(drawn, device)
         self._keep(after)
         for parameter, gradient in zip(self._parameters, expected, strict=True):
@@ -116,8 +119,8 @@ class Captured:
             # Another thread may allocate memory meanwhile, as the one that gathers images from disk.
             with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
                 self._loss = self._work((images, targets))
-        except RuntimeError:
-            self._allowed = False
+        except RuntimeError as error:
+            self.called_because = f"it could not be captured: {error}"
             _undo(pool, current)
             return
         self._graph, self._batch = graph, [images, targets]
