@@ -231,9 +231,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.format == "json":
         print(json.dumps(rows, indent=2))
         return
-    print(
-        f"{device_name(torch.device(options.device))}, 1 thread, 32-true, batch {options.batch}, torch {torch.__version__}"
-    )
+    where = f"{device_name(torch.device(options.device))}, 1 thread, 32-true, batch {options.batch}"
+    print(f"{where}, torch {torch.__version__}")
     for row in rows:
         bar = "" if row["bar"] is None else f"   bar {row['bar']:g}: {'holds' if row['holds'] else 'MISSED'}"
         print(f"{row['name']:60} {row['value']:8.3f} {row['unit']}{bar}")
