@@ -43,6 +43,7 @@ from explore.view import LiveView
 _BASE = ("+sweep=pareto", "training.threads=1", "training.precision=32-true")
 _NAME = "overhead"
 _REPEATS, _FEW = 7, 3
+_CHECKPOINTS = 3  # behind the first, of a trial that trains for three seconds
 # What the command does before it begins to work.
 _START = """import sys
 import explore.driver, explore.view
@@ -118,7 +119,7 @@ def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], 
         **{name: found[name] for name in ("compose", "fork")},
         **{name: [seconds[name] for seconds in once] for name in once[0]},  # the start of fit with a first checkpoint
         "measure": [seconds - statistics.median(found["counted again"]) for seconds in found["count and measure"]],
-        "further checkpoints": [with_all - with_one for _, with_one, with_all in turns],
+        "further checkpoints": [(more - rest) * _CHECKPOINTS / (EPOCHS - 1) for _, rest, more in turns],
         "between epochs": [rest - one for one, rest, _ in turns],
     }
 

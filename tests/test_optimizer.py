@@ -90,7 +90,7 @@ def test_only_matrices_decay() -> None:
     [
         ({"epochs": 0}, "training.epochs must be at least 1, got 0"),
         ({"batch_size": 0}, "training.batch_size must be at least 1, got 0"),
-        ({"rung": 0}, "training.rung must be at least 1, got 0"),
+        ({"rung": 0}, "training.rung must be at least 1 or null, got 0"),
         ({"devices": 0}, "training.devices must be at least 1, got 0"),
         ({"threads": 0}, "training.threads must be at least 1 or null, got 0"),
         ({"lr": 0.0}, "training.lr must be above 0 and finite, got 0.0; try 0.001"),

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,7 @@ from explore.training.together import Abreast, Apart, Classifiers, check_stackab
 
 ReportEpoch = Callable[[Mapping[str, float]], None]
 ReportEpochOf = Callable[[int, Mapping[str, float]], None]
+_RUNG_SECONDS = 1.0  # of training for each checkpoint, which takes a hundredth of that
 
 
 def fit(
@@ -111,7 +113,12 @@ def fit_together(
 
 
 class _Rungs(Callback):
-    """Sets the epoch of the data, reports each epoch, and writes a checkpoint at each rung."""
+    """Sets the epoch of the data, writes a checkpoint at each rung, and reports each epoch.
+
+    Without rungs of the recipe's, an epoch ends at one if a second has passed since the last, and no epoch is reported
+    before its checkpoint is there: what is known is not trained again. Several processes have no clock in common, and
+    have one in each epoch.
+    """
 
     def __init__(self, train: Loader, recipe: Training, folder: Path, report: ReportEpoch) -> None:
         self.train = train
@@ -119,16 +126,31 @@ class _Rungs(Callback):
         self.folder = folder
         self.report = report
         self.reported = 0
+        self.kept = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.report_new(trainer, pl_module)  # of the checkpoint
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.report_new(trainer, pl_module)
         self.train.set_epoch(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self.recipe.rung == 0 or epoch == trainer.max_epochs:
+        if epoch == trainer.max_epochs or self._is_rung(trainer, epoch):
             self._save(trainer, keep=epoch < self.recipe.epochs)
+            self.kept = time.monotonic()
+        elif self.recipe.rung is None:
+            return
         self.report_new(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Exception):  # of the candidate's, which ends with what is known; others are orders
+            self.report_new(trainer, pl_module)
+
+    def _is_rung(self, trainer: Trainer, epoch: int) -> bool:
+        if self.recipe.rung is None and trainer.world_size == 1:
+            return time.monotonic() - self.kept >= _RUNG_SECONDS
+        return epoch % (self.recipe.rung or 1) == 0
 
     def _save(self, trainer: Trainer, *, keep: bool) -> None:
         partial = self.folder / "last.partial"
@@ -143,10 +165,10 @@ class _Rungs(Callback):
     def report_new(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the epochs of the curve that were not reported yet."""
         assert isinstance(pl_module, Classifier)
+        new, self.reported = pl_module.curve[self.reported :], len(pl_module.curve)
         if trainer.is_global_zero:
-            for record in pl_module.curve[self.reported :]:
+            for record in new:
                 self.report(record)
-        self.reported = len(pl_module.curve)
 
 
 class _RungsOfEach(_Rungs):
@@ -174,9 +196,9 @@ class _RungsOfEach(_Rungs):
         """As `_Rungs`."""
         assert isinstance(pl_module, Classifiers)
         for place, curve in enumerate(pl_module.curves):
-            for record in curve[self.reported_of[place] :]:
+            new, self.reported_of[place] = curve[self.reported_of[place] :], len(curve)
+            for record in new:
                 self.report_of(place, record)
-            self.reported_of[place] = len(curve)
 
 
 class _Average(WeightAveraging):

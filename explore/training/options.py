@@ -22,7 +22,7 @@ class Training:
     ema: float = 0.0  # decay per step of the moving average of the weights that is evaluated; 0 = none
     precision: str = "auto"  # auto | 32-true | bf16-mixed; auto = bf16 where the hardware has it
     seed: int = 0  # of weights, order of the images, augmentation and stochastic depth
-    rung: int = 1  # epochs between checkpoints; an interrupted run loses at most these
+    rung: int | None = None  # epochs between checkpoints; null = one for each second; an interrupted run loses these
     accelerator: str = "auto"  # as Lightning's Trainer: auto | cpu | gpu
     devices: int = 1  # devices of one run
     strategy: str = "auto"  # as Lightning's Trainer: auto | ddp | fsdp
@@ -31,7 +31,9 @@ class Training:
 
     def check(self) -> None:
         """Raise ValueError for a recipe that breaks a rule."""
-        for name in ("epochs", "batch_size", "rung", "devices", "num_nodes"):
+        if self.rung is not None and self.rung < 1:
+            raise ValueError(f"training.rung must be at least 1 or null, got {self.rung}")
+        for name in ("epochs", "batch_size", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size % (self.devices * self.num_nodes):
