@@ -23,7 +23,7 @@ import optuna
 from benchmarks import search_picture, search_public
 from benchmarks.search_judge import SCALES, SHARES, Finish, Table, load_table, reached
 from benchmarks.search_prior import unseen
-from benchmarks.search_replay import SpeedUnknown, replay, sampled, speed_aware
+from benchmarks.search_replay import SpeedUnknown, replay, sampled, soonest, speed_aware
 from benchmarks.search_rows import Rows
 from benchmarks.search_statistics import corrected, paired, regrets, spread
 from benchmarks.search_table import BASES, record
@@ -123,6 +123,16 @@ def rows(data: str, methods: list[str], seeds: int, workers: int) -> list[dict[s
     return found
 
 
+def bounds(data: str) -> list[dict[str, Any]]:
+    """A row per scale and share: the seconds that no search can do without, however many workers it has."""
+    table = load_table(data)
+    return [
+        {"data": data, "scale": scale, "share": share, "seconds": soonest(table, scale, share)}
+        for scale in SCALES
+        for share in SHARES
+    ]
+
+
 def bars(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """How many times fewer epochs ours needs than each other method, and whether that is what was aimed at."""
     questions: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -183,19 +193,28 @@ def main(arguments: list[str]) -> None:
     found = [row for data in names for row in rows(data, methods, seeds, workers)]
     compared = bars(found) if OURS in methods else []
     missing = [row for data in names for row in regret_rows(data, methods, seeds, workers)]
+    least = [row for data in names for row in bounds(data)]
     if "picture" in given:
         runs = {data: {method: results(data, method, seeds, workers) for method in methods} for data in names}
         search_picture.draw({data: load_table(data) for data in names}, runs, workers, Path(given["picture"]))
     if given.get("format") == "json":
-        print(json.dumps({"rows": found, "bars": compared, "regrets": missing}, indent=2))
+        print(json.dumps({"rows": found, "bounds": least, "bars": compared, "regrets": missing}, indent=2))
     else:
-        _print(found, compared, missing)
+        _print(found, least, compared, missing)
 
 
-def _print(found: list[dict[str, Any]], compared: list[dict[str, Any]], missing: list[dict[str, Any]]) -> None:
+def _print(
+    found: list[dict[str, Any]],
+    least: list[dict[str, Any]],
+    compared: list[dict[str, Any]],
+    missing: list[dict[str, Any]],
+) -> None:
     for row in found:
         figures = f"{row['epochs']:>7.0f} epochs ({row['low']:.0f} to {row['high']:.0f}), {row['seconds']:>7.0f} s"
         print(f"{row['data']:7} {row['scale']:9} {row['share']:.0%}  {row['method']:24} {figures}")
+    for row in least:
+        name = f"{row['data']:7} {row['scale']:9} {row['share']:.0%}"
+        print(f"{name}  whoever trains all at once{'':23}{row['seconds']:>7.1f} s")
     for row in missing:
         figures = f"{row['median']:>6.1%} missing ({row['low']:.1%} to {row['high']:.1%})"
         against = f", against ours p = {row['p_holm']:.2g}" if "p_holm" in row else ""

@@ -10,7 +10,7 @@ from test_stopping import trial
 
 from benchmarks.search import bars
 from benchmarks.search_judge import SCALES, Finish, Table, reached
-from benchmarks.search_replay import replay, sampled, speed_aware
+from benchmarks.search_replay import replay, sampled, soonest, speed_aware
 from benchmarks.search_rows import Rows
 from benchmarks.search_table import space_of
 from explore.evaluation import COMPLETE, STOPPED
@@ -82,6 +82,19 @@ def test_the_whole_table_has_the_whole_hypervolume() -> None:
         assert end is not None
         assert progress[end.configuration] >= 0.9
         assert reached(TABLE, finishes[:0], scale, 0.9) is None
+
+
+@pytest.mark.parametrize("share", [0.9, 0.99])
+def test_no_search_is_sooner_than_a_worker_for_each_candidate(share: float) -> None:
+    finishes = searched("random", workers=len(TABLE.overrides), rungs=(EPOCHS,))
+    for scale in SCALES:
+        end = reached(TABLE, finishes, scale, share)
+        assert end is None or soonest(TABLE, scale, share) <= end.seconds + 1e-6
+        known = TABLE.cost_seconds + 0.1 + EPOCHS * TABLE.epoch_seconds
+        in_time = [row for row in range(len(known)) if known[row] <= soonest(TABLE, scale, share)]
+        sooner = [row for row in in_time if known[row] < soonest(TABLE, scale, share)]
+        assert TABLE.progress(in_time, scale)[-1] >= share
+        assert not sooner or TABLE.progress(sooner, scale)[-1] < share
 
 
 def test_bars_are_ratios_of_medians() -> None:
