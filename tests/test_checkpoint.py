@@ -97,7 +97,7 @@ class Noise:
 def train(folder: Path, epochs: int, ema: float, told: list[str] | None = None) -> dict[str, Any]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 3))
-    recipe = Training(epochs=4, batch_size=8, ema=ema, precision="32-true", accelerator="cpu")
+    recipe = Training(epochs=4, batch_size=8, ema=ema, precision="32-true", accelerator="cpu", rung=1)
     folder.mkdir(exist_ok=True)
 
     class Stopped(Exception):  # noqa: N818 - not an error

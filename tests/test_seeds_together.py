@@ -132,7 +132,7 @@ def test_evaluations_after_it_are_those_of_seeds_trained_alone(tmp_path: Path) -
         seen.append((item[0], item[1].epoch))
 
     assert train_together(candidates, folders(together), report).status == COMPLETE
-    assert seen == [(0, 1), (1, 1), (0, 2), (1, 2)]
+    assert sorted(seen) == [(0, 1), (0, 2), (1, 1), (1, 2)]
     written = [(folder / CHECKPOINT).stat().st_mtime_ns for folder in folders(together)]
     for mine, theirs in zip(accuracies(together), accuracies(tmp_path / "alone"), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4, abs=3e-3)
@@ -151,7 +151,7 @@ def test_the_batches_of_another_seed_are_those_of_new_ones() -> None:
 @pytest.mark.slow
 def test_a_block_whose_process_is_killed_goes_on_seed_by_seed(tmp_path: Path) -> None:
     start_server()
-    evaluator = TrainingEvaluator((*TINY, "training.epochs=3"))
+    evaluator = TrainingEvaluator((*TINY, "training.epochs=3", "training.rung=1"))
     block = evaluator.block([[f"training.seed={seed}"] for seed in SEEDS], folders(tmp_path / "killed"))
     killed: list[int] = []
 
@@ -178,7 +178,7 @@ def test_an_ablation_with_blocks_finds_what_one_without_finds(
     changes = [f"~space.{key}" for key in ("model.patch_size", "model.depth", "model.width", "training.lr")]
     asked = ["sampler=paired", *changes, "model.patch_size=4", "model.width=8", "training.epochs=1"]
     asked += ["ablation.match=none", "ablation.seeds=4", "ablation.max_seeds=4", "cost.max_seconds=0.1", "workers=1"]
-    asked += ["training.threads=1"]
+    asked += ["training.threads=1", "training.precision=32-true"]
     assert sweep(tmp_path, *asked, "study=auto") == 0
     assert "6 of 8 runs were trained together with others of their arm" in capsys.readouterr().out
     assert sweep(tmp_path, *asked, "study=off", "ablation.together=off") == 0
