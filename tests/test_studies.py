@@ -14,7 +14,7 @@ from explore.train import main
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 STUDIES = sorted(folder for folder in SWEEPS.iterdir() if folder.is_dir())
-_OTHER_MACHINE = 0.03  # its arithmetic is rounded otherwise, and training takes another course
+_DEVIATIONS = 5  # another machine rounds otherwise, and training takes another course, as it does with another seed
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
@@ -45,4 +45,6 @@ def test_the_smallest_gives_the_same_numbers_again(tmp_path: Path, capsys: pytes
         given = [*overrides, f"outputs={tmp_path / str(number)}", "throughput=off", "tracking.mode=disabled"]
         assert _run(main, given) == 0
         found = float(re.findall(r"val accuracy +([\d.]+) %", capsys.readouterr().out)[-1]) / 100
-        assert found == pytest.approx(row.val_accuracy, abs=6e-5 if same_machine else _OTHER_MACHINE), row.command
+        of_arm = runs.val_accuracy[runs.arm == row.arm]
+        expected = (row.val_accuracy, 6e-5) if same_machine else (of_arm.mean(), _DEVIATIONS * of_arm.std())
+        assert found == pytest.approx(expected[0], abs=expected[1]), row.command

@@ -212,6 +212,7 @@ def test_images_that_break_while_a_search_runs_change_nothing(tmp_path: Path) ->
 def test_a_trial_may_have_several_devices(tmp_path: Path) -> None:
     """Two processes with gloo: one trial, not one for each, with the rungs and the curves of one process."""
     options = ["training.accelerator=cpu", "training.threads=1", "training.epochs=3", "trials=3", "stopping.rule=rungs"]
+    options += ["training.precision=32-true"]
     found = []
     for devices in (1, 2):
         folder, several = tmp_path / str(devices), ["training.strategy=ddp"] if devices == 2 else []

@@ -290,6 +290,21 @@ def test_automatic_precision_follows_the_processor(tmp_path, monkeypatch, cpuinf
     assert device_name(torch.device("cpu")) == ("X" if cpuinfo and "model" in cpuinfo else device_name_elsewhere())
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("AMD EPYC", "AMD EPYC (family 25, model 17)"),
+        ("Intel Xeon @ 2.50GHz", "Intel Xeon @ 2.50GHz (family 25, model 17)"),
+        ("AMD EPYC 9B14", "AMD EPYC 9B14"),
+    ],
+)
+def test_processors_of_one_name_are_told_apart_by_their_design(tmp_path, monkeypatch, name, known):
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n")
+    monkeypatch.setattr(machine, "_CPUINFO", path)
+    assert device_name(torch.device("cpu")) == known
+
+
 def device_name_elsewhere() -> str:
     return machine.platform.processor() or machine.platform.machine()
 

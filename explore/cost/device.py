@@ -1,6 +1,7 @@
 """Which device and precision a measurement runs with."""
 
 import platform
+import re
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -61,10 +62,17 @@ def float32_is_meant() -> Iterator[None]:
 
 
 def device_name(device: torch.device) -> str:
-    """The model of the processor or GPU, such as `AMD EPYC 9B14` or `NVIDIA H200`."""
+    """The model of the processor or GPU, such as `AMD EPYC 9B14` or `NVIDIA H200`.
+
+    Virtual machines call many processors `AMD EPYC`; such a name without a number has those of the design with it.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return _cpu_field("model name") or platform.processor() or platform.machine()
+    name = _cpu_field("model name") or platform.processor() or platform.machine()
+    family, model = _cpu_field("cpu family"), _cpu_field("model")
+    if family and model and not re.search(r"\d", name.split("@")[0]):
+        return f"{name} (family {family}, model {model})"
+    return name
 
 
 def driver_version(device: torch.device) -> str | None:
