@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
 from explore.evaluation import COMPLETE
@@ -32,6 +31,9 @@ def importances(trials: Sequence[Trial]) -> Mapping[str, Mapping[str, float]]:
 
 
 def _shares(study: optuna.Study, index: int) -> Mapping[str, float]:
+    # With scikit-learn it takes a second, which no command should wait for before it begins.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     def loss(trial: FrozenTrial) -> float:
         return -float(trial.values[index])
 
