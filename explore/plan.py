@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from explore.ablation.design import NOTE, SEED, Design
+from explore.ablation.design import NOTE, Design
 from explore.ablation.options import PAIRED
 from explore.ablation.records import Scores
 from explore.ablation.schedule import Paired
@@ -99,7 +99,7 @@ class Plan:
     @property
     def keys(self) -> Collection[str]:
         """What trials may set."""
-        return {*self.space, self.design.options.by, SEED} if self.design else self.space
+        return self.design.keys if self.design else self.space
 
 
 def prepare(config: Config, overrides: Sequence[str]) -> Plan:

@@ -4,10 +4,11 @@ Offline unless told otherwise, and never a prompt: `wandb sync` sends an offline
 """
 
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,10 @@ def require_key(what: str, otherwise: str = "") -> None:
     """Raise ValueError where nobody is logged in to W&B, which `what` needs: nobody is ever asked for a key."""
     import wandb
 
-    if not wandb.api.api_key:
+    # It warns that this will go; what it names instead asks the server, and talks where there is a key.
+    with redirect_stderr(io.StringIO()):
+        known = wandb.api.api_key
+    if not known:
         raise ValueError(f"{what} needs an API key, got none; set WANDB_API_KEY or run `wandb login`{otherwise}")
 
 

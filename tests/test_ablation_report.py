@@ -206,6 +206,11 @@ def test_the_plane_has_every_arm_with_both_intervals(found: dict[str, Any]) -> N
     assert [trace.error_y.array[0] for trace in drawn] == pytest.approx(list(halves))
     assert drawn[0].error_x.array[0] == pytest.approx(0.04 * 21_000)
     assert plane_picture(found["scores"], rows.assign(throughput=None), LEVEL) is None
+    # The name of the reference is written where there is room for it.
+    slowest_last = plane_figure(found["scores"], rows.assign(throughput=rows["throughput"].to_numpy()[::-1]), LEVEL)
+    assert slowest_last is not None
+    named = [next(trace for trace in one.data if trace.text == ("reference",)) for one in (interactive, slowest_last)]
+    assert [trace.textposition for trace in named] == ["top right", "top left"]
 
 
 def test_curves_are_means_over_the_seeds_in_a_panel_for_each_shape(found: dict[str, Any]) -> None:
@@ -218,7 +223,20 @@ def test_curves_are_means_over_the_seeds_in_a_panel_for_each_shape(found: dict[s
     interactive = curves_figure(found["scores"], runs, LEVEL)
     assert interactive is not None
     assert sum(bool(trace.hovertext) for trace in interactive.data) == 9
+    tables = [pd.DataFrame(runs["curve"][runs["arm"] == arm].tolist()) for arm in found["scores"].arms]
+    top = max(100 * (one.iloc[:, -1].mean() + student(one, LEVEL).iloc[-1]) for one in tables)
+    assert interactive.layout.yaxis.range[1] > top, "no band is cut off at its end"
     assert [trace.name for trace in interactive.data if trace.showlegend] == MIXINGS["token_mixing"]
+
+
+def test_epochs_are_whole_numbers() -> None:
+    ablation = invented({"token_mixing": ["mlp", "s2"]}, seeds=3)
+    scores, runs = ablation["scores"], ablation["runs"].assign(curve=[[0.5, 0.8, 0.9]] * 6)
+    figure, interactive = curves_picture(scores, runs, LEVEL), curves_figure(scores, runs, LEVEL)
+    assert figure is not None
+    assert interactive is not None
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+    assert interactive.layout.xaxis.dtick == 1
 
 
 def test_pictures_are_kept_as_png_and_svg_with_any_name(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from small_sweeps import study_of, sweep
 
+from explore import export
 from explore.ablation.design import SEED, design_of
+from explore.command import _run
 from explore.evaluation import COMPLETE
 
 TINY = [
@@ -48,6 +50,12 @@ def test_an_ablation_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     runs = pd.read_csv(folder / "runs.csv")
     assert len(runs) == len(trials)
     assert "Token mixing" in capsys.readouterr().out
+
+    # A run can be exported, whatever its arm was matched by.
+    status = _run(export.main, ["study=tiny", "trial=1", "format=torch_export", f"outputs={tmp_path}"], export.own)
+    assert status == 0, capsys.readouterr().err
+    assert "Trained for an ablation" in (folder / "export" / "trial-0001.pt2.md").read_text()
+    capsys.readouterr()
 
     # Typed again it has nothing to do, and says the same.
     assert sweep(tmp_path, *TINY, *seeds, "format=json") == 0

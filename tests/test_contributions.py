@@ -58,6 +58,14 @@ def test_a_page_says_it() -> None:
     assert contributions_section([]) is None
 
 
+def test_a_page_says_why_it_says_nothing_yet() -> None:
+    few = contributions_section(study_of([(0.9, 1000.0, "mlp"), (0.8, 2000.0, "s2")]))
+    assert few
+    assert few.table is None
+    assert few.words == f"That needs {LEAST_TRIALS} complete trials with different mixings; there are 2."
+    assert contributions_section(study_of([(0.9, 1000.0, "mlp"), (0.8, 2000.0, "mlp")])) is None
+
+
 def test_few_trials_and_single_levels_say_nothing() -> None:
     points = [(0.9, 1000.0 + index, "mlp" if index % 2 else "s2") for index in range(LEAST_TRIALS)]
     assert contributions(study_of(points[1:])) == []

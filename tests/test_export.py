@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import four_arms
 import pytest
 import torch
 from filled_studies import add, new_study, searched
@@ -22,6 +23,7 @@ from statsmodels.stats.proportion import proportion_confint
 from torch import nn
 
 from explore import export as command
+from explore.ablation.design import NOTE
 from explore.candidate import build
 from explore.command import _run
 from explore.config import compose
@@ -30,10 +32,13 @@ from explore.data.dataset import load
 from explore.evaluation import Epoch
 from explore.exporting.agreement import TOLERANCE, Agreement, Speeds, accuracy_interval, compare
 from explore.exporting.artifact import export, facts
+from explore.exporting.card import card
 from explore.exporting.form import FromPixels
 from explore.exporting.formats import FACTS, FORMATS, Onnx, TorchExport
 from explore.exporting.kept import keep, kept, origin_of
 from explore.exporting.trained import Trained, asked_for
+from explore.exporting.trained import trained as find_trained
+from explore.search.space import to_overrides
 from explore.search.trial import front
 
 TINY = ["data=digits", "model.patch_size=4", "model.width=8", "model.depth=1", "cost.batch_size=4"]
@@ -177,6 +182,40 @@ def test_what_is_no_number_does_not_hold() -> None:
 @given(st.integers(1, 5000).flatmap(lambda images: st.tuples(st.integers(0, images), st.just(images))))
 def test_the_interval_of_an_accuracy_is_that_of_others(counts: tuple[int, int]) -> None:
     assert accuracy_interval(*counts) == pytest.approx(proportion_confint(*counts, method="wilson"), abs=1e-9)
+
+
+def test_a_run_of_an_ablation_may_set_its_seed_and_what_its_arm_was_matched_by(tmp_path: Path) -> None:
+    study = four_arms.new_study()
+    images = load(compose(TINY).data).fingerprint
+    for key, value in {
+        "overrides": [*TINY, "space.token_mixing=choice(mlp, s2)"],
+        "data": {"fingerprint": images},
+    }.items():
+        study.note(key, value)
+    add(study)
+    (trial,) = study.trials()
+    settings = four_arms.DESIGN.values(four_arms.ARMS[1], 3)
+    run = replace(trial, proposal=replace(trial.proposal, values=settings, overrides=to_overrides(settings)))
+    with pytest.raises(ValueError, match="must have been trained to its end, with its checkpoint kept"):
+        find_trained(study, run, tmp_path / "ablation", [])
+    more = replace(run.proposal, overrides=[*run.proposal.overrides, "outputs=elsewhere"])
+    with pytest.raises(ValueError, match=r"a trial must be of the space .* got outputs=elsewhere"):
+        find_trained(study, replace(run, proposal=more), tmp_path / "ablation", [])
+
+
+def test_a_card_says_what_a_network_was_trained_for(trained: Trained, tmp_path: Path) -> None:
+    file = tmp_path / "network.onnx"
+    file.write_bytes(b"weights")
+
+    def text(notes: Mapping[str, object]) -> str:
+        return card(trained, Onnx(), file, AGREEMENT, SPEEDS, study="digits", notes=notes, command="export")
+
+    chosen = "The validation images chose this network"
+    searched, compared = text({}), text({NOTE: four_arms.DESIGN.to_dict()})
+    assert "Found by a search" in searched
+    assert chosen in " ".join(searched.split())
+    assert "Trained for an ablation" in compared
+    assert chosen not in " ".join(compared.split())
 
 
 def test_trials_are_found_by_number_and_by_front() -> None:

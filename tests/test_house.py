@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "cost_tables": set(),
     "together": {"candidate", "cost", "data", "evaluation", "training"},
     "evaluator": {"candidate", "config", "definition", "evaluation", "together"},
-    "exporting": {"architecture", "candidate", "config", "cost", "data", "definition", "evaluation", "search"},
+    "exporting": {"ablation", "architecture", "candidate", "config", "cost", "data", "definition", "evaluation"}
+    | {"search"},
     "places": {"schema", "search"},
     "verdict": {"ablation", "evaluation", "reporting", "search"},
     "view": {"ablation", "evaluation", "reporting", "search"},

@@ -246,13 +246,16 @@ def test_saved_again_the_pages_stay_where_they_are(tmp_path: Path, monkeypatch: 
     )
 
 
-def test_without_a_login_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_login_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     words = r"^explore\.publish needs an API key, got none; set WANDB_API_KEY or run `wandb login`$"
     with pytest.raises(Refused, match=words):
         main(CONFIG, [])
+    assert capfd.readouterr() == ("", ""), "the words of the refusal are all that is said"
 
 
 def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

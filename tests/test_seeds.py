@@ -132,4 +132,6 @@ def test_the_page_counts_the_trainings_and_names_who_cannot_be_told_apart(
     [text] = re.findall(r'data-rows="front">(.*?)</script>', content)
     columns = {column["name"]: column["texts"] for column in json.loads(text)["columns"]}
     assert columns["as accurate as"] == ["–", "–", "3", "2", "–"]
+    order = list(columns)
+    assert order.index("as accurate as") < order.index("latency"), "where it is seen without scrolling"
     assert columns["mean val."][2] == "88.0 %"

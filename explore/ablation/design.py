@@ -55,6 +55,11 @@ class Design:
         )
 
     @property
+    def keys(self) -> set[str]:
+        """What its runs set: the factors, the dimension by which arms are matched, the seed."""
+        return {*self.factors, self.options.by, SEED}
+
+    @property
     def tried_together(self) -> int:
         """With how many seeds of an arm it is measured whether they are trained at once; 0 where so many never are."""
         new = [self.looks[0] - 1, *(after - before for before, after in pairwise(self.looks))]

@@ -1,7 +1,6 @@
 """What it brought to train seeds of an arm at once, in words: what was saved, or how fast it would have been."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 
 from explore.ablation.design import Design
 from explore.evaluation import BLOCK_LOST, COMPLETE, IN_BLOCK, WORTH_IT, Pace
@@ -20,7 +19,7 @@ def said_of_together(design: Design, trials: Sequence[Trial]) -> str:
             arms[arm.name].append(run)
     together = any(IN_BLOCK in run.evaluation.seconds for runs in arms.values() for run in runs)
     paces = {name: found for name, runs in arms.items() if (found := _pace(runs))}
-    said = [_saved(arms)] if together else []
+    said = [_saved(arms, paces)] if together else []
     said += [_tried(paces, together=together)] if any(one.speedup for one in paces.values()) else []
     said += _lost(arms)
     refused: dict[str, list[str]] = {}
@@ -37,20 +36,23 @@ def _pace(runs: Sequence[Trial]) -> Pace | None:
     return max(found, key=lambda pace: pace.speedup, default=None)
 
 
-def _saved(arms: Runs) -> str:
-    """By the epochs of runs of the same arm that were trained alone; there is always one, which found the pace."""
+def _saved(arms: Runs, paces: Mapping[str, Pace]) -> str:
+    """By the steps that were timed in turn, of the same arm on the same machine.
+
+    Epochs of the runs that were trained alone would not do: these begin an ablation, when the machine measures speeds
+    beside them, and wait for that.
+    """
     count, took, would = 0, 0.0, 0.0
-    for runs in arms.values():
-        alone = [epoch.seconds for run in runs if run.evaluation.alone for epoch in run.evaluation.curve]
-        for run in runs if alone else ():
+    for name, runs in arms.items():
+        faster = max(1.0, paces[name].speedup) if name in paces else 1.0
+        for run in runs:
             if IN_BLOCK in run.evaluation.seconds:
                 count += 1
                 took += run.evaluation.seconds[IN_BLOCK]
-                would += median(alone) * run.evaluation.epochs
-    change = f"{would - took:,.0f} s saved" if would >= took else f"{took - would:,.0f} s lost"
+                would += run.evaluation.seconds[IN_BLOCK] * faster
     return (
         f"{count} of {sum(map(len, arms.values()))} runs were trained together with others of their arm, in "
-        f"{took:,.0f} s where one after the other would have taken about {would:,.0f} s: {change}."
+        f"{took:,.0f} s where one after the other would have taken about {would:,.0f} s: {would - took:,.0f} s saved."
     )
 
 

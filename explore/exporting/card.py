@@ -6,11 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from explore.ablation.design import NOTE
 from explore.exporting.agreement import TOLERANCE, Agreement, Speeds, accuracy_interval
 from explore.exporting.formats import Format
 from explore.exporting.trained import Trained
 
 _WIDTH = 120
+# By a search, or for an ablation.
+_FOUND = (
+    "Found by a search for the best accuracy at each speed",
+    "Trained for an ablation, to be compared with others",
+)
 
 
 def card(
@@ -31,13 +37,13 @@ def card(
         _wrapped(
             f"A classifier of images of {data.image_size} × {data.image_size} pixels, "
             f"{'grey' if data.channels == 1 else 'in colour'}, into {len(data.classes)} classes: {_values(trained)}. "
-            f"Found by a search for the best accuracy at each speed, and written for {kind.runtime}."
+            f"{_FOUND[NOTE in notes]}, and written for {kind.runtime}."
         ),
         "## Use",
         f"```python\n{_example(trained, kind, file)}\n```",
         _wrapped("Pixels are prepared inside. Classes in the order of the logits: " + ", ".join(data.classes) + "."),
         "## Accuracy",
-        _accuracy(trained, agreement),
+        _accuracy(trained, agreement, chosen=NOTE not in notes),
         "## Speed and cost",
         _speed(trained, kind, speeds, file),
         "## Data",
@@ -46,7 +52,7 @@ def card(
         _recipe(trained),
         "## Again",
         f"```sh\n{trial.command}   # trains it\n{command}   # exports it\n```",
-        _wrapped(f"Commit of the search: {notes.get('commit') or 'unknown'}."),
+        _wrapped(f"Commit of the {'ablation' if NOTE in notes else 'search'}: {notes.get('commit') or 'unknown'}."),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -65,7 +71,7 @@ def _example(trained: Trained, kind: Format, file: Path) -> str:
     return text
 
 
-def _accuracy(trained: Trained, agreement: Agreement) -> str:
+def _accuracy(trained: Trained, agreement: Agreement, *, chosen: bool) -> str:
     low, high = accuracy_interval(agreement.right, agreement.images)
     share, original = (one / agreement.images for one in (agreement.right, agreement.original_right))
     table = _table(
@@ -82,8 +88,8 @@ def _accuracy(trained: Trained, agreement: Agreement) -> str:
     return f"{table}\n\n" + _wrapped(
         f"The logits of the two differ by at most {agreement.difference:.1e} over all test images, where the largest "
         f"is {agreement.largest:.3g}; more than {TOLERANCE:g} of it would have been refused. The interval (Wilson) is "
-        "for other images of the same kind, not for other seeds of training. The validation images chose this network "
-        "among others, which flatters it there."
+        "for other images of the same kind, not for other seeds of training. Both were asked in float32."
+        + (" The validation images chose this network among others, which flatters it there." if chosen else "")
     )
 
 
@@ -101,7 +107,10 @@ def _speed(trained: Trained, kind: Format, speeds: Speeds, file: Path) -> str:
     ]
     rows += [
         ("exported to original", f"{ratio:.2f} × ({low:.2f} to {high:.2f})"),
-        ("original in the search, without preparing images", f"{cost.throughput.images_per_second:,.0f} images/s"),
+        (
+            "original when it was trained, without preparing images",
+            f"{cost.throughput.images_per_second:,.0f} images/s",
+        ),
         ("parameters", f"{cost.params:,}"),
         ("multiply-adds of an image", f"{cost.macs:,}"),
         ("file", f"{file.stat().st_size:,} bytes"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from explore import candidate as candidates
+from explore.ablation.design import design_of
 from explore.architecture.network import Network
 from explore.candidate import Candidate
 from explore.config import compose, vary
@@ -62,9 +63,10 @@ def trained(study: Study, trial: Trial, output: Path, changes: Sequence[str]) ->
     known = study.notes.get("overrides")
     if known is None:
         raise ValueError(f"study {study.name} must have been begun by explore.sweep, got one without its settings")
-    base, space = without_operation(known), compose(known).space
-    as_trained = vary(base, trial.proposal.overrides, space)
-    candidate = vary([*base, *changes], trial.proposal.overrides, space).candidate
+    design = design_of(study)
+    base, keys = without_operation(known), design.keys if design else compose(known).space
+    as_trained = vary(base, trial.proposal.overrides, keys)
+    candidate = vary([*base, *changes], trial.proposal.overrides, keys).candidate
     dataset = load(candidate.data)
     if (theirs := study.notes["data"]["fingerprint"]) != dataset.fingerprint:
         raise ValueError(

@@ -11,6 +11,7 @@ from explore.reporting import style
 from explore.reporting.ablation_style import (
     Mark,
     aside,
+    ceiling,
     clipped,
     coverage,
     crossings,
@@ -26,7 +27,7 @@ from explore.reporting.ablation_style import (
     verdict,
     word,
 )
-from explore.reporting.canvas import ACCURACY, add_legend_entry, escape, new_figure
+from explore.reporting.canvas import ACCURACY, add_legend_entry, epoch_axis, escape, new_figure
 from explore.reporting.intervals import paired, student
 
 # Plotly's names of the shapes of the printed pictures.
@@ -134,7 +135,7 @@ def plane_figure(scores: Scores, rows: pd.DataFrame, level: float) -> go.Figure 
             error_y={"array": [half], "thickness": 1.2, "width": 0},
             mode="markers+text",
             text=["reference" if row["arm"] == next(iter(scores.arms)) else ""],
-            textposition="top right",
+            textposition=_beside(row["throughput"], drawn["throughput"]),
             marker={"symbol": _SYMBOLS[mark.shape % len(_SYMBOLS)], "size": 10, "color": mark.colour},
             hovertext=[text],
             hoverinfo="text",
@@ -148,6 +149,11 @@ def plane_figure(scores: Scores, rows: pd.DataFrame, level: float) -> go.Figure 
     figure.update_xaxes(title_text="throughput / images/s", type="log", tickvals=ticks, ticktext=words)
     figure.update_layout(legend={**_ABOVE, "title_text": escape(word(next(iter(scores.factors))))})
     return figure.update_yaxes(title_text=ACCURACY)
+
+
+def _beside(throughput: float, all_of_them: "pd.Series[float]") -> str:
+    """On which side of a point its name has room."""
+    return "top left" if throughput**2 > all_of_them.min() * all_of_them.max() else "top right"
 
 
 def curves_figure(scores: Scores, runs: pd.DataFrame, level: float) -> go.Figure | None:
@@ -174,9 +180,10 @@ def curves_figure(scores: Scores, runs: pd.DataFrame, level: float) -> go.Figure
         row = panels.index(mark.rest) + 1
         _add_curve(figure, f"<b>{escape(name)}</b>", table, mark, level, row=row, explained=mark.first not in shown)
         shown.add(mark.first)
-    low, top = floor(tables), 100 * max(table.mean().max() for table in tables.values())
-    figure.update_yaxes(title_text=ACCURACY, range=[low, top + 0.08 * (top - low)])
-    figure.update_xaxes(title_text="epoch", row=len(panels))
+    low, top = floor(tables), ceiling(tables, level)
+    figure.update_yaxes(title_text=ACCURACY, range=[low, top + 0.04 * (top - low)])
+    axis = epoch_axis(max(len(table.columns) for table in tables.values()))
+    figure.update_xaxes(axis | {"title_text": ""}).update_xaxes(axis, row=len(panels))
     return figure.update_layout(legend={**_ABOVE, "title_text": escape(word(next(iter(scores.factors))))})
 
 

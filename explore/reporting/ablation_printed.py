@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from explore.ablation.options import Ablation
 from explore.ablation.records import Difference, Findings, Scores
@@ -196,6 +196,7 @@ def curves_picture(scores: Scores, runs: pd.DataFrame, level: float) -> Figure |
         axes.set_ylabel(_ACCURACY)
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         axes.tick_params(labelbottom=True)
     colours = {given[name].first: given[name].colour for name in tables}
     lines = [Line2D([], [], color=colour, linewidth=2, label=clipped(name)) for name, colour in colours.items()]

@@ -11,6 +11,7 @@ import pandas as pd
 from explore.ablation.records import Difference, Findings, Scores
 from explore.evaluation import COMPLETE
 from explore.reporting import style
+from explore.reporting.intervals import student
 
 BETTER, WORSE = style.COLOURS[0], style.COLOURS[3]
 
@@ -139,6 +140,12 @@ def floor(tables: Mapping[str, pd.DataFrame]) -> float:
     Where all begin to learn would squeeze into a line what they differ in.
     """
     return 100 * min(float(table.mean().iloc[(table.shape[1] - 1) // 4]) for table in tables.values())
+
+
+def ceiling(tables: Mapping[str, pd.DataFrame], level: float) -> float:
+    """Return where an axis of accuracies in percent may end: every band has its end at the last epoch below it."""
+    ends = [table.iloc[:, -1:] for table in tables.values()]
+    return 100 * max(float((one.mean() + student(one, level).fillna(0.0)).iloc[0]) for one in ends)
 
 
 def word(key: str) -> str:

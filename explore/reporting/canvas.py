@@ -2,6 +2,7 @@
 
 from functools import partial
 from html import escape as escape_html
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -10,6 +11,7 @@ from explore.search.trial import Trial
 
 ACCURACY = "validation accuracy / %"
 WIDE = "wide"  # name of annotations that a phone has no room for
+_COUNTED = 10  # epochs that have a tick each
 # Plotly's text has a few tags and no entity for quotes.
 escape = partial(escape_html, quote=False)
 _AXIS = {
@@ -39,6 +41,11 @@ _TEMPLATE = go.layout.Template(
 def new_figure(height: int) -> go.Figure:
     """An empty figure of so many CSS pixels."""
     return go.Figure(layout={"template": _TEMPLATE, "height": height})
+
+
+def epoch_axis(most: int) -> dict[str, Any]:
+    """The axis of so many epochs: with few of them there would be ticks between two."""
+    return {"title_text": "epoch"} | ({"dtick": 1} if most <= _COUNTED else {})
 
 
 def variant(trial: Trial, key: str) -> str:

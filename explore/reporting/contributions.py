@@ -17,6 +17,7 @@ LEAST_TRIALS = 20
 _RESAMPLES, _FEWEST = 1000, 200
 _NUMBERS = 4_000_000  # in memory at once
 _LEVEL = 0.05
+_TITLE = "What each mixing is worth along the front"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,13 @@ def contributions(trials: Sequence[Trial]) -> list[Contribution]:
 
 
 def contributions_section(trials: Sequence[Trial]) -> Section | None:
-    """What `contributions` found, as a part of a page; None where that is nothing."""
+    """What `contributions` found, as a part of a page; why that is nothing; None where no mixing was searched."""
     if not (found := contributions(trials)):
-        return None
+        if not any(len({trial.proposal.values.get(factor) for trial in trials}) > 1 for factor in FACTORS):
+            return None
+        complete = sum(trial.status == COMPLETE for trial in trials)
+        words = f"That needs {LEAST_TRIALS} complete trials with different mixings; there are {complete}."
+        return Section(key="mixings", title=_TITLE, words=words)
     columns = [
         Column.of("mixing", [f"{one.factor.replace('_', ' ')} {one.level}" for one in found]),
         Column.of("trials", [one.trials for one in found]),
@@ -72,7 +77,7 @@ def contributions_section(trials: Sequence[Trial]) -> Section | None:
     ]
     return Section(
         key="mixings",
-        title="What each mixing is worth along the front",
+        title=_TITLE,
         words="The part of the hypervolume that would be lost without its trials. The interval is of resampled trials: "
         "it says what another search of this length might have found otherwise. A search spends its trials where it "
         "expects most; whether one mixing is better than another at equal cost is asked by an ablation.",

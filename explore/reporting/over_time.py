@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from explore.reporting import style
-from explore.reporting.canvas import ACCURACY, add_legend_entry, new_figure, variant
+from explore.reporting.canvas import ACCURACY, add_legend_entry, epoch_axis, new_figure, variant
 from explore.search.savings import duration, time_unit
 from explore.search.trial import Trial, front
 
@@ -68,7 +68,9 @@ def curves_figure(trials: Sequence[Trial]) -> go.Figure | None:
         )
     for name in sorted({variant(trial, "token_mixing") for trial in members}):
         add_legend_entry(figure, name or "front", color=colours[name])
-    return figure.update_xaxes(title_text="epoch").update_yaxes(title_text=ACCURACY)
+    return figure.update_xaxes(epoch_axis(max(trial.evaluation.epochs for trial in trained))).update_yaxes(
+        title_text=ACCURACY
+    )
 
 
 def other_trials(drawn: int, count: int) -> str:

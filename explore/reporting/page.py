@@ -313,8 +313,8 @@ _READABLE: Mapping[str, tuple[str, Write]] = {
 
 
 def _table(rows: pd.DataFrame, keys: Sequence[str], *, searched: bool = False) -> Table:
-    """Leave out what no trial has; the sampled dimensions follow the measured columns."""
-    columns = {name: _READABLE[name] for name in rows.columns if name in _READABLE and rows[name].notna().any()}
+    """Leave out what no trial has; what cannot be told apart comes first, the sampled dimensions last."""
+    columns = {name: read for name, read in _READABLE.items() if name in rows.columns and rows[name].notna().any()}
     columns |= {key: (key, style.value) for key in keys if key in rows.columns}
     return Table(
         columns=[Column.of(heading, list(rows[name]), write) for name, (heading, write) in columns.items()],

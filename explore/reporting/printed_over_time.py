@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from explore.reporting import style
 from explore.reporting.over_time import MOST_CURVES, other_trials
@@ -50,6 +51,7 @@ def write_curves(trials: Sequence[Trial], folder: Path, title: str) -> None:
         axes.plot(x, y, color=colours[names[trial.number]], linewidth=1.4, marker="o", markersize=2.5)
     axes.autoscale_view()
     axes.set_xlabel("epoch", color=INK, fontsize=10)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.set_ylabel("validation accuracy / %", color=INK, fontsize=10)
     plain(axes, text_size=9)
     shown = sorted({names[trial.number] for trial in members})
