@@ -5,7 +5,9 @@ PYTHON := $(ENV)/bin/python
 READY := $(ENV)/.installed
 UNFINISHED := $(ENV)/.installing
 LOG := $(ENV)/pip.log
-INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --progress-bar off
+# pip would translate the modules of all packages one by one, on one core.
+INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --progress-bar off --no-compile
+TRANSLATE := $(PYTHON) -m compileall -qq -j 0 $(ENV)/lib
 # Where to look for a Python to begin with; `make setup BASE=/path/to/python3.12` names one.
 BASE := python3 python3.13 python3.12 python3.11
 TESTS := $(PYTHON) -m pytest
@@ -88,7 +90,7 @@ $(READY): pyproject.toml
 	echo "Setting up $(ENV) with $$($$base --version): a few minutes, once"; \
 	if [ -e $(UNFINISHED) ]; then find $(ENV) -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; fi; \
 	mkdir -p $(ENV) && touch $(UNFINISHED) && rm -f $(READY) && $$base -m venv $(ENV) && \
-	{ $(INSTALL) --editable '.[$(EXTRAS)]' && mv $(UNFINISHED) $(READY); } 2>&1 | tee $(LOG) | \
+	{ $(INSTALL) --editable '.[$(EXTRAS)]' && { $(TRANSLATE) || :; } && mv $(UNFINISHED) $(READY); } 2>&1 | tee $(LOG) | \
 	while IFS= read -r line; do case "$$line" in \
 		*Downloading*MB\)) echo "$$line";; \
 		"Installing collected packages"*) echo "  Installing";; esac; done; \
