@@ -22,6 +22,7 @@ from explore.schema import Config
 from explore.search.space import Space, is_number, to_overrides
 from explore.search.study import Study
 
+_ALL_HAVE = "try model.width or model.depth, which every arm has"
 _COUNTED_AT_MOST, _TIMED_AT_MOST = 40, 12  # values of the free dimension for one arm: a timed one takes seconds
 
 
@@ -85,7 +86,9 @@ def _check_free(config: Config, arms: Sequence[Arm], space: Space) -> None:
     if by in space.dimensions:
         raise ValueError(f"ablation.by must not be a factor of the ablation, got {by}; take another, or match=none")
     if lacking := [arm.name for arm in arms if not has_option(by, arm.levels, config)]:
-        raise ValueError(f"ablation.by must be an option of every arm, got {by}, which {', '.join(lacking)} lack")
+        raise ValueError(
+            f"ablation.by must be an option of every arm, got {by}, which {', '.join(lacking)} lack; {_ALL_HAVE}"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,13 @@ class _Matching:
     def start(self, arm: Arm) -> int | float:
         """The value of the free dimension that the configuration has for an arm."""
         by, config = self.config.ablation.by, vary(self.base, to_overrides(arm.levels))
-        value: Any = None
+        value: Any = "nothing that exists"
         with suppress(AttributeError):
             value = reduce(getattr, by.split("."), config)
         if not is_number(value) or not value > 0:
-            raise ValueError(f"ablation.by must be a dimension with a number above 0, got {by}, which is {value}")
+            raise ValueError(
+                f"ablation.by must be a dimension with a number above 0, got {by}, which is {value}; {_ALL_HAVE}"
+            )
         assert isinstance(value, int | float)
         return value
 

@@ -131,7 +131,10 @@ def test_throughput_is_matched_by_measuring() -> None:
         ),
         (["ablation.by=token_mixing"], "must not be a factor of the ablation, got token_mixing"),
         (["ablation.by=model.norm"], "must be a dimension with a number above 0, got model.norm, which is layer"),
-        (["ablation.by=model.layers"], "must be a dimension with a number above 0, got model.layers, which is None"),
+        (
+            ["ablation.by=model.layers"],
+            "got model.layers, which is nothing that exists; try model.width or model.depth",
+        ),
         (["space.training.seed=range(0, 3)"], "space.training.seed cannot be a factor"),
         (["space.token_mixing=choice(mlp)", "space.channel_mixing=choice(mlp)"], "needs at least two arms, got one"),
         (["space.model.patch_size=choice(2, 3)"], r"must pass the rules, got mlp \+ mlp \+ patch size 3: patch_size"),

@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import four_arms
 import numpy as np
 import pytest
 from filled_studies import add, cost, fabricated
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explore import compare
+from explore.ablation.design import NOTE
 from explore.command import _run
 from explore.reporting.fronts import (
     FEWEST,
@@ -187,3 +189,6 @@ def test_the_command_compares_studies_by_name_and_by_folder(
     for words, text in refused.items():
         assert _run(compare.main, words.split(), compare.own) == 2
         assert text in capsys.readouterr().err
+    made.note(NOTE, four_arms.DESIGN.to_dict())
+    assert _run(compare.main, ["first", "elsewhere/second"], compare.own) == 2
+    assert "studies to compare must be searches, got second, which is an ablation" in capsys.readouterr().err

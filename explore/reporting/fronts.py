@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from explore.ablation.design import design_of
 from explore.evaluation import COMPLETE
 from explore.reporting.progress import progress
 from explore.reporting.tables import front_rows
@@ -65,7 +66,11 @@ class Step:
 
 
 def searched(study: Study) -> Searched:
-    """Read a study."""
+    """Read a study; raises ValueError for an ablation, whose trials are seeds of arms and no search of a front."""
+    if design_of(study):
+        raise ValueError(
+            f"studies to compare must be searches, got {study.name}, which is an ablation; its own report compares its arms"
+        )
     trials = results(study)
     spent = progress(trials, study.stretches())
     return Searched(
