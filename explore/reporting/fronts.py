@@ -69,7 +69,8 @@ def searched(study: Study) -> Searched:
     """Read a study; raises ValueError for an ablation, whose trials are seeds of arms and no search of a front."""
     if design_of(study):
         raise ValueError(
-            f"studies to compare must be searches, got {study.name}, which is an ablation; its own report compares its arms"
+            f"studies to compare must be searches, got {study.name}, which is an ablation; "
+            "its own report compares its arms"
         )
     trials = results(study)
     spent = progress(trials, study.stretches())
