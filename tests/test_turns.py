@@ -133,6 +133,42 @@ def test_nobody_waits_for_a_process_that_was_killed(turns: Callable[[], Turns], 
     thread.join()
 
 
+@pytest.mark.parametrize("holds", ["computing", "measuring"])
+@pytest.mark.parametrize("wants", ["computing", "measuring"])
+def test_nobody_waits_long_for_a_process_that_was_stopped(
+    turns: Callable[[], Turns], own_locks: Path, holds: str, wants: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("explore.cost.turns._PATIENCE", 0.1)
+    command = [sys.executable, "-c", HOLDER, holds, str(own_locks)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "mine\n"
+        thread, has_it = waiting(getattr(turns(), wants)())
+        assert has_it.wait(AT_ONCE) is (holds == wants == "computing")
+        holder.send_signal(signal.SIGSTOP)
+        assert has_it.wait(SOON)
+        thread.join()
+        holder.kill()
+
+
+def test_one_who_is_not_stopped_is_waited_for(
+    turns: Callable[[], Turns], own_locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("explore.cost.turns._PATIENCE", 0.01)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, "computing", str(own_locks)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "mine\n"
+        holder.send_signal(signal.SIGSTOP)
+        with turns().computing():
+            thread, has_it = waiting(turns().measuring())
+            assert not has_it.wait(AT_ONCE)
+        assert has_it.wait(SOON)
+        thread.join()
+        holder.kill()
+
+
 def test_a_gpu_ends_its_work_before_another_measures(
     gpu: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

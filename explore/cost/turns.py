@@ -3,11 +3,14 @@
 Two locks on files in the folder for temporary files, both released by the kernel when their process ends, however it
 ends. Who measures holds both for itself. Who computes shares the second, and passes through the first on the way: there
 it waits behind one who wants to measure, who would otherwise never meet a moment without anybody computing.
+
+Nobody waits long for a process that was stopped (Ctrl-Z), which computes nothing and keeps its locks.
 """
 
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +18,9 @@ from pathlib import Path
 import torch
 
 from explore.cost.device import gpu_identity, nvidia_smi
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 5e-5, 0.01  # seconds between two looks at a lock
+_PATIENCE = 2.0  # seconds with those who were stopped
 
 
 class Turns:
@@ -35,8 +41,8 @@ class Turns:
 
         A GPU may go on with what it was told after the turn, unless somebody waits to measure.
         """
-        fcntl.flock(self._queue, fcntl.LOCK_SH)
-        fcntl.flock(self._device, fcntl.LOCK_SH)
+        _lock(self._queue, fcntl.LOCK_SH)
+        _lock(self._device, fcntl.LOCK_SH)
         fcntl.flock(self._queue, fcntl.LOCK_UN)
         try:
             yield
@@ -48,9 +54,9 @@ class Turns:
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Waits until no other process computes or measures on the device, then keeps it for itself."""
-        fcntl.flock(self._queue, fcntl.LOCK_EX)
+        _lock(self._queue, fcntl.LOCK_EX)
         try:
-            fcntl.flock(self._device, fcntl.LOCK_EX)
+            _lock(self._device, fcntl.LOCK_EX)
             yield
         finally:
             fcntl.flock(self._device, fcntl.LOCK_UN)
@@ -88,6 +94,42 @@ def strangers(device: torch.device) -> list[str]:
     others = {int(pid): name.strip() for pid, _, name in answers if pid.strip().isdigit()}
     file = os.path.realpath(_files(device)[1])
     return [f"{name} ({pid})" for pid, name in sorted(others.items()) if not _has_open(pid, file)]
+
+
+def _lock(file: int, kind: int) -> None:
+    """Wait for a lock; go on without it where all who have it were stopped for a while."""
+    began, pause = time.monotonic(), _SHORTEST_PAUSE
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        if time.monotonic() - began > _PATIENCE:
+            began = time.monotonic()
+            if (holders := _holders(file)) and all(map(_is_stopped, holders)):
+                return
+
+
+def _holders(file: int) -> list[int]:
+    """The processes that have a lock on a file, as far as the system shows them."""
+    seen = os.fstat(file)
+    name = f"{os.major(seen.st_dev):02x}:{os.minor(seen.st_dev):02x}:{seen.st_ino}"
+    try:
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return []
+    # Such as `7: FLOCK ADVISORY READ 708 08:01:5368 0 EOF`; an arrow stands before the kind of those that wait.
+    return [int(words[4]) for words in locks if words[1] == "FLOCK" and words[5] == name]
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended, or lives in another namespace
+        return False
+    return state in ("T", "t")
 
 
 def _has_open(pid: int, file: str) -> bool:
