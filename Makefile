@@ -13,7 +13,7 @@ BASE := python3 python3.13 python3.12 python3.11
 TESTS := $(PYTHON) -m pytest
 # Those that take minutes begin first, or the others wait for them in the end. All files are named, because pytest leaves
 # out those whose folder is named as well.
-LONGEST := tests/test_storm.py tests/test_retraining.py tests/test_sweep_killed.py tests/test_survival.py
+LONGEST := tests/test_sweep_killed.py tests/test_retraining.py tests/test_survival.py tests/test_storm.py
 LONGEST_FIRST := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/test_*.py))
 # To collect all tests takes as long as one of these.
 CLUSTER := tests/test_cluster_slurm.py tests/test_cluster_ray.py tests/test_cluster_database.py \
@@ -37,7 +37,7 @@ test: lint ## lint, types and the tests of every day
 	@$(TESTS) -n 2 --dist loadfile -m "not slow and not gpu and not cluster" $(ARGS)
 
 test-slow: $(READY) ## the tests that take longer
-	@$(TESTS) -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not gpu and not cluster" $(LONGEST_FIRST) $(ARGS)
+	@$(TESTS) -n 3 --dist loadfile --no-loadscope-reorder -m "slow and not gpu and not cluster" $(LONGEST_FIRST) $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	@$(TESTS) -m gpu $(ARGS)

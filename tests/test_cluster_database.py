@@ -57,7 +57,7 @@ def test_nobody_is_given_up_for_the_time_that_the_server_was_frozen(
 
 
 def test_connections_that_are_cut_are_made_again(tmp_path: Path, server: Postgres, opened: Open) -> None:
-    places = begin("cut", tmp_path, server.url, "trials=4", "training.epochs=20")
+    places = begin("cut", tmp_path, server.url, "trials=4", "training.epochs=200")
     study = opened("cut")
     worker = start_command("worker", *places, "workers=2", environment=ENVIRONMENT)
     wait_until(lambda: epochs_of(study), 120, "training", [worker])
@@ -65,7 +65,7 @@ def test_connections_that_are_cut_are_made_again(tmp_path: Path, server: Postgre
         assert "(0 rows)" not in server.order(CUT)
         time.sleep(0.7)
     said = said_by(worker)
-    assert_whole(study, 4, epochs=20)
+    assert_whole(study, 4, epochs=200)
     assert_nobody_was_given_up(study)
     assert "Traceback" not in said
 
