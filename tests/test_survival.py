@@ -161,7 +161,7 @@ def test_a_trial_that_hangs_is_ended_and_the_search_goes_on(tmp_path: Path, monk
     monkeypatch.syspath_prepend(tmp_path)
     options = ["imports=[hanging_mixing]", "sampler=grid", "space.token_mixing=choice(hanging, pooling)"]
     fixed = [f"space.model.{name}=choice({value})" for name, value in (("patch_size", 4), ("depth", 1), ("width", 8))]
-    limit = ["space.training.lr=choice(0.01)", "stopping.max_minutes=0.6", "trials=2", "workers=2"]
+    limit = ["space.training.lr=choice(0.01)", "stopping.max_minutes=0.6", "trials=2"]
     try:
         assert sweep(tmp_path, *OPTIONS, *options, *fixed, *limit) == 0
     finally:
