@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,16 @@ TINY = (
     "cost.warmup=0",
     "cost.block_seconds=0.001",
 )
+# A command, and the files of all modules that it loaded.
+LOADED = """
+import json, runpy, sys
+command, *sys.argv = sys.argv[1], *sys.argv[1:]
+try:
+    runpy.run_module(command, run_name="__main__")
+finally:
+    files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+    sys.stderr.write(json.dumps(files))
+"""
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -57,27 +66,23 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 def shell(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False
     )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_comes_at_once_and_without_torch(command: str, tmp_path: Path) -> None:
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        shown = shell("-m", f"explore.{command}", "--help", folder=tmp_path)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.5
+def test_help_needs_nothing_but_python(command: str, tmp_path: Path) -> None:
+    shown = shell("-m", f"explore.{command}", "--help", folder=tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith(f"python -m explore.{command} ")
     assert "token_mixing=    attention, axial_shift, convolution, cycle, dynamic, " in shown.stdout
     assert "mixer_{s32,s16,b32,b16,l32,l16,h14}" in shown.stdout
     assert max(len(line) for line in shown.stdout.splitlines()) <= 120
-    imports = shell("-X", "importtime", "-m", f"explore.{command}", "-h", folder=tmp_path).stderr
-    names = {line.rpartition("|")[2].strip().partition(".")[0] for line in imports.splitlines()}
-    assert "json" in names
-    assert not names & {"torch", "lightning", "hydra", "numpy", "wandb", "optuna"}
+    loaded = json.loads(shell("-c", LOADED, f"explore.{command}", "-h", folder=tmp_path).stderr)
+    assert "explore.command" in loaded
+    installed = {name.partition(".")[0] for name, file in loaded.items() if "site-packages" in file}
+    # What the installer starts in every Python of an environment is not ours.
+    assert not {name for name in installed if not name.startswith(("__editable__", "_distutils_hack", "coverage"))}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -264,7 +269,9 @@ eval "$(python -m explore.train -sc install=bash)"
 COMP_LINE="python -m explore.train token_mixing=" COMP_WORDS=(python -m explore.train token_mixing=) COMP_CWORD=3
 _explore_complete; echo "${{COMPREPLY[@]}}"
 """
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
     offered = {f"token_mixing={name}" for name in TOKEN_MIXINGS}
     assert set(done.stdout.split()) >= offered
     assert list(tmp_path.iterdir()) == []
@@ -298,7 +305,7 @@ def test_interrupted_training_in_a_shell_says_how_to_go_on(tmp_path: Path) -> No
         if line.startswith("epoch   2"):
             process.send_signal(signal.SIGINT)
             break
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.startswith(
         "explore: stopped; the same command goes on from the last checkpoint: python -m explore.train "

@@ -49,12 +49,12 @@ def ask(url: str, path: str, method: str = "GET", given: object = None) -> Any:
     request = urllib.request.Request(
         url.partition("/dashboard")[0] + path, data, {"Content-Type": "application/json"}, method=method
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return json.loads(answer.read() or "null")
 
 
 def test_it_answers_with_the_study_and_its_objectives(url: str) -> None:
-    with urllib.request.urlopen(url, timeout=30) as page:
+    with urllib.request.urlopen(url, timeout=120) as page:
         assert b"<html" in page.read()
     (summary,) = ask(url, "/api/studies")["study_summaries"]
     assert summary["study_name"] == "shoes"

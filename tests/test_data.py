@@ -295,7 +295,7 @@ def test_processes_that_write_at_once_all_read_the_same(tmp_path: Path) -> None:
     workers = [context.Process(target=write_at_once, args=(folder, barrier, results)) for _ in range(6)]
     for worker in workers:
         worker.start()
-    assert [results.get(timeout=30) for _ in workers] == ["right"] * 6
+    assert [results.get(timeout=120) for _ in workers] == ["right"] * 6
     for worker in workers:
         worker.join()
     assert [entry.name for entry in folder.parent.iterdir()] == ["data"]

@@ -133,7 +133,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 10) -> bool:
+def wait_for(happened: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while not happened() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -73,7 +73,7 @@ def test_what_is_killed_or_stopped_in_the_middle_goes_on(tmp_path: Path) -> None
     process = start_command(command, tmp_path)
     wait_until(lambda trials: in_the_middle([one for one in trials if one.continues is not None]), tmp_path, process)
     study_of(tmp_path).note("stop", AT_ONCE)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     done = run_command(command, tmp_path)
     assert done.returncode == 0, done.stderr

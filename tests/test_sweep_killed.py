@@ -39,7 +39,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
         wait_for_epochs(tmp_path, 1 + round_)
         process.kill()
         process.communicate()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while children_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not children_of(tmp_path), "trials outlived their command"
@@ -66,7 +66,7 @@ def test_ctrl_c_finishes_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = start_command(command, tmp_path)
     wait_for_epochs(tmp_path, 3)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "Go on:  python -m explore.sweep +sweep=smoke sampler=tpe stopping.rule=off trials=3" in out
