@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "faults": set(),
     "candidate": {*LEAVES, "evaluation"},
     "search": {"cost", "evaluation", "faults"},
-    "cluster": {"evaluation", "faults"},
+    "cluster": {"cost", "evaluation", "faults"},
     "reporting": {"ablation", "evaluation", "search"},
     "tracking": {"cost", "evaluation", "search"},
     "schema": {*LEAVES, "ablation", "candidate", "cluster", "search", "tracking"},

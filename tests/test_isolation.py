@@ -1,6 +1,5 @@
 """A trial that raises, dies again and again or hangs costs itself and nothing else, one that died goes on, several
-processes of one trial live and die together, and no trial outlives its worker; workers leave when told to, take turns,
-and say what they died of."""
+processes of one trial live and die together, and no trial outlives its worker."""
 
 import os
 import signal
@@ -12,15 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from explore import faults
 from explore.cluster import isolation
 from explore.cluster.isolation import Isolated
-from explore.cluster.local import Crew, Stop, cores, in_turn, threads_each
 from explore.cluster.pages import collapse_pages
 from explore.cost.record import Cost
+from explore.cost.waiting import WAITING
 from explore.evaluation import COMPLETE, FAILED, STOPPED, Epoch, Evaluation, Report
 
 COST = Cost(params=1, macs=2, memory_bytes=3, throughput=None)
@@ -106,6 +106,16 @@ def sleeping(job: str, folder: Path, report: Report) -> Evaluation:
     (folder / "pid").write_text(str(os.getpid()))
     report(EPOCH)
     time.sleep(60)
+    return DONE
+
+
+def hundred_seconds(job: str, folder: Path, report: Report) -> Evaluation:
+    """Its report says to the test's clock that they are over."""
+    if job == "waits for them":
+        for _ in range(100):
+            WAITING.add(1.0)
+    report(EPOCH)
+    time.sleep(2)
     return DONE
 
 
@@ -199,6 +209,19 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert result.status == FAILED
     assert result.reason == "it took longer than 0.00833333 minutes (stopping.max_minutes) and was ended"
     assert not (tmp_path / "pid").exists() or not alive(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize(("job", "status"), [("works for a hundred seconds", FAILED), ("waits for them", COMPLETE)])
+def test_a_wait_for_a_turn_does_not_count(
+    job: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(isolation, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+
+    def later(item: Cost | Epoch) -> None:
+        now[0] += 100
+
+    assert Isolated(hundred_seconds, idle, minutes=1)(job, tmp_path, later).status == status
 
 
 def test_a_full_disk_is_no_fault_of_the_candidate(tmp_path: Path) -> None:
@@ -313,82 +336,6 @@ def test_threads_may_evaluate_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert [results[number].status for number in range(3)] == [COMPLETE, FAILED, FAILED]
-
-
-def test_a_crew_leaves_when_told_to_and_says_what_was_lost() -> None:
-    left = []
-
-    def work(place: int, stop: Stop) -> None:
-        while not stop():
-            time.sleep(0.01)
-        left.append(threading.current_thread())
-        if len(left) == 2:
-            raise RuntimeError("the second falls")
-
-    crew = Crew(work, 2)
-    assert crew.working()
-    crew.stop()
-    assert not crew.working()
-    assert len(left) == 2
-    [report] = crew.lost
-    assert "RuntimeError: the second falls" in report
-
-
-def test_only_one_at_a_time_has_its_turn(tmp_path: Path) -> None:
-    inside, most = [], []
-
-    def work(place: int, stop: Stop) -> None:
-        for _ in range(5):
-            with in_turn(tmp_path / ".turn"):
-                inside.append(1)
-                most.append(len(inside))
-                time.sleep(0.002)
-                inside.pop()
-
-    crew = Crew(work, 4)
-    crew.stop()
-    assert (len(most), max(most), crew.lost) == (20, 1, [])
-
-
-def test_workers_of_a_crew_have_places() -> None:
-    places: list[int] = []
-    crew = Crew(lambda place, stop: places.append(place), 3)
-    crew.stop()
-    assert sorted(places) == [0, 1, 2]
-
-
-def test_a_turn_ends_with_an_exception(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), in_turn(tmp_path / ".turn"):
-        raise KeyError
-    with in_turn(tmp_path / ".turn"):
-        pass
-
-
-@pytest.mark.parametrize("name", ["SLURM_CPUS_PER_TASK", "EXPLORE_CORES"])
-def test_a_job_has_no_more_cores_than_were_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)), raising=False)
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    assert cores() == 64
-    monkeypatch.setenv(name, "4")
-    assert cores() == 4
-
-
-@pytest.mark.parametrize(
-    ("asked", "processes", "threads"),
-    [(None, 2, 32), ("4", 2, 4), ("40", 2, 32), ("4,2", 1, 4), ("", 1, 64), ("0", 1, 64), ("x", 3, 21), (None, 99, 1)],
-)
-def test_nobody_computes_with_more_threads_than_openmp_is_told(
-    asked: str | None, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("explore.cluster.local.cores", lambda: 64)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if asked is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert threads_each(processes) == threads
-
-
-def test_there_is_a_core() -> None:
-    assert 1 <= cores() <= (os.cpu_count() or 1)
 
 
 def test_memory_in_large_pages_is_what_it_was() -> None:

@@ -141,27 +141,40 @@ def test_a_trial_that_is_killed_goes_on_and_one_that_dies_again_and_again_has_fa
 
 HANGING = """
 import time
+from multiprocessing import parent_process
+from pathlib import Path
 from explore.architecture.layers import TokenMixing
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
+
+HANGS = Path(__file__).with_name("hangs")
 
 class Hanging(TokenMixing):
     def __init__(self, grid, width, *, at_all: bool = True):
         super().__init__()
     def forward(self, x):
         if self.training:
+            HANGS.touch()
             time.sleep(600)
         return x
 
-TOKEN_MIXINGS['hanging'] = Hanging
+class Neighbour(TokenMixing):
+    def __init__(self, grid, width, *, at_all: bool = True):
+        super().__init__()
+        while parent_process() and not HANGS.exists():
+            time.sleep(0.1)
+    def forward(self, x):
+        return x
+
+TOKEN_MIXINGS |= {'hanging': Hanging, 'neighbour': Neighbour}
 """
 
 
-def test_a_trial_that_hangs_is_ended_and_the_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_hangs_is_ended_and_its_neighbour_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hanging_mixing.py").write_text(HANGING)
     monkeypatch.syspath_prepend(tmp_path)
-    options = ["imports=[hanging_mixing]", "sampler=grid", "space.token_mixing=choice(hanging, pooling)"]
+    options = ["imports=[hanging_mixing]", "sampler=grid", "space.token_mixing=choice(hanging, neighbour)"]
     fixed = [f"space.model.{name}=choice({value})" for name, value in (("patch_size", 4), ("depth", 1), ("width", 8))]
-    limit = ["space.training.lr=choice(0.01)", "stopping.max_minutes=0.6", "trials=2"]
+    limit = ["space.training.lr=choice(0.01)", "stopping.max_minutes=0.6", "trials=2", "workers=2"]
     try:
         assert sweep(tmp_path, *OPTIONS, *options, *fixed, *limit) == 0
     finally:
@@ -169,11 +182,12 @@ def test_a_trial_that_hangs_is_ended_and_the_search_goes_on(tmp_path: Path, monk
 
         from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 
-        TOKEN_MIXINGS.pop("hanging", None)
-        ConfigStore.instance().repo["token_mixing"].pop("hanging.yaml", None)
+        for name in ("hanging", "neighbour"):
+            TOKEN_MIXINGS.pop(name, None)
+            ConfigStore.instance().repo["token_mixing"].pop(f"{name}.yaml", None)
         sys.modules.pop("hanging_mixing", None)
     by_mixing = {trial.proposal.values["token_mixing"]: trial for trial in trials_of(tmp_path)}
-    assert by_mixing["pooling"].status == COMPLETE
+    assert by_mixing["neighbour"].status == COMPLETE, "it waited to measure, for as long as it has"
     assert by_mixing["hanging"].status == FAILED
     assert (
         by_mixing["hanging"].evaluation.reason == "it took longer than 0.6 minutes (stopping.max_minutes) and was ended"

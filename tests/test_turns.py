@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 
 from explore.cost.device import driver_version
 from explore.cost.turns import Turns, exclusive, strangers
+from explore.cost.waiting import Waiting
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda", 0)
@@ -167,6 +169,25 @@ def test_one_who_is_not_stopped_is_waited_for(
         assert has_it.wait(SOON)
         thread.join()
         holder.kill()
+
+
+@pytest.mark.parametrize("kind", ["computing", "measuring"])
+def test_seconds_of_waiting_are_told(turns: Callable[[], Turns], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    monkeypatch.setattr("explore.cost.turns.WAITING", Waiting(told.append))
+    began = time.monotonic()
+    with turns().measuring():
+        thread, has_it = waiting(getattr(turns(), kind)())
+        assert not has_it.wait(1.5)
+        assert told, "while it waits, not only in the end"
+    assert has_it.wait(SOON)
+    thread.join()
+    assert 0.5 <= sum(told) <= time.monotonic() - began
+    told.clear()
+    for _ in range(2000):
+        with turns().computing():
+            pass
+    assert not told
 
 
 def test_a_gpu_ends_its_work_before_another_measures(

@@ -22,6 +22,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from explore.cost.waiting import WAITING
 from explore.evaluation import COMPLETE, FAILED, STOPPED, Evaluation
 from explore.faults import Unwritable, unwritable
 
@@ -56,8 +57,8 @@ class Isolated(Generic[Job, Item]):
 
     What the process prints goes to `log.txt` in the trial's folder. `tick` is called about twice a second while it
     runs; when it raises, the process is ended and the exception goes on. A process that dies is started again, to go on
-    from what it has left in the folder, until it has died `lives` times. One that takes longer than `minutes` is ended
-    for good.
+    from what it has left in the folder, until it has died `lives` times. One that takes longer than `minutes`, without
+    what it waits for its turn on a device, is ended for good.
 
     With `processes` above 1 so many run the same job as one team, each of which finds its place in the environment, as
     Lightning and torch look for it. Only the first is listened to while it works; they live and die together.
@@ -77,12 +78,12 @@ class Isolated(Generic[Job, Item]):
         Raises Unwritable where the process could not keep what it found.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        end = time.monotonic() + 60 * self.minutes
+        limit = _Limit(self.minutes)
         causes: list[str] = []
         while len(causes) < self.lives:
             team = _Team(self.evaluate, job, folder, self.processes, self.environment)
             try:
-                result = self._listen(team, report, end)
+                result = self._listen(team, report, limit)
                 causes += [] if result else [team.cause_of_death()]
             finally:
                 team.end()
@@ -95,11 +96,11 @@ class Isolated(Generic[Job, Item]):
         times = f", {self.lives} times in all" if self.lives > 1 else ""
         return Evaluation(status=FAILED, reason=f"{causes[-1]}{times}; see {folder / 'log.txt'}")
 
-    def _listen(self, team: "_Team[Job, Item]", report: Callable[[Item], None], end: float) -> Evaluation | None:
+    def _listen(self, team: "_Team[Job, Item]", report: Callable[[Item], None], limit: "_Limit") -> Evaluation | None:
         """Pass on what the first reports, until one of the team has a result for all, or has died."""
         while True:
             self.tick()
-            if time.monotonic() > end:
+            if limit.is_over():
                 return Evaluation(
                     status=FAILED,
                     reason=f"it took longer than {self.minutes:g} minutes (stopping.max_minutes) and was ended",
@@ -112,7 +113,9 @@ class Isolated(Generic[Job, Item]):
                     return None
                 if isinstance(message, Unwritable):
                     raise message
-                if not isinstance(message, Evaluation):
+                if isinstance(message, _Waited):
+                    limit.put_off(message.seconds)
+                elif not isinstance(message, Evaluation):
                     report(message)
                 elif connection is team.connections[0] or message.status not in (COMPLETE, STOPPED):
                     # Who loses a companion may fail of it before the loss is noticed here.
@@ -122,6 +125,28 @@ class Isolated(Generic[Job, Item]):
                     return message
                 else:
                     team.connections.remove(connection)
+
+
+@dataclass(frozen=True)
+class _Waited:
+    """What the first of a team says while it waits for its turn."""
+
+    seconds: float
+
+
+class _Limit:
+    """The end of the time that an evaluation has."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end = time.monotonic() + 60 * minutes
+
+    def put_off(self, seconds: float) -> None:
+        """Give as much more."""
+        self._end += seconds
+
+    def is_over(self) -> bool:
+        """Whether it has had its time."""
+        return time.monotonic() > self._end
 
 
 class _Team(Generic[Job, Item]):
@@ -198,6 +223,8 @@ def _child(
     threading.Thread(target=_die_with_parent, args=(connection,), daemon=True).start()
     os.environ.update(environment)
     os.environ.pop("SLURM_NTASKS", None)  # by which Lightning would think that Slurm has started the team
+    if first:
+        WAITING.tell = lambda seconds: connection.send(_Waited(seconds))
     result: Evaluation | Unwritable
     try:
         log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

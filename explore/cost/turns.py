@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from explore.cost.device import gpu_identity, nvidia_smi
+from explore.cost.waiting import WAITING
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 5e-5, 0.01  # seconds between two looks at a lock
 _PATIENCE = 2.0  # seconds with those who were stopped
@@ -104,7 +105,9 @@ def _lock(file: int, kind: int) -> None:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
+            slept = time.monotonic()
             time.sleep(pause)
+            WAITING.add(time.monotonic() - slept)
             pause = min(2 * pause, _LONGEST_PAUSE)
         if time.monotonic() - began > _PATIENCE:
             began = time.monotonic()
