@@ -51,8 +51,10 @@ def expected_gain(
         edges, levels = _steps(scale(front[0][best]), front[1][best], float(scale(np.array(worst[0]))), worst[1])
         value = scale(accuracy)
         widths = np.clip(np.minimum(speed[:, None], edges[1:]) - edges[:-1], 0, None)
-        better = np.maximum(value[:, None, :] - levels[None, :, None], 0)
-        gain = np.einsum("cs,csn,n->c", widths, better, _SHARES)
+        better, gain = np.empty_like(value), np.zeros(len(mean))
+        for level, width in zip(levels, widths.T, strict=True):  # all at once would not stay in the cache
+            np.subtract(value, level, out=better)
+            gain += width * (np.maximum(better, 0, out=better) @ _SHARES)
         steps = np.diff(np.where(np.isfinite(edges), edges, edges[-2]))
         area = float((steps * (levels - scale(np.array(worst[0])))).sum())
         total += gain / area if area > 0 else gain / max(float(gain.max()), 1e-12)

@@ -132,7 +132,7 @@ def _observations(trials: Sequence[Trial], columns: Columns, last: int) -> list[
         if len(all_of_them) <= MOST_OBSERVATIONS:
             return all_of_them
     best = best_layers(losses_of(columns), MOST_OBSERVATIONS // 2)
-    left = np.setdiff1d(np.arange(len(trials)), best)
+    left = np.delete(np.arange(len(trials)), best)
     spread = np.linspace(0, len(left) - 1, min(len(left), MOST_OBSERVATIONS // 4)).round().astype(int)
     shown = {place: _shown(trials[place], last) for place in sorted([*best, *left[spread].tolist()])}
     ends = [(place, epochs[-1]) for place, epochs in shown.items()]

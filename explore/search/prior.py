@@ -10,12 +10,14 @@ Recorded learning curves taught it, see `benchmarks/search_prior.py`.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from explore.search.encoding import Table
 
 Array = NDArray[np.float64]
 FILE = Path(__file__).with_name("prior.json")
@@ -54,8 +56,8 @@ class Prior:
     def terms(self, configurations: Sequence[Mapping[str, Any]], image_size: int) -> Array:
         """Configurations × terms; a dimension that a configuration does not have counts as the middle of it."""
         columns = self._columns(configurations, image_size)
-        pairs = combinations_with_replacement(range(columns.shape[1]), 2)
-        return np.column_stack([np.ones(len(columns)), columns, *(columns[:, a] * columns[:, b] for a, b in pairs)])
+        one, other = np.triu_indices(columns.shape[1])
+        return np.concatenate([np.ones((len(columns), 1)), columns, columns[:, one] * columns[:, other]], axis=1)
 
     def times(self, epochs: Array) -> Array:
         """Epochs × terms."""
@@ -68,16 +70,23 @@ class Prior:
             of = "model.patch_size" if key == PATCHES else key
             sizes = np.array([values.get(of) or np.nan for values in configurations], float)
             columns.append(_shares(image_size / sizes if key == PATCHES else sizes, *span))
-        for key, seen in self.names.items():
-            chosen = [values.get(key) for values in configurations]
-            for name in seen if len(seen) > 2 else seen[1:]:
-                columns.append(np.array([float(one == name) - 0.5 if one in seen else 0.0 for one in chosen]))
+        for key, table in self._tables.items():
+            columns.append(table([values.get(key) for values in configurations]))
         return np.column_stack(columns)
+
+    @cached_property
+    def _tables(self) -> Mapping[str, Table]:
+        return {key: _table(seen) for key, seen in self.names.items()}
 
 
 def unbiased(configurations: Sequence[Mapping[str, Any]], epochs: Array) -> Array:
     """What is thought of configurations when nothing was learned."""
     return np.zeros(len(configurations))
+
+
+def _table(seen: Sequence[str]) -> Table:
+    names = seen if len(seen) > 2 else seen[1:]
+    return Table({one: [float(one == name) - 0.5 for name in names] for one in seen}, [0.0] * len(names))
 
 
 def _shares(values: Array, low: float, high: float) -> Array:

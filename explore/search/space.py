@@ -37,7 +37,8 @@ _EXAMPLES = "choice(2, 4), range(2, 13), interval(0.1, 0.3) or tag(log, interval
 class Space:
     """Dimensions by their config key, in the order in which they are sampled.
 
-    `applies(key, values)` says whether a dimension exists, given the values chosen before it.
+    `applies(key, values)` says whether a dimension exists, given the values chosen before it: that of its owner, which
+    is `token_mixing` of `token_mixing.heads`, decides.
     """
 
     dimensions: Mapping[str, BaseDistribution]
@@ -55,8 +56,12 @@ class Space:
         """Configurations at random, without a sampler: each keeps the values of one of `keep` as far as it has them."""
         drawn: list[Values] = [{} for _ in keep]
         for key, distribution in self.dimensions.items():
+            owner, exists = key.partition(".")[0], dict[Any, bool]()
             for values, kept, value in zip(drawn, keep, _drawn(generator, distribution, len(keep)), strict=True):
-                if self.applies(key, values):
+                variant = values.get(owner)
+                if variant not in exists:
+                    exists[variant] = self.applies(key, values)
+                if exists[variant]:
                     values[key] = kept.get(key, value)
         return drawn
 

@@ -6,7 +6,7 @@ candidate that waits at a rung or to begin another one, it does what promises th
 what it costs to get there. So a candidate is stopped when another one promises more, for as long as it does.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
@@ -118,20 +118,20 @@ class SpeedAware:
             proposal = self._first_possible(pool(), tried) if room else None
             return Step(proposal, 0) if proposal else None
         latest = known["row"][learned].max()
-        just_measured = sum(known["row"][place] > latest and not known["epochs"][place] for place in waiting)
-        considered = _considered(waiting, known, int(latest), generator)
-        order = self._most_promising(everyone, known, considered, pool() if room else [])
-        if just_measured >= _MEASURED:
-            order.sort(key=lambda choice: not choice.trial)
-        return self._first_worth_it(order, int((mine & known["counts"]).sum()), tried)
+        new = (known["row"] > latest) & (known["epochs"] == 0)
+        considered = _considered(waiting, new, known, generator)
+        choices = self._most_promising(
+            everyone, known, considered, pool() if room else [], waiting_first=new[waiting].sum() >= _MEASURED
+        )
+        return self._first_worth_it(choices, int((mine & known["counts"]).sum()), tried)
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
         return Step(trial.proposal, next_rung(self.rungs, trial.epochs), trial)
 
     def _most_promising(
-        self, everyone: Sequence[Trial], known: Columns, waiting: Sequence[int], fresh: list[Values]
-    ) -> list[_Choice]:
+        self, everyone: Sequence[Trial], known: Columns, waiting: list[int], fresh: list[Values], *, waiting_first: bool
+    ) -> Iterator[_Choice]:
         """Those that wait and those that could be begun, what promises most for its cost first."""
         encoding, last = Encoding(self.space), self.rungs[-1]
         measured = np.isfinite(known["speed"])
@@ -153,9 +153,12 @@ class SpeedAware:
         trained = np.concatenate([known["epochs"][waiting], np.zeros(len(fresh))])
         score = gain / ((last - trained) * np.exp(-_PATIENCE * speed))
         # Where nothing promises anything, as below a speed that is asked for, the fastest comes first.
-        order = np.lexsort((-speed, -score)).tolist()
+        later = (np.arange(len(values)) >= len(waiting)) & waiting_first
         trials = [*(everyone[place] for place in waiting), *[None] * len(fresh)]
-        return [_Choice(values[index], trials[index], float(gain[index]), float(expit(mean[index]))) for index in order]
+        return (
+            _Choice(values[index], trials[index], float(gain[index]), float(expit(mean[index])))
+            for index in np.lexsort((-speed, -score, later)).tolist()
+        )
 
     def _taught(self, everyone: Sequence[Trial], known: Columns, speeds: Speeds) -> tuple[list[Trial], Columns]:
         learned = [everyone[place] for place in _places(known["teaches"])], known[known["teaches"]]
@@ -166,10 +169,10 @@ class SpeedAware:
         here = list(compress(here, columns["teaches"]))
         return [*here, *learned[0]], np.concatenate([columns[columns["teaches"]], learned[1]])
 
-    def _first_worth_it(self, order: Sequence[_Choice], count: int, tried: Collection[str]) -> Step | None:
+    def _first_worth_it(self, choices: Iterable[_Choice], count: int, tried: Collection[str]) -> Step | None:
         early = self.fewest is None or count < self.fewest
         anything_new = False
-        for choice in order:
+        for choice in choices:
             if not choice.trial and key_of(choice.values) in tried:
                 continue
             anything_new |= not choice.trial
@@ -188,10 +191,9 @@ class SpeedAware:
 
     def _pool(self, everyone: Sequence[Trial], known: Columns, generator: np.random.Generator) -> list[Values]:
         """What could be begun, all different; some of it may have been tried."""
-        trained = _places((known["epochs"] > 0) & np.isfinite(known["speed"]))
-        best = configurations(
-            [everyone[place] for place in compress(trained, non_dominated(losses_of(known[trained])))]
-        )
+        trained = ((known["epochs"] > 0) & np.isfinite(known["speed"])).nonzero()[0]
+        front = trained[non_dominated(losses_of(known[trained]))]
+        best = configurations([everyone[place] for place in front.tolist()])
         drawn = self.pool(generator, best) if self.pool else self._drawn(generator, best)
         return list({tuple(values.items()): values for values in drawn}.values())
 
@@ -232,24 +234,26 @@ def _places(mask: NDArray[np.bool_]) -> list[int]:
     return mask.nonzero()[0].tolist()
 
 
-def _considered(waiting: list[int], known: Columns, latest: int, generator: np.random.Generator) -> list[int]:
-    """Of many that wait those measured since row `latest`, for they promised most, the best so far, and others by
-    chance: whoever learns slowly is among these sooner or later."""
+def _considered(
+    waiting: list[int], new: NDArray[np.bool_], known: Columns, generator: np.random.Generator
+) -> list[int]:
+    """Of many that wait those that are `new`, for they promised most, the best so far, and others by chance: whoever
+    learns slowly is among these sooner or later."""
     if len(waiting) <= _MOST_WAITING:
         return waiting
-    new = [place for place in waiting if known["row"][place] > latest and not known["epochs"][place]]
-    best = [waiting[index] for index in best_layers(losses_of(known[waiting]), _MOST_WAITING // 2)]
-    best = list(dict.fromkeys([*new, *best]))
-    others = generator.permutation(np.setdiff1d(waiting, best))
-    return [*best, *others.tolist()][: max(_MOST_WAITING, len(best))]
+    places = np.array(waiting)
+    best = places[best_layers(losses_of(known[places]), _MOST_WAITING // 2)]
+    chosen = list(dict.fromkeys([*places[new[places]].tolist(), *best.tolist()]))
+    others = generator.permutation(np.setdiff1d(places, chosen, assume_unique=True))
+    return [*chosen, *others.tolist()][: max(_MOST_WAITING, len(chosen))]
 
 
 def _may_be_front(known: Columns, mask: NDArray[np.bool_]) -> list[int]:
     """Those that are being trained, and those that are complete; of many the best of these."""
-    complete = _places(mask & known["complete"])
+    complete = (mask & known["complete"]).nonzero()[0]
     if len(complete) > MOST_OBSERVATIONS:
-        complete = [complete[index] for index in best_layers(losses_of(known[complete]), MOST_OBSERVATIONS)]
-    return [*complete, *_places(mask & known["running"])]
+        complete = complete[best_layers(losses_of(known[complete]), MOST_OBSERVATIONS)]
+    return [*complete.tolist(), *_places(mask & known["running"])]
 
 
 def _farthest_in_speed(measured: Sequence[int], known: Columns, mine: NDArray[np.bool_]) -> int:

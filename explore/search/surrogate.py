@@ -161,14 +161,20 @@ def _distances(features: Array) -> Array:
 def _squares(one: Array, other: Array, lengths: Array) -> Array:
     """Squared distances of the rows of two, in length scales."""
     scaled, seen = one / lengths, other / lengths
-    squares: Array = (scaled**2).sum(1)[:, None] + (seen**2).sum(1)[None] - 2 * scaled @ seen.T
-    return np.maximum(squares, 0)
+    squares: Array = (scaled**2).sum(1)[:, None] + (seen**2).sum(1)[None]
+    squares -= 2 * scaled @ seen.T
+    return np.maximum(squares, 0, out=squares)
 
 
 def _matern(squares: Array) -> Array:
     """Matérn 5/2 of squared distances in length scales."""
-    root = np.sqrt(5 * squares)
-    values: Array = (1 + root + 5 / 3 * squares) * np.exp(-root)
+    # In place: to hand out fresh memory for each part takes as long as to compute them.
+    root = 5 * squares
+    np.sqrt(root, out=root)
+    values: Array = 1 + root
+    values += 5 / 3 * squares
+    np.negative(root, out=root)
+    values *= np.exp(root, out=root)
     return values
 
 
