@@ -1,5 +1,8 @@
 """What is read again and again is what one would read anew: rows, the last stretch of each trial, and their columns."""
 
+import gc
+
+import pytest
 from filled_studies import cost, curve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +12,7 @@ from optuna.storages import InMemoryStorage
 from explore.evaluation import COMPLETE, DIVERGED, INTERRUPTED, RUNNING, STOPPED, Evaluation
 from explore.search.columns import Known, columns_of
 from explore.search.study import Study, create_study
-from explore.search.trial import Proposal, Trial
+from explore.search.trial import Proposal, Trial, read
 
 # What a worker does next: with which of those that could be taken, and how it ends.
 ACTIONS = st.lists(
@@ -60,3 +63,27 @@ def test_a_study_that_grows_reads_what_one_opened_anew_reads(actions: list[tuple
         assert known.keys == [trial.proposal.key for trial in trials]
     ended = [trial for trial in study.trials() if trial.status not in (RUNNING, INTERRUPTED)]
     assert all(before is now for before, now in zip(study.trials(), study.trials(), strict=True) if before in ended)
+
+
+@pytest.mark.parametrize(("many", "frozen"), [(5, True), (6, False)])
+def test_a_long_study_is_not_looked_through_for_garbage(
+    many: int, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it is read nor afterwards; what is made meanwhile by others is looked through again."""
+    monkeypatch.setattr("explore.search.rows._MANY", many)
+    asked: list[bool] = []
+    monkeypatch.setattr("explore.search.rows.read", lambda one: (asked.append(gc.isenabled()), read(one))[1])
+    storage = InMemoryStorage()
+    study = create_study(storage, "s", {"space": {}})
+    for number in range(5):
+        act(study, "begin", 0, COMPLETE, number)
+        act(study, "end", 0, COMPLETE, number)
+    asked.clear()
+    gc.unfreeze()
+    try:
+        assert len(Study(storage, "s").trials()) == 5
+        assert (gc.get_freeze_count() > 0) == frozen
+    finally:
+        gc.unfreeze()
+    assert asked == [False] * 5
+    assert gc.isenabled()

@@ -1,7 +1,10 @@
 """Reads the trials of a study from an Optuna storage again and again, and what has ended only once."""
 
+import gc
 import threading
 from bisect import bisect_left, insort
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from optuna.storages import BaseStorage
@@ -11,6 +14,7 @@ from explore.evaluation import RUNNING, STOPPED
 from explore.search.trial import Trial, read
 
 WITHDRAWN = "withdrawn"  # what became of a claim that somebody else was before
+_MANY = 1000  # trials, among which to look for garbage takes a tenth of a second
 
 
 class Rows:
@@ -57,12 +61,16 @@ class Rows:
 
     def _read_on(self) -> list[Trial]:
         """Read what is new, and return what has not settled."""
-        everyone = self._storage.get_all_trials(self._study, deepcopy=False)
-        while self._settled < len(everyone) and everyone[self._settled].state.is_finished():
-            record = self._ended.pop(self._settled, None) or self._read(everyone[self._settled])
-            if record.status != WITHDRAWN:
-                self._settle(record)
-            self._settled += 1
+        settled = self._settled
+        with _no_garbage():
+            everyone = self._storage.get_all_trials(self._study, deepcopy=False)
+            while self._settled < len(everyone) and everyone[self._settled].state.is_finished():
+                record = self._ended.pop(self._settled, None) or self._read(everyone[self._settled])
+                if record.status != WITHDRAWN:
+                    self._settle(record)
+                self._settled += 1
+        if self._settled - settled >= _MANY:
+            gc.freeze()  # it lasts as long as the process, and need not be looked through
         records = [self._record(frozen) for frozen in everyone[self._settled :]]
         return [record for record in records if record.status != WITHDRAWN]
 
@@ -87,6 +95,19 @@ class Rows:
         record = read(frozen)
         self.any_stopped |= record.status == STOPPED
         return record
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Of a long study almost all that is read stays, and to look for garbage in it as it grows takes nearly as long as
+    reading it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _number(trial: Trial) -> int:
