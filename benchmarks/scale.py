@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     # Imported here, because workers import this module once more, as Python's forkserver does.
     from benchmarks.scale_history import parts_among_running, parts_with_history
     from benchmarks.scale_rates import faults_of, rate_of
-    from explore.search.storage import hidden
+    from explore.search.secrets import hidden
 
     options = dict(argument.split("=", 1) for argument in arguments)
     only = options.get("only", ",".join(PARTS)).split(",")

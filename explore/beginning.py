@@ -17,8 +17,9 @@ from explore.schema import CATALOGS, Config
 from explore.search.listed import read_entries
 from explore.search.rivals import measured_on, results
 from explore.search.samplers import SPEED_AWARE
+from explore.search.secrets import hidden
 from explore.search.space import Space, Values, is_number, to_overrides
-from explore.search.storage import find_study, hidden, studies_at
+from explore.search.storage import find_study, studies_at
 from explore.search.study import Study
 from explore.search.trial import Proposal, Trial, front, times_as_fast
 from explore.search.warm_start import proposed, teaching

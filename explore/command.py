@@ -142,10 +142,13 @@ def _ask_hydra() -> None:
 
     from explore.config import CONF
     from explore.schema import register
+    from explore.search.secrets import refuse_passwords
 
     def nothing(config: DictConfig) -> None:
         """Questions are answered before the task would run."""
 
+    with refusing_bad_input():
+        refuse_passwords(sys.argv[1:])
     register()
     # Hydra knows `python FILE.py` only.
     os.environ["COMP_LINE"] = re.sub(r"^\S+ +-m +", "", os.environ.get("COMP_LINE", ""))

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from explore.architecture.catalog import hyperparameters, one_of, schema
 from explore.architecture.spec import Model, options_in_stages, set_in_every_stage
 from explore.schema import CATALOGS, KINDS, Config, register
+from explore.search.secrets import refuse_passwords
 
 FORMATS = ("text", "json")
 _GROUPS = (*CATALOGS, *KINDS, "model", "sweep")
@@ -37,6 +38,7 @@ _REWORDED = (
     (r"An item is already at '(.+?)'", "{0} has a value already, which is replaced without +; write {0}=VALUE"),
     (r"Could not override '(.+?)'\. No match in the defaults list", "{0} has no default to replace; write +{0}=NAME"),
 )
+_URLS = ("storage.url", "storage.database", "warm_start.url")
 _COMPOSING = threading.Lock()  # Hydra keeps its state in one place for all threads
 _INSTALLED, _REPOSITORY = Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else _REPOSITORY
@@ -139,6 +141,7 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
 
 @lru_cache(maxsize=64)
 def _compose(overrides: tuple[str, ...]) -> DictConfig:
+    refuse_passwords(overrides)
     dimensions, remaining = _split_off_dimensions(import_extensions(overrides))
     for override in remaining:
         _check_form(override)
@@ -152,6 +155,7 @@ def _compose(overrides: tuple[str, ...]) -> DictConfig:
             register()
             config = hydra.compose("config", given)
     _refuse_unknown_keys(config)
+    refuse_passwords([f"{key}={OmegaConf.select(config, key)}" for key in _URLS])  # from a file
     config.space = _space({str(key): str(text) for key, text in config.space.items()}, dimensions)
     return config
 

@@ -6,8 +6,7 @@ import textwrap
 from pathlib import Path
 
 from explore.schema import Config
-from explore.search.options import URL_VARIABLE
-from explore.search.storage import has_password, hidden, open_study
+from explore.search.storage import open_study
 from explore.search.study import Study
 
 
@@ -37,19 +36,5 @@ def output_folder(config: Config) -> Path:
 
 
 def study_url(config: Config) -> str:
-    """The storage of the configured study, by default an SQLite file among its results.
-
-    Raises ValueError for a password in the configuration: command lines are seen by all on a machine.
-    """
-    refuse_password("storage.url", getattr(config.storage, "url", None))
-    refuse_password("warm_start.url", config.warm_start.url)
+    """The storage of the configured study, by default an SQLite file among its results."""
     return str(config.storage.address(output_folder(config)))
-
-
-def refuse_password(key: str, url: str | None) -> None:
-    """Raise ValueError for a URL in the configuration that holds a password."""
-    if url and has_password(url):
-        raise ValueError(
-            f"{key} must not hold a password, which others could read in the list of processes, got {hidden(url)}; put "
-            f"it into ~/.pgpass or PGPASSWORD, or the whole URL into {URL_VARIABLE}"
-        )

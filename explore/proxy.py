@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Serve until it is ended."""
-    from explore.places import refuse_password
     from explore.search.options import URL_VARIABLE, Grpc
-    from explore.search.storage import hidden, make_proxy
+    from explore.search.secrets import hidden
+    from explore.search.storage import make_proxy
 
     with refusing_bad_input():
         options = config.storage
         if not isinstance(options, Grpc):
             raise ValueError("the proxy needs storage=grpc, got another one; add it, and storage.database=URL")
-        refuse_password("storage.database", options.database)
         database = options.database or os.environ.get(URL_VARIABLE)
         if not database:
             raise ValueError(f"storage.database must be the URL of a database, got none; or set {URL_VARIABLE}")

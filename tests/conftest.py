@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", WANDB_MODE="offline", HF_HUB_OFFLINE="1")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product of a process
     os.environ.pop("WANDB_API_KEY", None)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # by a shell that has put the tests into the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         # Matplotlib takes seconds to list the fonts of a machine: that list may stay.

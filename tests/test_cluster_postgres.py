@@ -28,8 +28,9 @@ ENVIRONMENT = {"PGPASSWORD": PASSWORD}
 def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
     tmp_path: Path, server: Postgres, opened: Open
 ) -> None:
-    places = begin("two", tmp_path, server.url, "trials=6")
-    command = [*BY_HAND, *places, f"outputs={tmp_path}", "trials=6", "format=json"]
+    own = ["trials=6", "tracking.mode=offline"]
+    places = begin("two", tmp_path, server.url, *own)
+    command = [*BY_HAND, *places, f"outputs={tmp_path}", *own, "format=json"]
     follower = start_command("sweep", *command, environment=ENVIRONMENT)
     workers = [start_command("worker", *places, "workers=1", environment=ENVIRONMENT, machine="alpha")]
     secret = {"EXPLORE_STORAGE_URL": server.secret}
@@ -53,6 +54,7 @@ def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(
         assert PASSWORD not in text
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 30
+    assert len([path for path in files if path.suffix == ".wandb"]) >= 6
     assert not [path for path in files if PASSWORD.encode() in path.read_bytes()]
 
 

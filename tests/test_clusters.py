@@ -15,7 +15,6 @@ from explore.cluster.job import Job
 from explore.cluster.slurm import Slurm, begin_again
 from explore.config import compose
 from explore.faults import Unwritable
-from explore.places import study_url
 from explore.plan import _for_workers
 from explore.search import patience
 from explore.search.options import URL_VARIABLE, Grpc, Postgres, Sqlite
@@ -118,15 +117,6 @@ def test_storages_have_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(URL_VARIABLE, "postgresql://user:secret@host/name")
     assert Sqlite().address(here) == Postgres().address(here) == "postgresql://user:secret@host/name"
     assert [of_one_machine(url) for url in ("sqlite:///x", "postgresql://h/x", "grpc://h:1")] == [True, False, False]
-
-
-def test_a_password_in_the_configuration_is_refused_without_it() -> None:
-    config = compose(["study=shoes", "storage=postgres", "storage.url='postgresql://me:secret@host/name'"])
-    with pytest.raises(
-        ValueError, match=r"storage.url must not hold a password.*me:\*\*\*@host.*EXPLORE_STORAGE_URL"
-    ) as no:
-        study_url(config)
-    assert "secret" not in str(no.value)
 
 
 def test_a_file_of_one_machine_is_refused_for_workers_on_many() -> None:

@@ -22,7 +22,7 @@ from explore.cost.record import Cost, Throughput
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, INTERRUPTED, REFUSED, RUNNING, Epoch, Evaluation
 from explore.search import owner
 from explore.search import study as study_module
-from explore.search.storage import hidden, open_storage, open_study
+from explore.search.storage import open_storage, open_study
 from explore.search.study import SILENT, Study, TakenOver, create_study, study_names
 from explore.search.trial import Proposal, finished, front
 
@@ -364,7 +364,3 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("nothing of the kind, and long enough to be looked at" * 99)
     with pytest.raises(ValueError, match="file is not a database"):
         open_storage(url(tmp_path))
-
-
-def test_a_url_is_shown_without_its_password() -> None:
-    assert hidden("postgresql://user:secret@host/name") == "postgresql://user:***@host/name"

@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, SQLAlchemyError
 
 from explore.search.patience import patient
+from explore.search.secrets import hidden, without_passwords
 from explore.search.study import Study, study_names
 
 GRPC, GRPC_PORT = "grpc", 13000
@@ -36,7 +37,7 @@ def open_storage(url: str) -> BaseStorage:
 
     def reason(error: BaseException) -> str:
         text = str(getattr(error.__cause__ or error, "orig", None) or error.__cause__ or error)
-        return _without_password(text.splitlines()[0] if text else type(error).__name__, parsed)
+        return without_passwords(text.splitlines()[0] if text else type(error).__name__, url)
 
     try:
         if parsed.drivername == GRPC:
@@ -157,32 +158,19 @@ def _find_storage(url: str) -> BaseStorage | None:
     return open_storage(url)
 
 
-def hidden(url: str) -> str:
-    """The URL with its password replaced by stars."""
-    _parse(url)
-    return make_url(url).render_as_string(hide_password=True)
-
-
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-        return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
     except (ArgumentError, ValueError):
         # The text may hold a password in a place where no parser finds it.
         raise ValueError(
             "storage.url must be an SQLAlchemy URL such as sqlite:///study.db or postgresql+psycopg://user@host/name"
         ) from None
-
-
-def has_password(url: str) -> bool:
-    """Whether there is a password in the URL."""
-    return bool(_parse(url).password)
+    if "@" in (parsed.host or ""):
+        raise ValueError("storage.url must have %40 in place of an @ in a password or a user")
+    return parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
 
 
 def of_one_machine(url: str) -> bool:
     """Whether a storage is a file whose locks do not hold between machines."""
     return _parse(url).get_backend_name() == "sqlite"
-
-
-def _without_password(text: str, url: URL) -> str:
-    return text.replace(str(url.password), "***") if url.password else text
