@@ -9,7 +9,7 @@ PostgreSQL server or a proxy before it the URL is needed. Afterwards no trial ma
 
 `history`: one worker in an SQLite file that already holds so many finished trials. Medians with their
 quartiles. Bars after 10,000 trials: 50 ms for what the storage takes of an ask (reading, claiming) and of a tell (cost,
-epochs, end); for a proposal of `speed_aware` 1 s after 1,000 and 3 s after 10,000.
+epochs, end), and for a proposal of each sampler.
 
 `running`: what a look at the study, a claim and a heartbeat take while so many others are at work.
 """
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     from benchmarks.scale_rates import Rate
     from benchmarks.trial_parts import Clock
 
-STORAGE_SECONDS, STORAGE_TRIALS = 0.05, 10_000
-PROPOSAL_SECONDS = {1_000: 1.0, 10_000: 3.0}
+MOST_SECONDS, MOST_TRIALS = 0.05, 10_000
 PARTS = ("rates", "history", "running")
-SPEED_AWARE = "propose with speed_aware"
-STORAGE = ("ask, the storage's part", "tell, the storage's part")
+BARRED = ("propose", "ask", "tell")
 
 
 def rate_rows(storage: str, workers: int, rate: "Rate", faults: Sequence[str]) -> list[Row]:
@@ -66,9 +64,7 @@ def _timed(when: str, clock: "Clock", bars: Mapping[str, float | None]) -> list[
 
 
 def _bar(part: str, number: int) -> float | None:
-    if part in STORAGE and number == STORAGE_TRIALS:
-        return STORAGE_SECONDS
-    return PROPOSAL_SECONDS.get(number) if part == SPEED_AWARE else None
+    return MOST_SECONDS if part.startswith(BARRED) and number == MOST_TRIALS else None
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from explore.search.trial import Trial
 _BASE = ("+sweep=pareto", "training.threads=1")
 _NAME = "scale"
 _REPEATS, _FEW = 9, 4
-_SAMPLERS = ("tpe", "nsga2", "random")
+_SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
 _RUNGS = (1, 3, 9, 10)  # the last is that of the trials that a study is filled with
 
 

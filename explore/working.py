@@ -19,7 +19,7 @@ from explore.data.dataset import load
 from explore.evaluation import Evaluation, ReportOf
 from explore.evaluator import TrainingEvaluator, measure_pace, train, train_block
 from explore.faults import Unwritable, unwritable
-from explore.joining import check_folder
+from explore.joining import check_folder, check_machine
 from explore.plan import SNAPSHOT, Plan, scheduler
 from explore.search.owner import HEARTBEAT_SECONDS
 from explore.search.space import parse_space
@@ -52,6 +52,7 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
 
     def proposing() -> AbstractContextManager[None]:
         check_folder(study, plan.output)
+        check_machine(study, plan.url)  # two may have joined at the same moment
         return in_turn(plan.output / ".turn")
 
     pace, together = at_once(plan, evaluator, lambda: worker.check_in(), gpus)
