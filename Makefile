@@ -44,7 +44,7 @@ test-gpu: $(READY) ## the tests that need a CUDA device
 test-cluster: services $(READY) ## the tests with real PostgreSQL, Slurm and Ray, which it installs; as root on Debian
 	@$(PYTHON) -c 'import grpc, psycopg, ray' 2>/dev/null || \
 		$(INSTALL) --quiet --editable '.[$(EXTRAS),postgres,ray,grpc]'
-	@$(TESTS) -n 4 --dist worksteal -m '$(MARKED)' $(or $(filter tests/%,$(ARGS)),$(CLUSTER)) $(filter-out tests/%,$(ARGS))
+	@$(TESTS) -n 4 --dist load --maxschedchunk 1 -m '$(MARKED)' $(or $(filter tests/%,$(ARGS)),$(CLUSTER)) $(filter-out tests/%,$(ARGS))
 
 # With RUNLEVEL the services do not start by themselves: the tests start and end their own.
 services:

@@ -1,10 +1,12 @@
 """The same surroundings for every test: one thread, no network, no account, and caches of its own."""
 
+import math
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +37,21 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="explore-tests-")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those of clusters that take minutes begin first, or the others wait for them in the end; where time is short they
+    come last."""
+    items.sort(key=lambda item: _takes_minutes(item) == (_no_later_than() < math.inf))
+
+
+def _takes_minutes(item: pytest.Item) -> bool:
+    return bool(item.get_closest_marker("cluster") and item.get_closest_marker("slow"))
+
+
+def _no_later_than() -> float:
+    """When, in seconds since 1970, no more tests are begun that take minutes."""
+    return float(os.environ.get("EXPLORE_TESTS_UNTIL", math.inf))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the caches."""
     if MACHINES in os.environ.get("TMPDIR", ""):
@@ -48,6 +65,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     Machines share no folder for temporary files, and so no locks: who hangs on one of them does not stop all others.
     """
+    if _takes_minutes(item) and time.time() > _no_later_than():
+        pytest.skip("no time is left for it; make test-cluster has it")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     if item.get_closest_marker("cluster") and MACHINES not in os.environ.get("TMPDIR", ""):
