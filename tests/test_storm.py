@@ -5,7 +5,7 @@ running; what was found is found again; whoever was interrupted went on from the
 Once with curves that are looked up, and once with real training, which takes a fifth of the blows.
 
 python -m pytest tests/test_storm.py -m slow
-EXPLORE_KILLS=100 python -m pytest tests/test_storm.py -m slow    # 100 and 20, half an hour
+EXPLORE_KILLS=100 python -m pytest tests/test_storm.py -m slow    # 100 and 20, ten minutes
 """
 
 import os
