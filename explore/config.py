@@ -36,6 +36,8 @@ _REWORDED = (
     (r"Multiple values for ([\w/]+)\.", "{0} must be given once, got it twice"),
     (r"An item is already at '(.+?)'", "{0} has a value already, which is replaced without +; write {0}=VALUE"),
     (r"Could not override '(.+?)'\. No match in the defaults list", "{0} has no default to replace; write +{0}=NAME"),
+    (r"Could not override '(.+?)'\.\s+To append to your config", "{0} has no value to replace; write +{0}=VALUE"),
+    (r"Error merging override '?\++(.+?)=(.*)", "{0} must have a value of its type, got {1}"),
 )
 _COMPOSING = threading.Lock()  # Hydra keeps its state in one place for all threads
 _INSTALLED, _REPOSITORY = Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf"
