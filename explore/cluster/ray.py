@@ -1,22 +1,26 @@
 """Workers as detached actors of Ray: they outlive the command that started them, and begin again on another node."""
 
 import logging
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 from explore.cluster.job import Cluster, Job
 from explore.cluster.local import CORES_VARIABLE
 
 _NAMESPACE = "explore"
+_ANSWER_SECONDS = 10.0
 
 
 @dataclass(kw_only=True)
 class Ray(Cluster):
     """`workers` actors of a Ray cluster, each a worker; resources are those of one."""
 
-    address: str = "auto"  # of the cluster, such as ray://HOST:10001 or HOST:6379; auto = the one of this machine
+    address: str = "auto"  # of the cluster: ray://HOST:10001, or HOST:6379 for one of its machines; auto = this one's
     gpus: float = 0.0  # 0.5 = two workers share a GPU; one with several works on as many trials at a time
     cpus: float = 1.0
     resources: dict[str, float] = field(default_factory=dict)  # further ones: +cluster.resources.NAME=1
@@ -73,12 +77,36 @@ def _connected(address: str) -> Any:
     except ImportError:
         raise ValueError("cluster=ray needs Ray, which is not installed; pip install 'explore[ray]'") from None
     if not ray.is_initialized():
+        _refuse_silence(address)
         try:
             ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"cluster.address must be a Ray cluster that answers, got {address}: {reason}") from None
+            raise ValueError(_unanswered(address, error)) from None
     return ray
+
+
+def _refuse_silence(address: str) -> None:
+    """Refuse an address where nobody listens: Ray would try for minutes, and say what only its makers understand."""
+    if address == "auto":
+        return
+    try:
+        place = urlsplit(address if "://" in address else f"ray://{address}")
+        host, port = place.hostname, place.port
+    except ValueError:
+        host = port = None
+    if not host or not port or place.scheme != "ray":
+        raise ValueError(f"cluster.address must be auto, HOST:PORT or ray://HOST:PORT, got {address or 'nothing'}")
+    if "://" in address and not find_spec("grpc"):
+        raise ValueError(f"cluster.address={address} needs grpcio, which is not installed; pip install 'explore[ray]'")
+    try:
+        socket.create_connection((host, port), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ValueError(_unanswered(address, error)) from None
+
+
+def _unanswered(address: str, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return f"cluster.address must be a Ray cluster that answers, got {address}: {reason}"
 
 
 def _actor(ray: Any) -> Any:
