@@ -37,6 +37,8 @@ _REWORDED = (
     (r"Multiple values for ([\w/]+)\.", "{0} must be given once, got it twice"),
     (r"An item is already at '(.+?)'", "{0} has a value already, which is replaced without +; write {0}=VALUE"),
     (r"Could not override '(.+?)'\. No match in the defaults list", "{0} has no default to replace; write +{0}=NAME"),
+    (r"Could not override '(.+?)'\.\s+To append to your config", "{0} has no value to replace; write +{0}=VALUE"),
+    (r"Error merging override '?\++(.+?)=(.*)", "{0} must have a value of its type, got {1}"),
 )
 _URLS = ("storage.url", "storage.database", "warm_start.url")
 _COMPOSING = threading.Lock()  # Hydra keeps its state in one place for all threads

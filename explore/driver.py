@@ -76,6 +76,8 @@ def _search_elsewhere(plan: Plan, cluster: Elsewhere, names: Sequence[str], stud
         print(f"The workers go on. Follow them again: {plan.command}", file=sys.stderr)
         print(f"Stop them: {_stop_command(plan)}", file=sys.stderr)
         return _INTERRUPTED
+    for reason in cluster.unable(names):
+        print(f"explore: a worker could not begin: {reason}", file=sys.stderr)
     if study.notes.get("concluded"):
         cluster.cancel(names, waiting=True)
     else:

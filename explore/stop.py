@@ -71,7 +71,8 @@ def _cancel(jobs: list[dict[str, Any]], *, waiting: bool) -> None:
     for job in jobs:
         cluster = CLUSTERS[job["kind"]](**job["options"])
         assert not isinstance(cluster, Local)
-        cluster.cancel(job["names"], waiting=waiting)
+        with refusing_bad_input():
+            cluster.cancel(job["names"], waiting=waiting)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
 """Workers as actors of a Ray cluster, for real: several nodes in a network of their own, studies in PostgreSQL.
 
-What is proved: workers that share a GPU fill a study while the command follows; when a node dies, as a machine whose
-power fails, its worker begins again on another node and its trial goes on from its last epoch, once; Ctrl-C leaves
-workers at work, and explore.stop ends them.
+What is proved: workers that share a GPU fill a study while the command follows, wait both for one who measures, and
+show nobody the password; a cluster elsewhere, behind ray://, fills one too; a worker that cannot begin ends the command
+with the reason; when a node dies, as a machine whose power fails, its worker begins again on another node and its trial
+goes on from its last epoch, once; Ctrl-C leaves workers at work, and explore.stop ends them.
 
 make test-cluster ARGS=tests/test_cluster_ray.py
 """
 
 import json
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from cluster_machines import (
     PATIENCE,
     end_processes_below,
@@ -21,6 +25,7 @@ from cluster_machines import (
     start_command,
     trial_processes,
     wait_until,
+    with_descendants,
 )
 from cluster_services import (
     EPOCHS,
@@ -37,11 +42,14 @@ from cluster_services import (
     start_ray,
 )
 
+from explore.cost.turns import exclusive
 from explore.evaluation import INTERRUPTED
+from explore.search.options import URL_VARIABLE
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 SWEEP = [*SMALL, "cluster=ray", "storage=postgres"]
+ELSEWHERE = "ray://127.0.0.1:10001"
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +58,19 @@ def ray() -> Iterator[Ray]:
         yield ray
 
 
-def test_workers_that_share_a_gpu_fill_a_study(tmp_path: Path, server: Postgres, ray: Ray) -> None:
+def test_workers_that_share_a_gpu_fill_a_study(
+    tmp_path: Path, server: Postgres, ray: Ray, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places = ["study=shared", f"storage.url='{server.socket_url}'", f"outputs={tmp_path}"]
     resources = ["workers=2", "cluster.gpus=0.5", "cluster.cpus=1"]
     environment = {**ray.environment, "PGPASSWORD": PASSWORD}
     command = [*SWEEP, *places, *resources, "trials=4", "format=json"]
-    follower = start_command("sweep", *command, environment=environment, prefix=ray.prefix)
+    monkeypatch.setattr("tempfile.tempdir", os.environ["TMPDIR"])  # as the nodes
+    with exclusive(torch.device("cpu")):  # one who measures, for whom both have to wait
+        follower = start_command("sweep", *command, environment=environment, prefix=ray.prefix)
+        wait_until(lambda: len(workers_that_take_turns()) == 2, 240, "both", [follower])
+        assert epochs_of(opened("shared")) == 0
+        assert_nobody_shows_the_password()
     out, err = follower.communicate(timeout=PATIENCE * 500)
     assert follower.returncode == 0, err
     shown = json.loads(out)
@@ -68,6 +83,37 @@ def test_workers_that_share_a_gpu_fill_a_study(tmp_path: Path, server: Postgres,
     seen = "".join(path.read_text(errors="replace") for path in (ray.folder / "ray").rglob("*.log"))
     assert seen
     assert PASSWORD not in seen
+
+
+def test_a_cluster_elsewhere_fills_a_study(tmp_path: Path, server: Postgres, ray: Ray) -> None:
+    secret = server.socket_url.replace("@", f":{PASSWORD}@")
+    environment = {**ray.environment, "RAY_ADDRESS": "", URL_VARIABLE: secret}
+    command = [*SWEEP, "study=elsewhere", f"outputs={tmp_path}", "workers=1", "trials=2", "format=json"]
+    asked = [*command, f"cluster.address={ELSEWHERE}"]
+    follower = start_command("sweep", *asked, environment=environment, prefix=ray.prefix)
+    wait_until(lambda: actors(), 240, "an actor", [follower])
+    assert_nobody_shows_the_password()
+    out, err = follower.communicate(timeout=PATIENCE * 500)
+    assert follower.returncode == 0, err
+    assert json.loads(out)["trials"] == {"complete": 2}
+    [log] = (tmp_path / "elsewhere" / "workers").glob("*.log")
+    assert PASSWORD not in log.read_text() + out + err
+
+
+@pytest.mark.parametrize("address", ["auto", ELSEWHERE])
+def test_a_worker_that_cannot_begin_ends_the_command_with_the_reason(
+    tmp_path: Path, server: Postgres, ray: Ray, address: str
+) -> None:
+    environment = {**ray.environment, "PGPASSWORD": PASSWORD}
+    of_its_own = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {tmp_path}; exec "$@"', "sh"]
+    places = [f"study=alone{len(address)}", f"storage.url='{server.socket_url}'", f"outputs={tmp_path}/here"]
+    command = [*SWEEP, *places, "workers=2", "trials=2", f"cluster.address={address}"]
+    follower = start_command("sweep", *command, environment=environment, prefix=[*ray.prefix, *of_its_own])
+    _, err = follower.communicate(timeout=PATIENCE * 120)
+    assert err.count("explore: a worker could not begin: nodes of Ray must have") == 2, err
+    assert ".log: No such file or directory" in err
+    assert "the workers have left before the search had ended" in err
+    assert not actors()
 
 
 @pytest.mark.slow
@@ -98,13 +144,18 @@ def test_the_trial_of_a_node_that_dies_goes_on_elsewhere(
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_the_workers_which_stop_ends(tmp_path: Path, server: Postgres, ray: Ray, opened: Open) -> None:
+@pytest.mark.parametrize("address", ["auto", ELSEWHERE])
+def test_ctrl_c_leaves_the_workers_which_stop_ends(
+    tmp_path: Path, server: Postgres, ray: Ray, opened: Open, address: str
+) -> None:
     environment = {**ray.environment, "PGPASSWORD": PASSWORD}
-    places = ["study=left", f"storage.url='{server.socket_url}'"]
+    name = f"left{len(address)}"
+    places = [f"study={name}", f"storage.url='{server.socket_url}'"]
     more = [*places, f"outputs={tmp_path}", "workers=1", "trials=1", "training.epochs=5000"]
+    more.append(f"cluster.address={address}")
     follower = start_command("sweep", *SWEEP, *more, environment=environment, prefix=ray.prefix)
-    wait_until((tmp_path / "left" / ".study").exists, 120, "beginning", [follower])
-    study = opened("left")
+    wait_until((tmp_path / name / ".study").exists, 120, "beginning", [follower])
+    study = opened(name)
     wait_until(lambda: epochs_of(study) > 2, 240, "training", [follower])
     follower.send_signal(signal.SIGINT)
     _, err = follower.communicate(timeout=PATIENCE * 120)
@@ -116,3 +167,44 @@ def test_ctrl_c_leaves_the_workers_which_stop_ends(tmp_path: Path, server: Postg
     [trial] = study.trials()
     assert trial.status == INTERRUPTED
     assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, trial.evaluation.epochs + 1))
+
+
+def actors() -> list[int]:
+    """The processes of Ray on this machine that have a worker."""
+    return [pid for pid, line in process_list().items() if line.startswith("ray::Worker") and of_these_tests(pid)]
+
+
+def workers_that_take_turns() -> list[int]:
+    """The actors below which somebody has opened the lock of those who measure."""
+    return [actor for actor in actors() if any(map(has_the_lock_open, with_descendants([actor])))]
+
+
+def has_the_lock_open(pid: int) -> bool:
+    file = f"{os.environ['TMPDIR']}/explore-device-cpu.lock"
+    try:
+        return any(os.path.realpath(link) == file for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it has ended
+        return False
+
+
+def of_these_tests(pid: int) -> bool:
+    return f"TMPDIR={os.environ['TMPDIR']}".encode() in seen_in(pid).split(b"\0")
+
+
+def seen_in(pid: int) -> bytes:
+    """What a process was started with, which Ray shows of its actors."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def assert_nobody_shows_the_password() -> None:
+    """Neither a command line, nor the environment that Ray was asked for."""
+    assert PASSWORD not in "\n".join(process_list().values())
+    assert not [pid for pid in actors() if PASSWORD.encode() in seen_in(pid)]
+
+
+def process_list() -> dict[int, str]:
+    table = subprocess.check_output(["ps", "-ww", "-eo", "pid,args"], text=True).splitlines()[1:]
+    return {int(pid): line for pid, line in (row.split(None, 1) for row in table)}

@@ -18,6 +18,7 @@ from explore.architecture.network import check
 from explore.architecture.published import PUBLISHED
 from explore.architecture.spec import Model
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
+from explore.cluster.ray import Ray
 from explore.config import CONF, as_yaml, compose, has_option, vary
 from explore.data.dataset import load
 from explore.data.options import SOURCES
@@ -328,3 +329,11 @@ def test_yaml_shows_every_key_with_its_value() -> None:
     assert set(shown) == {item.name for item in dataclasses.fields(Config)}
     assert shown["training"]["lr"] == 0.5
     assert shown["space"] == compose(["+sweep=smoke"]).space
+
+
+def test_further_resources_of_ray_are_added() -> None:
+    assert compose(["cluster=ray", "+cluster.resources.place=1"]).cluster == Ray(resources={"place": 1.0})
+    words = "cluster.resources.place has no value to replace; write +cluster.resources.place=VALUE"
+    assert refusal("cluster=ray", "cluster.resources.place=1") == words
+    words = "cluster.resources.place must have a value of its type, got here"
+    assert refusal("cluster=ray", "+cluster.resources.place=here") == words

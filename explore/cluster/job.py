@@ -40,6 +40,9 @@ class Elsewhere(Protocol):
     def active(self, names: Sequence[str]) -> int | None:
         """How many workers are at work, or wait for their turn; None when nobody tells."""
 
+    def unable(self, names: Sequence[str]) -> list[str]:
+        """Why workers could not begin, each reason once, as far as that is known beside their logs."""
+
     def cancel(self, names: Sequence[str], *, waiting: bool) -> None:
         """End them; only those that have not begun, if `waiting`."""
 
@@ -49,3 +52,7 @@ class Cluster:
     """What all ways have."""
 
     grace: float = 600.0  # seconds that explore.stop waits for workers to come to their next rung
+
+    def unable(self, names: Sequence[str]) -> list[str]:
+        """Where the logs say it all."""
+        return []
