@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from filled_studies import add, curve, new_study
 
 from explore import conclusion, joining, working
@@ -146,6 +147,20 @@ def test_of_all_that_find_nothing_left_to_do_one_concludes(monkeypatch: pytest.M
     assert conclusion.chosen_to_conclude(study), "the one before has died"
     study.note("concluded", ["trials=3"])
     assert not conclusion.chosen_to_conclude(study)
+
+
+def test_the_end_of_a_search_computes_with_the_cores_of_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch by itself takes a thread for each core of the machine around it."""
+    used: list[int] = []
+    monkeypatch.setattr(conclusion, "compare_speeds", lambda plan, study: used.append(torch.get_num_threads()))
+    monkeypatch.setattr(conclusion, "retrain", lambda *arguments: False)
+    monkeypatch.setattr(conclusion, "_measure_test_accuracy", lambda *arguments: None)
+    plan = SimpleNamespace(design=None)
+    for count in (1, 2, 64):
+        torch.set_num_threads(2)
+        monkeypatch.setattr(conclusion, "cores", lambda count=count: count)
+        assert conclusion.conclude(plan, new_study()) is None  # type: ignore[arg-type]
+    assert used == [1, 2, 2]
 
 
 def test_workers_of_a_machine_see_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
