@@ -209,7 +209,7 @@ BAD = [
     (["model.dpth=3"], "unknown key model.dpth"),
     (["+nothing=3"], "unknown key nothing"),
     (["token_mixing=mpl"], "did you mean mlp?"),
-    (["training.lr=fast"], "training.lr: Value 'fast'"),
+    (["training.lr=fast"], "training.lr must be a number, got fast"),
     (["--bogus"], "a setting must be written KEY=VALUE, got --bogus"),
     (["-m", "training.lr=1,2"], "a setting must be written KEY=VALUE, got -m"),
     (["data=digits", "cost.device=tpu"], "device must be one of auto, cpu"),
