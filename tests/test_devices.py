@@ -114,3 +114,9 @@ def test_machines_that_could_not_meet_do_not_wait_for_one_another(
     assert _run(train.main, ["data=digits", "training.num_nodes=2", f"outputs={tmp_path}"]) == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_jobs_of_slurm_know_their_place_by_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    assert [train._machine(count) for count in (1, 2)] == [0, 1]
