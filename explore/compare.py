@@ -73,16 +73,32 @@ def _read(config: "Config", words: Sequence[str]) -> "list[Searched]":
     if len(set(words)) < 2:
         got = ", ".join(words) or "none"
         raise ValueError(f"a comparison needs two different studies or more, got {got}; try explore.compare A B")
-    studies = []
+    places = []
     for word in dict.fromkeys(words):
         path = Path(word).expanduser()
         place = replace(config, study=path.name)
         if path.name != word:
+            _check_path(word, path, config)
             place = replace(place, outputs=str(path.parent))
-        studies.append(searched(named_study(place)))
+        places.append(place)
+    studies = [searched(named_study(place)) for place in places]
     if len({study.name for study in studies}) < len(studies):
         raise ValueError(f"studies must have different names, got {', '.join(study.name for study in studies)}")
     return studies
+
+
+def _check_path(word: str, path: Path, config: "Config") -> None:
+    """Refuse what is neither a name nor the folder of a study; a storage on a server knows names alone."""
+    from explore.places import study_url
+    from explore.search.storage import of_one_machine
+
+    if not of_one_machine(study_url(config)):
+        raise ValueError(f"a STUDY must be a name where storage.url is that of a server, got {word}; try {path.name}")
+    if not (path / "study.db").is_file():
+        raise ValueError(
+            "a STUDY must be a name of letters, digits, dots, dashes and underscores, or the folder of a study that is "
+            f"kept in an SQLite file, got {word}, where no study.db is"
+        )
 
 
 def _note(studies: "Sequence[Searched]", values: "Sequence[Worth]") -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from explore.ablation.runs import representatives
 from explore.candidate import Candidate, test_accuracy, this_machine, time_published, time_together
+from explore.cluster.local import cores
 from explore.config import compose, vary
 from explore.data.dataset import load
 from explore.evaluation import STOPPED
@@ -39,6 +41,7 @@ def conclude(plan: Plan, study: Study, stop: Callable[[], bool] = lambda: False)
     None where it was told to leave, by `stop` or through the study, before that was done. An ablation chooses nothing,
     so that the test images stay untouched for whoever does.
     """
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))  # torch knows nothing of the quota of a container
     compare_speeds(plan, study)
     if not plan.design:
         members = front(results(study))

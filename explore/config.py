@@ -277,7 +277,9 @@ def _wrong_value(key: str, parent: DictConfig, cause: BaseException) -> str:
         if owners := _owners(group, name):
             return f"unknown key {key}; only {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
         if group not in CATALOGS:
-            return _unknown_key(key, group, known)
+            kinds = KINDS.get(group, {}).items()
+            chosen = [f"{group}={kind}" for kind, options in kinds if OmegaConf.get_type(parent) is options]
+            return _unknown_key(key, chosen[0] if chosen else group, known)
         known.remove("name")
         return _unknown_key(key, f"{group}={parent.name}", known)
     rule = str(cause).splitlines()[0]
@@ -287,7 +289,21 @@ def _wrong_value(key: str, parent: DictConfig, cause: BaseException) -> str:
         return f"{key} has options of its own, {', '.join(inner)}; write {key}.{inner[0]}=VALUE"
     if "is not a ListConfig" in rule:
         return f"{key} must be a list, got one value; write {key}=[VALUE] or {key}=[VALUE,VALUE]"
+    if number := re.fullmatch(r"Value '(.*)' of type '.*' could not be converted to (Integer|Float)", rule):
+        return _wrong_number(key, number[1], whole=number[2] == "Integer")
     return f"{key} must have a value, got null" if "is not Optional" in rule else f"{key}: {rule}"
+
+
+def _wrong_number(key: str, value: str, *, whole: bool) -> str:
+    """What to say of a value that is none, and of a fraction of what only other kinds of the group share out."""
+    group, _, name = key.rpartition(".")
+    sharing = [
+        f"{group}={kind}"
+        for kind, options in KINDS.get(group, {}).items()
+        if any(item.name == name and item.type is float for item in fields(options))
+    ]
+    rule = f"{key} must be a {'whole ' if whole else ''}number, got {value}"
+    return f"{rule}; fractions are for {' and '.join(sharing)}" if whole and sharing else rule
 
 
 def _owners(group: str, option: str) -> list[str]:
@@ -310,7 +326,7 @@ def _unknown_key(key: str, where: str, known: Sequence[str]) -> str:
     near = beside or [
         f"{item.name}.{match}"
         for item in fields(Config)
-        if is_dataclass(item.type)
+        if is_dataclass(item.type) and key == word  # whoever names a group means that one
         for match in difflib.get_close_matches(word, [inner.name for inner in fields(item.type)], n=1)
     ]
     hint = f"; did you mean {near[0]}?" if near else ""

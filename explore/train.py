@@ -16,6 +16,7 @@ Often set:
   format=json                              the result for machines
 """
 
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -25,13 +26,19 @@ from explore.command import make_folder, print_json, refusing_bad_input, run
 
 if TYPE_CHECKING:
     from explore.cost.record import Cost
-    from explore.evaluation import Epoch
+    from explore.evaluation import Epoch, Evaluation
     from explore.schema import Config
+
+# Where the machines of a run meet, as Lightning and torch look for it.
+_MEETING = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Train one candidate and print its learning curve and cost."""
+    import torch
+
     from explore.candidate import local_rank
+    from explore.cluster.local import threads_each
     from explore.data.dataset import load
     from explore.definition import alone
     from explore.evaluation import COMPLETE, INTERRUPTED, Evaluation
@@ -41,12 +48,20 @@ def main(config: "Config", overrides: list[str]) -> int:
     with refusing_bad_input():
         config.tracking.check()
         config.candidate.check(load(config.data))
+        machine = _machine(config.training.num_nodes)
     folder = alone(config)
     make_folder(folder)
-    evaluator = TrainingEvaluator(tuple(overrides))
+    # Where a container has a quota, torch would take a thread for each core of the machine around it.
+    threads = config.training.threads or min(torch.get_num_threads(), threads_each(config.training.devices))
+    evaluator = TrainingEvaluator((*overrides, f"training.threads={threads}"))
     if local_rank():
         evaluator([], folder, lambda item: None)
         return 0
+    if machine:
+        print(f"explore: machine {machine} of the run; machine 0 shows what comes of it", file=sys.stderr)
+        evaluation = evaluator([], folder, lambda item: None)
+        print(f"explore: {evaluation.status}{_because(evaluation)}", file=sys.stderr)
+        return 0 if evaluation.status == COMPLETE else 1
     tracker = Tracker(config.tracking, "train", folder)
     stream = sys.stderr if config.format == "json" else sys.stdout
 
@@ -67,9 +82,32 @@ def main(config: "Config", overrides: list[str]) -> int:
         print_json(evaluation.to_dict() | {"folder": str(folder), "command": command})
     else:
         accuracy = "" if evaluation.accuracy is None else f", validation accuracy {100 * evaluation.accuracy:.2f} %"
-        reason = f": {evaluation.reason}" if evaluation.reason else ""
-        print(f"{evaluation.status}{reason}{accuracy}; checkpoint, configuration and W&B run in {folder}")
+        tracked = config.tracking.mode != "disabled" and not tracker.broken
+        kept = "checkpoint, configuration and W&B run" if tracked else "checkpoint and configuration"
+        print(f"{evaluation.status}{_because(evaluation)}{accuracy}; {kept} in {folder}")
     return 0 if evaluation.status == COMPLETE else 1
+
+
+def _because(evaluation: "Evaluation") -> str:
+    return f": {evaluation.reason}" if evaluation.reason else ""
+
+
+def _machine(count: int) -> int:
+    """Which of the machines of a run this one is; raises ValueError where they would wait for one another in vain."""
+    if count == 1:
+        return 0
+    if "SLURM_NTASKS" in os.environ:  # of srun, by which Lightning knows where they meet
+        return int(os.environ.get("SLURM_NODEID", 0))
+    if missing := [name for name in _MEETING if not os.environ.get(name)]:
+        raise ValueError(
+            f"training.num_nodes={count} needs {', '.join(_MEETING)} in the environment on every machine, got no "
+            f"{missing[0]}; set NODE_RANK=0 on the first, 1 on the next, and for all the address of the first and a "
+            "free port there"
+        )
+    known = [str(place) for place in range(count)]
+    if (place := os.environ["NODE_RANK"]) not in known:
+        raise ValueError(f"NODE_RANK must be one of {', '.join(known)} with training.num_nodes={count}, got {place}")
+    return int(place)
 
 
 def _line(item: "Cost | Epoch") -> str:

@@ -12,8 +12,10 @@ Often set:
   workers=N                trials trained at a time (default: one per GPU, or up to 4 on a processor)
   outputs=DIR              folder of all results, shared by all machines (default: where the sweep has it)
 
-Of a signal to end (TERM, INT) it leaves at once; its trial goes on elsewhere from its last checkpoint. The last worker
-compares the speeds of the best, measures their test accuracy, and writes the report.
+Of a signal to end (TERM, INT) it leaves at once; its trial goes on elsewhere from its last checkpoint. The exit status
+is then 128 + signal (143, 130), which tells Kubernetes and others to begin it again, and 0 where the study was stopped
+or has come to its end. The last worker compares the speeds of the best, measures their test accuracy, and writes the
+report.
 """
 
 import os
@@ -47,7 +49,17 @@ def main(config: "Config", overrides: list[str]) -> int:
     print(f"explore: {place} leaves study {plan.study}", flush=True)
     if TIME_IS_UP in _ORDERS and "SLURM_JOB_ID" in os.environ and not study.notes.get("concluded"):
         begin_again()
-    return status
+        return status
+    return status or _status_of_orders(study)
+
+
+def _status_of_orders(study: "Study") -> int:
+    """What a shell says of a process that was ended by a signal, unless nobody has to come in its place.
+
+    A study that is full is not over: the one who left may have been the last, and somebody has to conclude.
+    """
+    over = study.notes.get("stop") or study.notes.get("concluded")
+    return 128 + _ORDERS[0] if _ORDERS and not over else 0
 
 
 def _listen() -> None:

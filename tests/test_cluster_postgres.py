@@ -3,19 +3,20 @@ with a name and process numbers of their own.
 
 What is proved: workers that join by the study's name fill it together and the last one concludes; a machine that falls
 silent loses its trial to others and cannot write over it when it comes back; the server may be started again meanwhile;
-explore.stop ends everybody; the password is nowhere to be seen.
+explore.stop ends everybody; the password is nowhere to be seen; a database is made as it is documented.
 
 make test-cluster ARGS=tests/test_cluster_postgres.py
 """
 
 import json
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from cluster_machines import PATIENCE, said_by, signal_machine, start_command, wait_until
+from cluster_machines import PATIENCE, ROOT, said_by, signal_machine, start_command, wait_until
 from cluster_services import BY_HAND, LEFT_OPEN, PASSWORD, Open, Postgres, assert_whole, begin, epochs_of, run_here
 
 from explore.evaluation import INTERRUPTED, RUNNING
@@ -23,6 +24,16 @@ from explore.worker import main as join
 
 pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 ENVIRONMENT = {"PGPASSWORD": PASSWORD}
+
+
+def test_a_database_is_made_as_the_documentation_says(server: Postgres) -> None:
+    """The tests' own is called the same, so that this one has another name."""
+    (statements,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL)
+    for statement in statements.replace("explore", "documented").splitlines():
+        server.order(statement)
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(f"postgresql://me:SECRET@127.0.0.1:{server.port}/documented") as connection:
+        connection.execute("create table studies (name text)")  # as the first command does
 
 
 def test_workers_of_two_machines_fill_a_study_and_the_last_one_concludes(

@@ -6,6 +6,7 @@ python -m pytest tests/test_clusters.py             # real clusters: tests/test_
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,36 @@ def test_one_job_of_an_array_begins_again_and_not_all(tmp_path: Path, monkeypatc
 def test_a_time_that_is_none_is_refused(time: str, asked: Path) -> None:
     with pytest.raises(ValueError, match=r"cluster.time must be a time such as 30m, 4h or 2d"):
         Slurm(time=time).check()
+
+
+NO_SOURCE = """sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host
+sbatch: error: fetch_config: DNS SRV lookup failed
+sbatch: fatal: Could not establish a configuration source"""
+NO_CONTROLLER = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+NO_NODES = "sbatch: error: Batch job submission failed: Requested node configuration is not available"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (NO_CONTROLLER, "cluster=slurm needs a controller that answers, got: Unable to contact slurm controller (con"),
+        (NO_SOURCE, "needs a controller that answers, got: Could not establish a configuration source; see whether"),
+        (NO_NODES, f"Slurm must take the jobs, got: {NO_NODES}; command: sbatch --parsable --requeue --job-name=x"),
+        ("", "Slurm must take the jobs, got: ; command: sbatch"),
+    ],
+)
+def test_slurm_that_does_not_answer_is_told_in_one_sentence_and_from_one_that_refuses(
+    said: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "said").write_text(said)
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\ncat {tmp_path}/said >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    job = Job(name="x", command=["true"], folder=tmp_path, secrets={}, logs=tmp_path / "logs")
+    with pytest.raises(ValueError, match=re.escape(words)) as refused:
+        Slurm().submit(job, 2)
+    assert "\n" not in str(refused.value)
+    assert ("--job-name" in str(refused.value)) == ("must take the jobs" in words)
 
 
 def test_slurm_that_does_not_answer_is_not_an_empty_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

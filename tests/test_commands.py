@@ -22,6 +22,8 @@ from explore import measure, train
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.command import _run
 from explore.config import as_yaml, compose
+from explore.evaluation import Evaluation
+from explore.evaluator import TrainingEvaluator
 from explore.training.checkpoint import CHECKPOINT
 
 COMMANDS = ("sweep", "train", "measure", "report")
@@ -154,8 +156,28 @@ def test_train_trains_and_goes_on_where_it_stopped(run: Run, tmp_path: Path) -> 
 
     status, out, err = run(train, *TINY, "outputs=results", "tracking.mode=disabled")
     assert (status, err) == (0, "")
+    assert out.endswith(f"; checkpoint and configuration in {folder}\n"), "there is no run in W&B"
     assert f"complete, validation accuracy {100 * result['curve'][-1]['val_accuracy']:.2f} %" in out
     assert [path.name for path in (tmp_path / "results" / "train").iterdir()] == [folder.name]
+
+
+def test_train_computes_with_no_more_threads_than_its_container_may_use(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def evaluated(self: TrainingEvaluator, *arguments: object) -> Evaluation:
+        used.append(self.base[-1])
+        return Evaluation(status="complete")
+
+    monkeypatch.setattr(TrainingEvaluator, "__call__", evaluated)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 64)
+    monkeypatch.setattr("explore.cluster.local.cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    options = [one for one in TINY if not one.startswith("training.threads")] + ["tracking.mode=disabled"]
+    for more in ([], ["training.devices=2"], ["training.threads=9"]):
+        assert run(train, *options, *more)[0] == 0
+    assert used == ["training.threads=4", "training.threads=2", "training.threads=9"]
 
 
 def test_train_of_a_refused_candidate_fails_with_its_reason(run: Run) -> None:
@@ -187,7 +209,7 @@ BAD = [
     (["model.dpth=3"], "unknown key model.dpth"),
     (["+nothing=3"], "unknown key nothing"),
     (["token_mixing=mpl"], "did you mean mlp?"),
-    (["training.lr=fast"], "training.lr: Value 'fast'"),
+    (["training.lr=fast"], "training.lr must be a number, got fast"),
     (["--bogus"], "a setting must be written KEY=VALUE, got --bogus"),
     (["-m", "training.lr=1,2"], "a setting must be written KEY=VALUE, got -m"),
     (["data=digits", "cost.device=tpu"], "device must be one of auto, cpu"),

@@ -184,7 +184,12 @@ def test_the_command_compares_studies_by_name_and_by_folder(
         "first": "needs two different studies or more, got first",
         "first first": "needs two different studies or more",
         "first second": "study second must exist, got no file",
-        "first ../second": "study second must exist, got no file",
+        "first ../second": "or the folder of a study that is kept in an SQLite file, got ../second, where no study.db",
+        "../../etc first": "a STUDY must be a name of letters, digits, dots, dashes and underscores, or the folder",
+        "first ..": "must be a name of letters",
+        "first a/../..": "must be a name of letters",
+        "first elsewhere/second storage.url=postgresql://me@db/explore": "a STUDY must be a name where storage.url is "
+        "that of a server, got elsewhere/second; try second",
     }
     for words, text in refused.items():
         assert _run(compare.main, words.split(), compare.own) == 2

@@ -154,8 +154,16 @@ def test_stages_make_a_hybrid() -> None:
         (["sweep=pareto"], r"write \+sweep=NAME"),
         (["+training.lr=1"], r"training.lr has a value already, .* write training.lr=VALUE$"),
         (["+sweep=pareto", "+sweep=smoke"], "sweep must be given once"),
-        (["model.depth=abc"], "model.depth: Value 'abc' of type 'str' could not be converted to Integer"),
-        (["model.depth=1.5"], "model.depth: Value '1.5' of type 'float' could not be converted to Integer"),
+        (
+            ["cluster=slurm", "cluster.nodes=3"],
+            "key cluster.nodes; cluster=slurm has grace, .*, setup, follow$",
+        ),
+        (["data.epochs=3"], "unknown key data.epochs; data=mnist has image_size, .*, snapshot$"),
+        (["cluster=slurm", "cluster.cpu=3"], "cluster=slurm has grace, .*; did you mean cluster.cpus?"),
+        (["cluster=slurm", "cluster.gpus=1.5"], "gpus must be a whole number, got 1.5; fractions are for cluster=ray$"),
+        (["cluster=ray", "cluster.gpus=some"], "cluster.gpus must be a number, got some$"),
+        (["model.depth=abc"], "model.depth must be a whole number, got abc$"),
+        (["model.depth=1.5"], "model.depth must be a whole number, got 1.5$"),
         (["model.depth=null"], "model.depth must have a value, got null"),
         (
             ["references=mixer_b16"],

@@ -10,17 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.config_store import ConfigStore
 
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 from explore.config import compose
 from explore.measure import main as measure
 from explore.plan import prepare
+from explore.search.options import URL_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for folder in ("", "docs", "sweeps", "benchmarks") for path in (ROOT / folder).glob("*.md"))
 PAGES += sorted((ROOT / "sweeps").glob("*/*.md"))
 EXAMPLE = ROOT / "docs" / "adding-a-mixing.md"
+CLUSTER = ROOT / "docs" / "cluster.md"
+SECRETS = (URL_VARIABLE, "PGPASSWORD", "WANDB_API_KEY")
 
 
 def commands(path: Path) -> Iterator[list[str]]:
@@ -57,6 +61,41 @@ def test_commands_compose(command: tuple[str, ...]) -> None:
     overrides = [word for word in overrides if not own(word)]
     if not placeholders and not any(word.startswith(("imports=", "-")) for word in overrides):
         compose(overrides)
+
+
+def test_the_job_of_kubernetes_is_a_worker_with_its_folder_and_without_a_secret() -> None:
+    """Everything that the manifest names twice is the same, and what it starts is a command that composes."""
+    (manifest,) = re.findall(r"```yaml\n(.*?)```", CLUSTER.read_text(), re.DOTALL)
+    (job,) = yaml.safe_load_all(manifest)
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    assert job["spec"]["completions"] == job["spec"]["parallelism"], "each worker that finds nothing left to do is one"
+    pod = job["spec"]["template"]["spec"]
+    assert pod["restartPolicy"] in ("OnFailure", "Never"), "a Job takes no other"
+    (container,) = pod["containers"]
+    python, flag, module, *overrides = [*container["command"], *container.get("args", [])]
+    assert (python, flag, module) == ("python", "-m", "explore.worker")
+    assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+    config = compose(overrides)
+    assert config.study == job["metadata"]["name"].removeprefix("explore-")
+
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
+    assert config.outputs in mounts.values(), "what all pods share is where the results lie"
+    variables = {variable["name"]: variable for variable in container["env"]}
+    assert URL_VARIABLE in variables, "the worker finds its study by it"
+    assert set(variables[URL_VARIABLE]["valueFrom"]["secretKeyRef"]) == {"name", "key"}
+    assert not [name for name, variable in variables.items() if "value" in variable and name.startswith(SECRETS)]
+    assert not re.search(r"\w+://", " ".join(overrides)), "an address may hold a password"
+    limits = container["resources"]["limits"]
+    assert config.workers == limits["nvidia.com/gpu"] == 1
+
+
+def test_the_database_that_is_made_is_the_one_that_is_named() -> None:
+    (statements,) = re.findall(r"```sql\n(.*?)```", CLUSTER.read_text(), re.DOTALL)
+    role, database, owner = re.findall(r"create role (\w+) .*\ncreate database (\w+) owner (\w+);", statements)[0]
+    assert role == owner
+    named = set(re.findall(r"postgresql://\S+?/\w+", CLUSTER.read_text()))
+    assert named == {f"postgresql://{role}@db/{database}"}
 
 
 def test_make_knows_the_targets_that_are_named() -> None:

@@ -65,6 +65,7 @@ MAY_IMPORT = {
     "conclusion": {
         "ablation",
         "candidate",
+        "cluster",
         "config",
         "data",
         "evaluation",

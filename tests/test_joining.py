@@ -1,5 +1,5 @@
 """A machine joins a study only if it has in common with it what it must: the folder of checkpoints, the device, and a
-storage that machines can share. And of all that find nothing left to do, one concludes.
+storage that machines can share. Its workers see a GPU each. And of all that find nothing left to do, one concludes.
 
 python -m pytest tests/test_joining.py
 """
@@ -14,12 +14,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from filled_studies import add, curve, new_study
+import torch
+from filled_studies import add, cost, curve, new_study
 
 from explore import conclusion, joining, working
 from explore.candidate import Candidate
+from explore.cluster.isolation import start_server
 from explore.config import compose
-from explore.evaluation import INTERRUPTED, Evaluation
+from explore.evaluation import COMPLETE, INTERRUPTED, Evaluation, Report
+from explore.evaluator import Job
 from explore.faults import Unwritable
 from explore.plan import begin, prepare
 from explore.search import study as study_module
@@ -148,6 +151,20 @@ def test_of_all_that_find_nothing_left_to_do_one_concludes(monkeypatch: pytest.M
     assert not conclusion.chosen_to_conclude(study)
 
 
+def test_the_end_of_a_search_computes_with_the_cores_of_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch by itself takes a thread for each core of the machine around it."""
+    used: list[int] = []
+    monkeypatch.setattr(conclusion, "compare_speeds", lambda plan, study: used.append(torch.get_num_threads()))
+    monkeypatch.setattr(conclusion, "retrain", lambda *arguments: False)
+    monkeypatch.setattr(conclusion, "_measure_test_accuracy", lambda *arguments: None)
+    plan = SimpleNamespace(design=None)
+    for count in (1, 2, 64):
+        torch.set_num_threads(2)
+        monkeypatch.setattr(conclusion, "cores", lambda count=count: count)
+        assert conclusion.conclude(plan, new_study()) is None  # type: ignore[arg-type]
+    assert used == [1, 2, 2]
+
+
 def test_workers_of_a_machine_see_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [_gpus(place, 1, 2).get("CUDA_VISIBLE_DEVICES") for place in range(3)] == ["0", "1", "0"]
@@ -155,6 +172,37 @@ def test_workers_of_a_machine_see_gpus_of_their_own(monkeypatch: pytest.MonkeyPa
     assert _gpus(0, 1, 1) == _gpus(0, 1, 0) == {}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-6")
     assert [_gpus(place, 1, 2)["CUDA_VISIBLE_DEVICES"] for place in range(2)] == ["4", "GPU-6"]
+
+
+def telling(job: Job, folder: Path, report: Report) -> Evaluation:
+    """Say which GPUs this process of a trial sees, once the other trial has begun: one worker has each."""
+    (folder / f"gpus{os.environ.get('LOCAL_RANK', 0)}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    deadline = time.monotonic() + 60
+    while len(list(folder.parent.glob("*/gpus0"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return Evaluation(status=COMPLETE, cost=cost(1000.0), curve=curve(0.5))
+
+
+@pytest.mark.parametrize(
+    ("devices", "seen"), [(1, {("0",), ("1",)}), (2, {("0,1", "0,1"), ("2,3", "2,3")})], ids=["one each", "two each"]
+)
+def test_the_processes_of_a_trial_see_the_gpus_of_their_worker(
+    devices: int, seen: set[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPUs are pretended; processes, environment and everything between are those of a search."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 * devices)
+    monkeypatch.setattr(working, "train", telling)
+    options = ["+sweep=smoke", "trials=2", "workers=2", "training.epochs=3", "sampler=random", "stopping.rule=off"]
+    options += [f"training.devices={devices}", "tracking.mode=disabled", f"outputs={tmp_path}"]
+    start_server()
+    plan = prepare(compose(options), options)
+    study = begin(plan)
+    assert working.keep_working(plan, study, lambda: None, lambda: False)
+    assert [trial.status for trial in study.trials()] == [COMPLETE, COMPLETE]
+    folders = [plan.output / trial.folder for trial in study.trials()]
+    assert {tuple((one / f"gpus{place}").read_text() for place in range(devices)) for one in folders} == seen
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ, "the worker itself sees all"
 
 
 def test_all_workers_leave_when_one_finds_that_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:

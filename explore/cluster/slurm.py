@@ -13,6 +13,8 @@ from explore.cluster.job import Cluster, Job
 
 TIME_IS_UP = signal.SIGUSR1
 _NOTICE_SECONDS = 120  # before the time limit; Slurm is up to a minute late
+# In what sbatch says last where it finds no controller, or not even where one would be.
+_NOBODY_ANSWERS = r"contact slurm controller|configuration (source|file)|timed out"
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 
@@ -64,7 +66,7 @@ class Slurm(Cluster):
         command = ["sbatch", "--parsable", "--requeue", *flags, *self.options]
         done = subprocess.run(command, input=script, text=True, capture_output=True, env={**os.environ, **job.secrets})
         if done.returncode:
-            raise ValueError(f"Slurm must take the jobs, got: {done.stderr.strip()}; command: {shlex.join(command)}")
+            raise ValueError(_refusal(done.stderr.strip(), command))
         return [done.stdout.strip().partition(";")[0]]
 
     def active(self, names: Sequence[str]) -> int | None:
@@ -86,6 +88,17 @@ def begin_again() -> None:
     of_array = [os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK")]
     job = "_".join(filter(None, of_array)) or os.environ["SLURM_JOB_ID"]
     subprocess.run(["scontrol", "requeue", job], check=True)
+
+
+def _refusal(said: str, command: Sequence[str]) -> str:
+    *_, last = ["", *said.splitlines()]
+    if re.search(_NOBODY_ANSWERS, last):
+        reason = re.sub(r"^sbatch: (error|fatal): (Batch job submission failed: )?", "", last)
+        return (
+            f"cluster=slurm needs a controller that answers, got: {reason}; see whether `sinfo` shows nodes here, and "
+            "give the same command again"
+        )
+    return f"Slurm must take the jobs, got: {said}; command: {shlex.join(command)}"
 
 
 def _seconds(time: str) -> int:
