@@ -3,6 +3,8 @@
 python -m pytest tests/test_retraining.py -m slow
 """
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_sweeps import WHOLE, killed_after, run_command, start_command, study_of, sweep, trials_of
+from small_sweeps import WHOLE, children_of, killed_after, run_command, start_command, study_of, sweep, trials_of
 
 from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.search.rivals import results
@@ -65,13 +67,15 @@ def test_members_are_trained_again_and_the_search_stays_as_it_was(tmp_path: Path
 
 
 def test_what_is_killed_or_stopped_in_the_middle_goes_on(tmp_path: Path) -> None:
-    epochs = 200  # so many take longer than it takes an order to arrive
+    epochs = 400  # so many take some seconds
     command = [*WHOLE, "trials=2", "workers=2", f"training.epochs={epochs}", "front.seeds=2"]
     with killed_after(command, tmp_path) as killed:
         wait_until(in_the_middle, tmp_path, killed)
     before = trials_of(tmp_path)
     process = start_command(command, tmp_path)
     wait_until(lambda trials: in_the_middle([one for one in trials if one.continues is not None]), tmp_path, process)
+    for trial in children_of(tmp_path):  # or it would be over before the order arrives
+        os.kill(int(trial), signal.SIGSTOP)
     study_of(tmp_path).note("stop", AT_ONCE)
     process.communicate(timeout=300)
     assert process.returncode == 130
