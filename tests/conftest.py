@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cluster_services import Open, Postgres
 
 MACHINES = "explore-machines-"
+_UNTIL = "EXPLORE_TESTS_UNTIL"  # seconds since 1970, after which no more tests are begun
 settings.register_profile("explore", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("explore")
 
@@ -38,18 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those of clusters that take minutes begin first, or the others wait for them in the end; where time is short they
-    come last."""
-    items.sort(key=lambda item: _takes_minutes(item) == (_no_later_than() < math.inf))
-
-
-def _takes_minutes(item: pytest.Item) -> bool:
-    return bool(item.get_closest_marker("cluster") and item.get_closest_marker("slow"))
-
-
-def _no_later_than() -> float:
-    """When, in seconds since 1970, no more tests are begun that take minutes."""
-    return float(os.environ.get("EXPLORE_TESTS_UNTIL", math.inf))
+    """Those of clusters that take minutes begin first, or the others wait for them in the end."""
+    if _UNTIL not in os.environ:
+        items.sort(key=lambda item: not (item.get_closest_marker("cluster") and item.get_closest_marker("slow")))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -65,8 +57,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     Machines share no folder for temporary files, and so no locks: who hangs on one of them does not stop all others.
     """
-    if _takes_minutes(item) and time.time() > _no_later_than():
-        pytest.skip("no time is left for it; make test-cluster has it")
+    if time.time() > float(os.environ.get(_UNTIL, math.inf)):
+        pytest.skip("no time is left for it, this time")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     if item.get_closest_marker("cluster") and MACHINES not in os.environ.get("TMPDIR", ""):

@@ -36,7 +36,7 @@ def trials_of(folder: Path, name: str = "smoke") -> list[Trial]:
 
 
 def run_command(overrides: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(overrides, folder), capture_output=True, text=True, timeout=300)
+    return subprocess.run(_command(overrides, folder), capture_output=True, text=True, timeout=900)
 
 
 def start_command(overrides: Sequence[str], folder: Path) -> subprocess.Popen[str]:
@@ -67,7 +67,7 @@ def _command(overrides: Sequence[str], folder: Path) -> list[str]:
 
 def wait_until(holds: Callable[[Sequence[Trial]], bool], folder: Path) -> None:
     """Wait until something holds of the trials of a command that was started."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         study = find_study(f"sqlite:///{folder}/smoke/study.db", "smoke")
         if study and holds(study.trials()):

@@ -11,6 +11,7 @@ make test-cluster ARGS=tests/test_cluster_slurm.py
 import json
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,7 @@ def started(search: Search, opened: Open, *more: str, trials: int = 2) -> tuple[
     command = search.sweep(f"training.epochs={EPOCHS}", "cluster.cpus=2", *more)
     study = search.begun(opened, command)
     wait_until(lambda: len(hanging(study, search.slurm.machines)) == trials, 120, "training", [command])
+    assert PASSWORD not in subprocess.check_output(["ps", "-eo", "args"], text=True)
     return command, study
 
 

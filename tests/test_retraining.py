@@ -31,7 +31,7 @@ def beside(folder: Path) -> Study | None:
 
 
 def wait_until(holds: Callable[[list[Trial]], bool], folder: Path, command: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert command.poll() is None, command.communicate()
         if (study := beside(folder)) and holds(study.trials()):
@@ -77,7 +77,7 @@ def test_what_is_killed_or_stopped_in_the_middle_goes_on(tmp_path: Path) -> None
     for trial in children_of(tmp_path):  # or it would be over before the order arrives
         os.kill(int(trial), signal.SIGSTOP)
     study_of(tmp_path).note("stop", AT_ONCE)
-    process.communicate(timeout=300)
+    process.communicate(timeout=900)
     assert process.returncode == 130
     done = run_command(command, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -36,7 +36,7 @@ KILLS = int(os.environ.get("EXPLORE_KILLS", "4"))
 KINDS = {"trial": 8, "all": 2, "worker": 5, "command": 3}  # each once, then so often in proportion
 EPOCHS = 27
 _DEATHS = 2  # a third one in the same stretch counts as the trial's own fault
-_PATIENCE_SECONDS = 300
+_PATIENCE_SECONDS = 600
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:

@@ -66,7 +66,7 @@ def test_ctrl_c_finishes_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = start_command(command, tmp_path)
     wait_for_epochs(tmp_path, 3)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "Go on:  python -m explore.sweep +sweep=smoke sampler=tpe stopping.rule=off trials=3" in out
