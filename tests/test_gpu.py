@@ -211,6 +211,28 @@ def test_a_capture_that_fails_leaves_the_gpu_as_it_was() -> None:
     assert result.stdout == "went on\n", result.stderr
 
 
+# A step of the whole batch takes 6.4 GiB, one of an eighth 0.9.
+FULL = """
+import sys
+from pathlib import Path
+import torch
+from explore.candidate import evaluate
+from explore.config import compose
+small = ["model.patch_size=1", "model.width=512", "model.depth=4", "training.precision=32-true", "cost.batch_size=1"]
+config = compose(["data=digits", *small, "throughput=false", "training.batch_size=1024", "training.epochs=1"])
+torch.cuda.set_per_process_memory_fraction(3 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+ended = evaluate(config.candidate, Path(sys.argv[1]), lambda item: None)
+print(ended.status, ended.reason, sep=": ")
+"""
+
+
+def test_memory_that_runs_out_is_tried_again_in_parts(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    said = "complete: out of memory with whole batches, went on with each in 8 parts"
+    assert result.stdout.splitlines()[-1:] == [said], result.stderr
+
+
 def test_seeds_repeat_and_a_stopped_training_goes_on_as_if_it_never_was(tmp_path: Path) -> None:
     def curve(folder: str, until: int | None = None) -> list[dict[str, float]]:
         (tmp_path / folder).mkdir(exist_ok=True)
