@@ -58,6 +58,7 @@ def test_it_is_found_hidden_and_refused(url: str) -> None:
         with pytest.raises(ValueError, match=r"must not hold a password.*got .*\*\*\*.*EXPLORE_STORAGE_URL") as refused:
             refuse_passwords([override])
         assert SECRET not in str(refused.value)
+        assert f"got {hidden(url)}; put it" in str(refused.value)
 
 
 @pytest.mark.parametrize("url", WITHOUT)

@@ -37,8 +37,8 @@ def without_passwords(text: str, url: str) -> str:
 def refuse_passwords(overrides: Sequence[str]) -> None:
     """Raise ValueError for an override whose value holds a password: command lines are seen by all on a machine."""
     for override in overrides:
-        key, _, value = override.partition("=")
-        if has_password(value):
+        key, _, text = override.partition("=")
+        if has_password(value := text.strip("'\"")):
             raise ValueError(
                 f"{key.lstrip('+')} must not hold a password, which others could read in the list of processes, got "
                 f"{hidden(value)}; put it into ~/.pgpass or PGPASSWORD, or the whole URL into {URL_VARIABLE}"
