@@ -22,6 +22,7 @@ SECRET = "open-sesame"
 WITH_SECRET = [
     f"postgresql://me:{SECRET}@host/name",
     f"postgresql+psycopg://:{SECRET}@host/name",
+    f"postgresql://me@company:{SECRET}@host/name",
     f"postgresql://me@host/name?password={SECRET}",
     f"postgresql:///name?host=/run&sslmode=require&PASSWORD={SECRET}&user=me",
     f"postgresql://me@host/name?sslpassword={SECRET}",

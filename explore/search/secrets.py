@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 from explore.search.options import URL_VARIABLE
 
 # Up to the last @: whoever forgot to write %40 for one in a password must not see half of it again.
-_USER = re.compile(r"(?<=://)(?P<user>[^:/?#@]*):(?P<secret>.*)@", re.DOTALL)
+_USER = re.compile(r"(?<=://)(?P<user>[^:/?#]*):(?P<secret>.*)@", re.DOTALL)
 # A driver takes these from behind the question mark, too.
 _OPTION = re.compile(r"(?P<name>[?&](?:ssl)?password=)(?P<secret>[^&#]+)", re.IGNORECASE)
 
