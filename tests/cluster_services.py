@@ -49,7 +49,7 @@ Process = subprocess.Popen[bytes]
 
 PASSWORD = "open-sesame"
 SMALL = ["+sweep=smoke", "references=[]", "sampler=tpe", "stopping.rule=off", "tracking.mode=disabled"]
-EPOCHS = 200  # some ten seconds, if nothing else is computed
+EPOCHS = 200  # some five to ten seconds, if nothing else is computed
 BY_HAND = [*SMALL, "cluster=manual", "storage=postgres"]
 # A study that is forgotten leaves a connection open, or a command its pipes.
 LEFT_OPEN = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -204,6 +204,7 @@ CryptoType=crypto/munge
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog={folder}/prolog
 JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 SelectType=select/cons_tres
@@ -292,6 +293,10 @@ def write_slurm_conf(folder: Path, nodes: int) -> None:
     lines = [NODE.format(i=i, port=free_port()) for i in range(nodes)]
     text = SLURM_CONF.format(host=host, port=free_port(), folder=folder, nodes="\n".join(lines))
     (folder / "slurm.conf").write_text(text)
+    # A job is given the environment of who submits it, and would wait with the jobs of other nodes for the same turns.
+    own = f"{folder}/$(hostname)"
+    (folder / "prolog").write_text(f"#!/bin/sh\nmkdir -p {own}\necho export TMPDIR={own}\n")
+    (folder / "prolog").chmod(0o755)
     for gpu in range(2):
         os.mknod(folder / f"gpu{gpu}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # as /dev/null
     (folder / "gres.conf").write_text(f"NodeName=n[0-{nodes - 1}] Name=gpu File={folder}/gpu[0-1]\n")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from cluster_machines import DIE_WITH_US, ROOT, end_processes_below, said_by, start_command, start_network, wait_until
-from cluster_services import LEFT_OPEN, PASSWORD, Open, Postgres, assert_whole, begin, epochs_of
+from cluster_services import EPOCHS, LEFT_OPEN, PASSWORD, Open, Postgres, assert_whole, begin, epochs_of
 from filled_studies import TEMPLATE
 
 from explore.evaluation import RUNNING
@@ -34,30 +34,30 @@ CUT = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'e
 
 
 def assert_nobody_was_given_up(study: Study) -> None:
-    assert [one.continues for one in study.stretches()] == [None] * len(study.trials())
+    assert {one.continues for one in study.stretches()} == {None}
 
 
 @pytest.mark.slow
 def test_nobody_is_given_up_for_the_time_that_the_server_was_frozen(
     tmp_path: Path, server: Postgres, opened: Open
 ) -> None:
-    places = begin("frozen", tmp_path, server.url, "trials=4", "training.epochs=60")
+    places = begin("frozen", tmp_path, server.url, "trials=4", f"training.epochs={EPOCHS}")
     workers = [
         start_command("worker", *places, "workers=1", environment=ENVIRONMENT, machine=name)
         for name in ("alpha", "beta")
     ]
     study = opened("frozen")
-    wait_until(lambda: len([one for one in study.trials() if one.evaluation.epochs]) == 2, 120, "training", workers)
+    wait_until(lambda: len({one.owner["host"] for one in study.trials()}) == 2, 120, "training", workers)
     with server.frozen():
         time.sleep(GIVEN_UP_SECONDS + 10)
     said = [said_by(worker) for worker in workers]
-    assert_whole(study, 4, epochs=60)
+    assert_whole(study, 4, epochs=EPOCHS)
     assert_nobody_was_given_up(study)
     assert not any("Traceback" in words for words in said)
 
 
 def test_connections_that_are_cut_are_made_again(tmp_path: Path, server: Postgres, opened: Open) -> None:
-    places = begin("cut", tmp_path, server.url, "trials=4", "training.epochs=200")
+    places = begin("cut", tmp_path, server.url, "trials=3", "training.epochs=200")
     study = opened("cut")
     worker = start_command("worker", *places, "workers=2", environment=ENVIRONMENT)
     wait_until(lambda: epochs_of(study), 120, "training", [worker])
@@ -65,7 +65,7 @@ def test_connections_that_are_cut_are_made_again(tmp_path: Path, server: Postgre
         assert "(0 rows)" not in server.order(CUT)
         time.sleep(0.7)
     said = said_by(worker)
-    assert_whole(study, 4, epochs=200)
+    assert_whole(study, 3, epochs=200)
     assert_nobody_was_given_up(study)
     assert "Traceback" not in said
 
