@@ -17,7 +17,8 @@ from rich.console import Console
 
 from benchmarks import first_time
 from benchmarks.filled_study import EPOCHS, evaluation, fill, proposals
-from explore.candidate import build
+from benchmarks.overhead import LARGER
+from explore.candidate import Candidate, build
 from explore.cluster.isolation import Isolated
 from explore.config import compose, has_option, vary
 from explore.cost.measure import measure_cost
@@ -43,6 +44,7 @@ from explore.view import LiveView
 _BASE = ("+sweep=pareto", "training.threads=1", "training.precision=32-true")
 _NAME = "overhead"
 _REPEATS, _FEW = 7, 3
+_DRAWN = 15  # candidates of the space, each in a process of its own
 _CHECKPOINTS = 3  # behind the first, of a trial that trains for three seconds
 # What the command does before it begins to work.
 _START = """import sys
@@ -91,7 +93,8 @@ def start_of_a_command(folder: Path) -> dict[str, list[float]]:
 def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], Evaluation]) -> dict[str, list[float]]:
     """Seconds of those parts of a trial that know nothing of other trials.
 
-    What a trial does in its own process is timed there, once in each. `nothing` is an evaluation without work, which a
+    What a trial does in its own process is timed there, once in each, for candidates drawn from the space of the search;
+    to count a larger one, with patches of 4, is timed beside. `nothing` is an evaluation without work, which a
     process of its own can import without importing all of this.
     """
     config = compose(_BASE)
@@ -113,19 +116,22 @@ def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], 
             with clock.part(name):
                 first_time.train(fresh, config.candidate, dataset, place, epochs=epochs, rung=rung)
     found = clock.settled()
-    once = [_own_process(config, folder / f"first{number}") for number in range(_REPEATS)]
+    drawn = [vary(_BASE, next(proposed).overrides).candidate for _ in range(_DRAWN)]
+    once = [_own_process(candidate, folder / f"first{number}") for number, candidate in enumerate(drawn)]
+    larger = [_own_process(config.candidate, folder / f"larger{number}")["count"] for number in range(_REPEATS)]
     turns = list(zip(found["one"], found["all"], found["all with checkpoints"], strict=True))
     return {
         **{name: found[name] for name in ("compose", "fork")},
         **{name: [seconds[name] for seconds in once] for name in once[0]},  # the start of fit with a first checkpoint
+        LARGER: larger,
         "measure": [seconds - statistics.median(found["counted again"]) for seconds in found["count and measure"]],
         "further checkpoints": [(more - rest) * _CHECKPOINTS / (EPOCHS - 1) for _, rest, more in turns],
         "between epochs": [rest - one for one, rest, _ in turns],
     }
 
 
-def _own_process(config: Config, folder: Path) -> Mapping[str, float]:
-    ended = Isolated(first_time.parts, lambda: None)(config.candidate, folder, _ignore)
+def _own_process(candidate: Candidate, folder: Path) -> Mapping[str, float]:
+    ended = Isolated(first_time.parts, lambda: None)(candidate, folder, _ignore)
     assert ended.status == COMPLETE, ended.reason
     return ended.seconds
 

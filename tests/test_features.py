@@ -12,9 +12,11 @@ from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
+from explore.cost import trace
 from explore.cost.features import Features, Work
 from explore.cost.flops import count_macs
-from explore.cost.trace import features
+from explore.cost.memory import peak_memory
+from explore.cost.trace import features, memory_and_features
 from tests.small_networks import network
 
 IMAGE = (1, 6, 4)
@@ -53,7 +55,7 @@ def pair(token: str, channel: str) -> Network:
         )
 
 
-@pytest.mark.parametrize(
+EVERY_MIXING = pytest.mark.parametrize(
     ("token", "channel"),
     [
         *((token, "mlp") for token in TOKEN_MIXINGS),
@@ -62,6 +64,9 @@ def pair(token: str, channel: str) -> Network:
         ("global_filter", "inverted"),
     ],
 )
+
+
+@EVERY_MIXING
 def test_multiply_adds_are_those_of_the_other_count(token: str, channel: str) -> None:
     form = pair(token, channel).deployed()
     found = features(form, form.image_shape, BATCH).work
@@ -69,6 +74,27 @@ def test_multiply_adds_are_those_of_the_other_count(token: str, channel: str) ->
     expected = BATCH * count_macs(form, form.image_shape).total
     assert sum(one.macs for one in found.values()) == pytest.approx(expected, abs=BATCH)
     assert sum(one.filled_macs for one in found.values()) > sum(one.macs for one in found.values())
+
+
+@EVERY_MIXING
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_pass_of_zeros_tells_the_same_as_one_without_numbers(token: str, channel: str, precision: str) -> None:
+    form = pair(token, channel).deployed()
+    computed, fake = (
+        trace._memory_and_features(form, form.image_shape, 64, precision, computed=computed)
+        for computed in (True, False)
+    )
+    assert computed == fake
+
+
+def test_what_no_zeros_can_go_through_is_followed_without_numbers() -> None:
+    def inverse(x: Tensor) -> Tensor:
+        return torch.linalg.inv(x[..., :4, :4])
+
+    with pytest.raises(RuntimeError, match="singular"):
+        peak_memory(Function(inverse), IMAGE, BATCH, computed=True)
+    found = memory_and_features(Function(inverse), IMAGE, BATCH, macs=0)[1].work
+    assert (found["view"].calls, found["other"].calls) == (2, 1)
 
 
 def test_a_linear_layer_by_hand() -> None:

@@ -38,10 +38,11 @@ def measure_cost(
     precision = resolve_precision(options.precision, resolve_device(options.device))
     # Of a batch that is still to be found, one image is known.
     batch_size = 1 if isinstance(options.batch_size, str) else options.batch_size
-    memory, features = _memory_and_features(network, image_shape, batch_size, precision)
+    macs = count_macs(network, image_shape).total
+    memory, features = _memory_and_features(network, image_shape, batch_size, precision, macs)
     cost = Cost(
         params=count_params(network),
-        macs=count_macs(network, image_shape).total,
+        macs=macs,
         memory_bytes=memory,
         throughput=None,
         features=features,
@@ -63,15 +64,15 @@ def timed_cost(
     timed = measure_throughput(network, image_shape, options, study=study)
     if timed.batch_size == options.batch_size:
         return replace(cost, throughput=timed)
-    memory, features = _memory_and_features(network, image_shape, timed.batch_size, timed.precision)
+    memory, features = _memory_and_features(network, image_shape, timed.batch_size, timed.precision, cost.macs)
     return replace(cost, throughput=timed, memory_bytes=memory, features=features)
 
 
 def _memory_and_features(
-    network: nn.Module, image_shape: tuple[int, int, int], batch_size: int, precision: str
+    network: nn.Module, image_shape: tuple[int, int, int], batch_size: int, precision: str, macs: int
 ) -> tuple[int, Features | None]:
     try:
-        return memory_and_features(network, image_shape, batch_size, precision=precision)
+        return memory_and_features(network, image_shape, batch_size, precision=precision, macs=macs)
     except (TypeError, RuntimeError):  # of an operator that cannot be taken apart: its speed is measured, not predicted
         return peak_memory(network, image_shape, batch_size, precision=precision), None
 

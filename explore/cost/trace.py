@@ -1,20 +1,24 @@
-"""The features of a network and the memory that it takes, from one pass in which nothing is computed."""
+"""The features of a network and the memory that it takes, from one pass, in which nothing is computed but zeros."""
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from explore.cost.device import resolve_precision
 from explore.cost.features import VIEW, Features, Work
 from explore.cost.memory import peak_memory
 from explore.cost.operators import COUNTED, KINDS, OTHER
 
 _VECTOR = 16  # numbers in float32 that the widest vector units of processors take at once
 _FAR = 4 * 2**20  # bytes
+_MUCH = 8e8  # multiply-adds of a pass, from which on it takes longer to compute than to follow without numbers
 
 
 def features(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> Features:
@@ -23,7 +27,12 @@ def features(network: nn.Module, image_shape: tuple[int, int, int], batch_size: 
 
 
 def memory_and_features(
-    network: nn.Module, image_shape: tuple[int, int, int], batch_size: int, *, precision: str = "32-true"
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    batch_size: int,
+    *,
+    precision: str = "32-true",
+    macs: int | None = None,
 ) -> tuple[int, Features]:
     """What `peak_memory` says of one inference pass, and its work by kind of operator in float32; takes milliseconds.
 
@@ -36,12 +45,27 @@ def memory_and_features(
         image_shape: channels, height and width of one image, in pixels.
         batch_size: images in the pass.
         precision: of the memory, `32-true` or `bf16-mixed`.
+        macs: multiply-adds of one image; where there are few, zeros go through the network, which takes less time.
     """
+    if macs is not None and macs * batch_size < _MUCH and _is_quick(precision):
+        with suppress(Exception):  # of a network that no zeros can go through, such as one that inverts a matrix
+            return _memory_and_features(network, image_shape, batch_size, precision, computed=True)
+    return _memory_and_features(network, image_shape, batch_size, precision, computed=False)
+
+
+def _memory_and_features(
+    network: nn.Module, image_shape: tuple[int, int, int], batch_size: int, precision: str, *, computed: bool
+) -> tuple[int, Features]:
     seen = _Operators()
-    memory = peak_memory(network, image_shape, batch_size, watch=seen)
+    memory = peak_memory(network, image_shape, batch_size, watch=seen, computed=computed)
     if precision != "32-true":  # where casts that are made once would count as the work of a pass
-        memory = peak_memory(network, image_shape, batch_size, precision=precision)
+        memory = peak_memory(network, image_shape, batch_size, precision=precision, computed=computed)
     return memory, Features(dict(seen.work))
+
+
+def _is_quick(precision: str) -> bool:
+    """Whether this processor has instructions for it; without them a product takes thirty times as long."""
+    return precision in ("32-true", resolve_precision("auto", torch.device("cpu")))
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -54,7 +78,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name
-        if func.namespace == "prim":  # a question to a tensor, such as its device
+        if func.namespace == "prim" or name == "aten::alias":  # a question to a tensor, such as its device
             return func(*args, **kwargs)
         if name not in KINDS:
             # Inference mode leaves operators whole that torch composes of others; a table of all would be long.
