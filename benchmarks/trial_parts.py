@@ -93,9 +93,9 @@ def start_of_a_command(folder: Path) -> dict[str, list[float]]:
 def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], Evaluation]) -> dict[str, list[float]]:
     """Seconds of those parts of a trial that know nothing of other trials.
 
-    What a trial does in its own process is timed there, once in each, for candidates drawn from the space of the search;
-    to count a larger one, with patches of 4, is timed beside. `nothing` is an evaluation without work, which a
-    process of its own can import without importing all of this.
+    What a trial does in its own process is timed there, once in each, for candidates drawn from the space of the
+    search, and beside them to count a larger one. `nothing` is an evaluation without work, which a process of its own
+    can import without importing all of this.
     """
     config = compose(_BASE)
     dataset = load(config.data)
