@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from explore.ablation.options import PAIRED
 from explore.architecture.catalog import one_of
@@ -16,7 +17,7 @@ from explore.config import compose, has_option
 from explore.data.dataset import Dataset
 from explore.schema import CATALOGS, Config
 from explore.search.samplers import SAMPLERS, SPEED_AWARE
-from explore.search.space import Space, parse_space, to_overrides
+from explore.search.space import Space, Values, parse_space, to_overrides
 from explore.search.storage import of_one_machine
 from explore.search.study import Study
 
@@ -126,19 +127,50 @@ def check_cluster(config: Config, url: str) -> None:
 def checked_space(config: Config, base: Sequence[str]) -> Space:
     """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-    for key, values in space.examples():
-        group = key.partition(".")[0]
-        variants = getattr(space.dimensions.get(group), "choices", None)
-        if group != key and variants:
-            fitting = [name for name in variants if has_option(key, {group: name}, config)]
-            if not fitting:
-                raise ValueError(f"space.{key}: none of {group}={', '.join(map(str, variants))} has this option")
-            values = {group: fitting[0], **values}
+    for examples in _compatible(space, config):
         try:
-            compose([*base, *to_overrides(values)])
-        except ValueError as error:
-            raise ValueError(f"space.{key}: {error}") from error
+            compose([*base, *to_overrides({key: value for _, values in examples for key, value in values.items()})])
+        except ValueError:
+            for key, values in examples:
+                try:
+                    compose([*base, *to_overrides(values)])
+                except ValueError as error:
+                    raise ValueError(f"space.{key}: {error}") from error
     return space
+
+
+def _compatible(space: Space, config: Config) -> list[list[tuple[str, Values]]]:
+    """The examples of a space in few groups, each of which is one configuration: to compose one takes a tenth of a
+    second."""
+    groups: list[dict[str, Any]] = []
+    members: list[list[tuple[str, Values]]] = []
+    for key, values in space.examples():
+        for own in _in_variants(space, config, key, values):
+            place = next((i for i, group in enumerate(groups) if _agree(group, own)), None)
+            if place is not None:
+                break
+        else:
+            place = len(groups)
+            groups.append({})
+            members.append([])
+        groups[place].update(own)
+        members[place].append((key, own))
+    return members
+
+
+def _in_variants(space: Space, config: Config, key: str, values: Values) -> list[Values]:
+    """An example of an option of a mixing with each searched variant that has it; another example as it is."""
+    group = key.partition(".")[0]
+    variants = getattr(space.dimensions.get(group), "choices", None)
+    if group == key or not variants:
+        return [values]
+    if fitting := [name for name in variants if has_option(key, {group: name}, config)]:
+        return [{group: name, **values} for name in fitting]
+    raise ValueError(f"space.{key}: none of {group}={', '.join(map(str, variants))} has this option")
+
+
+def _agree(one: Values, other: Values) -> bool:
+    return all(key not in one or repr(one[key]) == repr(value) for key, value in other.items())  # 1 is not True
 
 
 def check_references(config: Config, dataset: Dataset) -> None:

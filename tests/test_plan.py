@@ -5,12 +5,14 @@ python -m pytest tests/test_plan.py
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from explore.checks import refuse_what_is_searched, without_options_of_others
-from explore.config import compose
+from explore.checks import checked_space, refuse_what_is_searched, without_options_of_others
+from explore.config import compose, has_option
 from explore.plan import prepare
+from explore.search.space import to_overrides
 from explore.search.storage import open_storage
 from explore.search.study import create_study
 
@@ -54,6 +56,41 @@ def test_a_value_without_effect_is_refused(sweep: str, overrides: list[str], mes
     with pytest.raises(ValueError, match=re.escape(message)):
         prepare(compose(given), given)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("dimension", "key"),
+    [
+        ("space.token_mixing.heads=choice(1, two)", "space.token_mixing.heads"),
+        ("space.model.width=choice(8, 16, wide)", "space.model.width"),
+        ("+space.model.dept=range(1, 3)", "space.model.dept"),
+        ("space.training.lr=choice(0.1, fast)", "space.training.lr"),
+    ],
+)
+def test_a_value_that_cannot_be_is_found_among_all_and_its_dimension_named(dimension: str, key: str) -> None:
+    """Many are looked at as one configuration."""
+    base = ["+sweep=pareto", dimension]
+    with pytest.raises(ValueError, match=f"^{re.escape(key)}: "):
+        checked_space(compose(base), base)
+
+
+def test_every_value_of_a_space_is_looked_at_in_few_configurations() -> None:
+    looked_at: list[list[str]] = []
+
+    def compose_all(overrides: list[str]) -> None:
+        looked_at.append(overrides)
+
+    config = compose(["+sweep=pareto"])
+    with mock.patch("explore.checks.compose", compose_all):
+        space = checked_space(config, [])
+    expected = {override for _, values in space.examples() for override in to_overrides(values)}
+    assert len(expected) == 29
+    assert {override for overrides in looked_at for override in overrides} == expected
+    assert len(looked_at) < 12
+    for overrides in looked_at:
+        chosen = dict(override.split("=", 1) for override in overrides)
+        assert len(chosen) == len(overrides), "a value for each dimension"
+        assert all(has_option(key, chosen, config) for key in chosen)
 
 
 @pytest.mark.parametrize("given", [["space.token_mixing=choice(mlp, s2)"], ["~space.token_mixing", "token_mixing=mlp"]])
