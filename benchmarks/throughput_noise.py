@@ -7,8 +7,8 @@ A process on every core, or one on the GPU, trains a network meanwhile, unless `
 measured again and again, in turn with naive timing (the mean of ten passes by the clock on the wall); bars: the largest
 over the smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 3 s. `order`: twelve
 networks whose speeds, measured at length without the other processes, are 5 % or more apart, are compared again and
-again; bar: no pair in the wrong order. About ten minutes. Competitors do not take turns: they stand for the programs of
-others.
+again, each time as the front of a search is; bar: no pair in the wrong order. A quarter of an hour. Competitors do not
+take turns: they stand for the programs of others.
 `format=json` prints the rows as JSON.
 """
 
@@ -31,6 +31,7 @@ from benchmarks.training_devices import wait
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
+from explore.candidate import TIME_BESIDE_OTHERS
 from explore.cost.device import device_name
 from explore.cost.options import Measuring
 from explore.cost.side_by_side import compare_throughput
@@ -134,7 +135,7 @@ def order(options: Options, networks: Mapping[str, Network], truth: Mapping[str,
     wrong = []
     for turn in range(options.turns):
         _say(f"order: {turn + 1} of {options.turns}")
-        wrong.append(wrong_pairs(_speeds(networks, 1.0, options), truth))
+        wrong.append(wrong_pairs(_speeds(networks, SECONDS * TIME_BESIDE_OTHERS, options), truth))
     nearest = min(truth[a] / truth[b] for a, b in zip(list(truth), list(truth)[1:], strict=False))
     pairs = len(networks) * (len(networks) - 1) // 2
     return [
