@@ -3,6 +3,7 @@ is never lost, and what was trained is never trained again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,17 @@ import pytest
 from filled_studies import TEMPLATE, cost
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage
 
 from explore.evaluation import COMPLETE, RUNNING, STOPPED, Epoch, Evaluation, Report
 from explore.search.checkpoints import make_room
-from explore.search.front import losses
+from explore.search.front import hypervolume, losses, non_dominated
 from explore.search.options import Stopping
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
-from explore.search.stopping import next_rung, places, promotable, ranked
+from explore.search.stopping import Ladder, next_rung, places, ranked
 from explore.search.study import Study, create_study
 from explore.search.trial import Trial
 from explore.search.worker import Worker
@@ -40,10 +42,16 @@ def trial(number: int, speed: float, *accuracies: float, status: str = STOPPED, 
     return replace(TEMPLATE, number=number, evaluation=evaluation, given_up=given_up)
 
 
+def ranks_of(rows: Sequence[tuple[float, float]], eta: int) -> NDArray[np.float64]:
+    """Of accuracies and speeds."""
+    found = losses([accuracy for accuracy, _ in rows], [float(speed) for _, speed in rows])
+    return ranked(found, eta, np.ones(len(rows), bool), {})[0]
+
+
 @settings(max_examples=30)
 @given(points, st.integers(2, 4))
 def test_a_third_of_the_neighbours_goes_on(found: list[tuple[int, int]], eta: int) -> None:
-    ranks = ranked([one[0] / 50 for one in found], [float(one[1]) for one in found], eta)
+    ranks = ranks_of([(one[0] / 50, one[1]) for one in found], eta)
     assert ((ranks >= 0) & (ranks <= 1)).all()
     if len(found) < eta:
         assert (ranks == 1).all()
@@ -58,7 +66,7 @@ def test_the_order_of_arrival_does_not_matter(found: list[tuple[int, int]], rand
     mixed = random.sample(unique, len(unique))
 
     def rank_of(rows: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
-        ranks = ranked([one[0] / 50 for one in rows], [float(one[1]) for one in rows], 3)
+        ranks = ranks_of([(one[0] / 50, one[1]) for one in rows], 3)
         return dict(zip(rows, ranks.tolist(), strict=True))
 
     before, after = rank_of(unique), rank_of(mixed)
@@ -75,6 +83,40 @@ def test_who_is_beaten_in_both_comes_behind(found: list[tuple[int, int]]) -> Non
         assert all(place > other for other, better in zip(order, found, strict=True) if dominates(better, one))
 
 
+@settings(max_examples=30)
+@given(points)
+def test_fronts_come_one_after_the_other_and_in_each_who_adds_most(found: list[tuple[int, int]]) -> None:
+    rows = losses([one[0] / 50 for one in found], [float(one[1]) for one in found])
+    corner = (1.001, rows[:, 1].max() + np.log(2))
+    left = sorted(range(len(rows)), key=places(rows).__getitem__)
+    while left:
+        on_front = non_dominated(rows[left])
+        members, left = left[: on_front.sum()], left[on_front.sum() :]
+        assert on_front[: len(members)].all()
+        whole = hypervolume(rows[members], corner)
+        added = [whole - hypervolume(np.delete(rows[members], one, 0), corner) for one in range(len(members))]
+        assert all(one >= other - 1e-9 for one, other in pairwise(added))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 20), st.integers(1, 20)), min_size=1, max_size=60))
+def test_what_is_kept_between_decisions_changes_none(steps: list[tuple[int, int, int]]) -> None:
+    """Trials come, go on to the next rung, and lose their checkpoints: who saw it all decides as one who comes anew."""
+    trials: list[Trial] = []
+    kept = Ladder(RUNGS, 3)
+    for what, accuracy, speed in steps:
+        if what < 6 or not trials:
+            trials.append(trial(len(trials), speed, accuracy / 20))
+        else:
+            place = accuracy % len(trials)
+            before = trials[place]
+            epochs = next_rung(RUNGS, before.epochs)
+            more = trial(place, before.throughput or 1.0, *[speed / 20] * epochs)
+            trials[place] = replace(before, given_up=True) if what == 9 else more
+        decided = [one.number for one in kept.promotable(trials)]
+        assert decided == [one.number for one in Ladder(RUNGS, 3).promotable(trials)]
+
+
 def dominates(better: tuple[int, int], one: tuple[int, int]) -> bool:
     return better != one and better[0] >= one[0] and better[1] >= one[1]
 
@@ -84,7 +126,7 @@ def test_who_is_beaten_at_its_own_speed_waits() -> None:
     fast = [(0.2, 1000.0), (0.1, 1001.0), (0.1, 1002.0), (0.1, 1003.0)]
     far = [(0.3 + 0.01 * place, 10.0 + place) for place in range(8)]
     rows = [*slow, *fast, *far]
-    ranks = ranked([one[0] for one in rows], [one[1] for one in rows], 2)
+    ranks = ranks_of(rows, 2)
     goes_on = {rows[place] for place in np.flatnonzero(ranks < 1 / 2)}
     assert (0.9, 100.0) in goes_on
     assert (0.2, 1000.0) in goes_on  # less accurate than all slow ones, and the best of its speed
@@ -99,18 +141,18 @@ def test_the_highest_rung_comes_first_and_only_who_waits_there() -> None:
         trial(3, 130.0, 0.6, 0.7, 0.7),
         trial(4, 140.0, 0.6, 0.7, 0.6, status=RUNNING),
     ]
-    assert [one.number for one in promotable(trials, RUNGS, 3)] == [2]
+    assert [one.number for one in Ladder(RUNGS, 3).promotable(trials)] == [2]
     gone = [*trials[:2], trial(2, 120.0, 0.7, 0.7, 0.8, given_up=True), *trials[3:]]
-    assert [one.number for one in promotable(gone, RUNGS, 3)] == []
+    assert [one.number for one in Ladder(RUNGS, 3).promotable(gone)] == []
 
 
 def test_a_stopped_decision_is_taken_back_when_others_turn_out_worse() -> None:
     first, second, third = trial(0, 100.0, 0.5), trial(1, 100.0, 0.6), trial(2, 100.0, 0.4)
-    assert promotable([first], RUNGS, 3) == []
-    assert [one.number for one in promotable([first, second, third], RUNGS, 3)] == [1]
+    assert Ladder(RUNGS, 3).promotable([first]) == []
+    assert [one.number for one in Ladder(RUNGS, 3).promotable([first, second, third])] == [1]
     more = [trial(number, 100.0, 0.3) for number in range(3, 6)]
     went_on = trial(1, 100.0, 0.6, 0.6, 0.6)
-    assert [one.number for one in promotable([first, went_on, third, *more], RUNGS, 3)] == [0]
+    assert [one.number for one in Ladder(RUNGS, 3).promotable([first, went_on, third, *more])] == [0]
 
 
 def test_one_that_was_interrupted_behind_its_last_epoch_is_taken_up_to_be_ended() -> None:
@@ -174,7 +216,7 @@ def test_nothing_is_trained_twice_and_a_candidate_keeps_its_number_folder_and_se
     assert all(one.evaluation.epochs in RUNGS for one in trials)
     assert all(one.evaluation.seconds["train"] == one.evaluation.epochs for one in trials)
     assert len(trainings.epochs) == sum(one.evaluation.epochs for one in trials) < 18 * RUNGS[-1] / 2
-    assert promotable(trials, RUNGS, 3) == []
+    assert Ladder(RUNGS, 3).promotable(trials) == []
     went_on = [one for one in trials if one.row != one.number]
     assert went_on
     assert all(one.folder == f"trials/{one.number:04d}" for one in went_on)

@@ -59,5 +59,5 @@ def _least_promising_first(trials: list[Trial]) -> list[Trial]:
     for _, group in groupby(by_epochs, key=lambda trial: trial.evaluation.epochs):
         alike = list(group)
         order = places(losses([one.accuracy or 0.0 for one in alike], [one.throughput or 1.0 for one in alike]))
-        found += [alike[index] for index in (-order).argsort(kind="stable")]
+        found += [alike[index] for index in sorted(range(len(alike)), key=lambda index: -order[index])]
     return found

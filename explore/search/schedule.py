@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from explore.search.proposals import Proposer
-from explore.search.stopping import next_rung, promotable
+from explore.search.stopping import Ladder, next_rung
 from explore.search.trial import Proposal, Trial
 
 
@@ -57,6 +57,9 @@ class Rungs:
 
     ended = ""
 
+    def __post_init__(self) -> None:
+        self._ladder = Ladder(self.rungs, self.eta)
+
     @property
     def refusal(self) -> str:
         """As `Scheduler`."""
@@ -64,7 +67,7 @@ class Rungs:
 
     def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
         """As `Scheduler`."""
-        for trial in promotable(trials, self.rungs, self.eta):
+        for trial in self._ladder.promotable(trials):
             return self.resume(trial)
         proposal = self.proposer.propose(trials) if room else None
         return Step(proposal, self.rungs[0]) if proposal else None
