@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MOST_SECONDS, MOST_TRIALS = 0.05, 10_000
 PARTS = ("rates", "history", "running")
-BARRED = ("propose", "ask", "tell")
+BARRED = ("propose", "decide", "ask", "tell")
 
 
 def rate_rows(storage: str, workers: int, rate: "Rate", faults: Sequence[str]) -> list[Row]:

@@ -12,6 +12,7 @@ from benchmarks.trial_parts import Clock, proposer, speed_aware
 from explore.config import compose, has_option
 from explore.evaluation import COMPLETE, RUNNING, STOPPED, Evaluation
 from explore.search.space import parse_space
+from explore.search.stopping import Ladder
 from explore.search.storage import open_storage
 from explore.search.study import create_study
 from explore.search.trial import Trial
@@ -41,6 +42,8 @@ def parts_with_history(number: int, folder: Path) -> Clock:
     clock.repeat("propose with speed_aware", partial(ours.next, searched, room=True), _FEW)
     for name in _SAMPLERS:
         clock.repeat(f"propose with {name}", partial(proposer(name, config, space).propose, trials), _FEW)
+    ladder, stopped = Ladder(_RUNGS, 3), as_stopped(trials)
+    clock.repeat("decide at the rungs, for samplers without a model", partial(ladder.promotable, stopped), _FEW)
     known = {trial.proposal.key for trial in trials}
     fresh = (one for one in proposals(space, seed=number) if one.key not in known)
     for proposal, _ in zip(fresh, range(_REPEATS + 1), strict=False):
@@ -83,6 +86,11 @@ def parts_among_running(number: int, folder: Path) -> Clock:
 def as_searched(trials: Sequence[Trial]) -> list[Trial]:
     """The trials as `speed_aware` leaves them: of five, two were only measured, two stopped, and one is complete."""
     return [_cut(trial, (0, 0, 1, 3, _RUNGS[-1])[trial.number % 5]) for trial in trials]
+
+
+def as_stopped(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials as rungs leave them: of nine, six stopped at the first, two at the second, and one is complete."""
+    return [_cut(trial, (1, 1, 1, 1, 1, 1, 3, 3, _RUNGS[-1])[trial.number % 9]) for trial in trials]
 
 
 def _cut(trial: Trial, epochs: int) -> Trial:

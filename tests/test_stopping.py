@@ -21,7 +21,7 @@ from explore.search.options import Stopping
 from explore.search.proposals import Proposer
 from explore.search.schedule import Rungs
 from explore.search.space import parse_space
-from explore.search.stopping import Ladder, next_rung, places, ranked
+from explore.search.stopping import Ladder, Standing, next_rung, places
 from explore.search.study import Study, create_study
 from explore.search.trial import Trial
 from explore.search.worker import Worker
@@ -45,7 +45,7 @@ def trial(number: int, speed: float, *accuracies: float, status: str = STOPPED, 
 def ranks_of(rows: Sequence[tuple[float, float]], eta: int) -> NDArray[np.float64]:
     """Of accuracies and speeds."""
     found = losses([accuracy for accuracy, _ in rows], [float(speed) for _, speed in rows])
-    return ranked(found, eta, np.ones(len(rows), bool), {})[0]
+    return Standing(eta).ranks(found)
 
 
 @settings(max_examples=30)
@@ -115,6 +115,20 @@ def test_what_is_kept_between_decisions_changes_none(steps: list[tuple[int, int,
             trials[place] = replace(before, given_up=True) if what == 9 else more
         decided = [one.number for one in kept.promotable(trials)]
         assert decided == [one.number for one in Ladder(RUNGS, 3).promotable(trials)]
+
+
+@settings(max_examples=60)
+@given(points, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 50), st.integers(1, 50)), max_size=8))
+def test_ranks_that_are_kept_are_those_of_anew(
+    found: list[tuple[int, int]], changes: list[tuple[int, int, int]]
+) -> None:
+    standing, rows = Standing(2), [(one[0] / 50, one[1]) for one in found]
+    standing.ranks(losses([one[0] for one in rows], [float(one[1]) for one in rows]))
+    for place, accuracy, speed in changes:
+        # One comes, one is another than before, or one is gone.
+        rows[place : place + accuracy % 2] = [(accuracy / 50, speed)] if accuracy % 3 or len(rows) < 2 else []
+        now = losses([one[0] for one in rows], [float(one[1]) for one in rows])
+        assert standing.ranks(now).tolist() == Standing(2).ranks(now).tolist()
 
 
 def dominates(better: tuple[int, int], one: tuple[int, int]) -> bool:

@@ -8,7 +8,7 @@ for good: who waits goes on as soon as it is among the best.
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Ladder:
         self._known = Known()
         self._trials: list[Trial] = []
         self._accuracy = np.zeros((0, len(self._rungs)))
-        self._standings: list[dict[bytes, list[int]]] = [{} for _ in self._rungs]
+        self._standings = [Standing(eta) for _ in self._rungs]
 
     def promotable(self, trials: Sequence[Trial]) -> list[Trial]:
         """The stopped trials that may go on, from the highest rung down, at each the best first."""
@@ -46,7 +46,7 @@ class Ladder:
             here = np.flatnonzero((known["epochs"] >= rung) & np.isfinite(known["speed"]))
             waits = known["waits"][here] & (known["epochs"][here] == rung)
             points = np.column_stack([1 - self._accuracy[here, place], -known["speed"][here]])
-            ranks = self._ranked(points, waits, place)
+            ranks = self._standings[place].ranks(points)
             go_on = np.flatnonzero(waits & (ranks < 1 / self._eta)).tolist()
             best = sorted((float(ranks[one]), trials[here[one]].number, here[one]) for one in go_on)
             found += [trials[one] for *_, one in best]
@@ -63,33 +63,47 @@ class Ladder:
             self._accuracy[place] = [curve[rung - 1].val_accuracy if len(curve) >= rung else 0 for rung in self._rungs]
         self._trials = list(trials)
 
-    def _ranked(self, points: Losses, asked: NDArray[np.bool_], place: int) -> NDArray[np.float64]:
-        ranks, self._standings[place] = ranked(points, self._eta, asked, self._standings[place])
-        return ranks
 
+class Standing:
+    """The ranks of the candidates that came to a rung, each among its neighbours in speed: 0 is the best, 1 the worst;
+    who is among the best 1 / `eta` has less than that.
 
-def ranked(
-    points: Losses, eta: int, asked: NDArray[np.bool_], known: Mapping[bytes, list[int]]
-) -> tuple[NDArray[np.float64], dict[bytes, list[int]]]:
-    """The ranks of those candidates of a rung that are asked for, among their neighbours in speed: 0 is the best, 1 the
-    worst; who is among the best 1 / `eta` has less than that.
-
-    Neighbours are ranked by non-domination, those of one front by what they alone add to its hypervolume. `points` are
-    `losses`; `known` are the places of neighbours as an earlier call has returned them beside the ranks.
+    Neighbours are ranked by non-domination, those of one front by what they alone add to its hypervolume.
     """
-    ranks, standings = np.ones(len(points)), dict[bytes, list[int]]()
-    if len(points) < eta:
-        return ranks, standings
-    order = np.argsort(points[:, 1], kind="stable")
-    ordered, width = points[order], min(len(points), _NEIGHBOURS * eta + 1)
-    for place in np.flatnonzero(asked[order]).tolist():
-        start = min(max(0, place - width // 2), len(points) - width)
-        near = ordered[start : start + width]
-        key = near.tobytes()
-        if key not in standings:
-            standings[key] = known.get(key) or places(near)
-        ranks[order[place]] = standings[key][place - start] / width
-    return ranks, standings
+
+    def __init__(self, eta: int) -> None:
+        self._eta = eta
+        # As it was last: the points in the order of speed, and the rank of each.
+        self._points, self._ranks = np.zeros((0, 2)), np.zeros(0)
+
+    def ranks(self, points: Losses) -> NDArray[np.float64]:
+        """One for each point of `losses`."""
+        count, width = len(points), min(len(points), _NEIGHBOURS * self._eta + 1)
+        if count < self._eta:
+            return np.ones(count)
+        order = np.argsort(points[:, 1], kind="stable")
+        ordered, ranks = points[order], np.ones(count)
+        first, last = self._unchanged(ordered, width)
+        ranks[:first], ranks[count - last :] = self._ranks[:first], self._ranks[len(self._ranks) - last :]
+        for place in range(first, count - last):
+            start = min(max(0, place - width // 2), count - width)
+            ranks[place] = places(ordered[start : start + width])[place - start] / width
+        self._points, self._ranks = ordered, ranks
+        found = np.empty(count)
+        found[order] = ranks
+        return found
+
+    def _unchanged(self, ordered: Losses, width: int) -> tuple[int, int]:
+        """How many at the fast and at the slow end have the neighbours that they had before."""
+        if width != min(len(self._points), _NEIGHBOURS * self._eta + 1):
+            return 0, 0
+        most = min(len(ordered), len(self._points))
+        differs = (ordered[:most] != self._points[:most]).any(1)
+        from_behind = (ordered[len(ordered) - most :] != self._points[len(self._points) - most :]).any(1)[::-1]
+        head, tail = (int(one.argmax()) if one.any() else most for one in (differs, from_behind))
+        first = head - width + width // 2 + 1 if head >= width else 0
+        last = tail - width // 2 if tail >= width else 0
+        return first, min(last, len(ordered) - first)
 
 
 def places(points: Losses) -> list[int]:
