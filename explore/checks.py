@@ -127,9 +127,9 @@ def check_cluster(config: Config, url: str) -> None:
 def checked_space(config: Config, base: Sequence[str]) -> Space:
     """The space, every dimension of which exists and takes its values; raises ValueError otherwise."""
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-    for examples in _compatible(space, config):
+    for together, examples in _compatible(space, config):
         try:
-            compose([*base, *to_overrides({key: value for _, values in examples for key, value in values.items()})])
+            compose([*base, *to_overrides(together)])
         except ValueError:
             for key, values in examples:
                 try:
@@ -139,23 +139,18 @@ def checked_space(config: Config, base: Sequence[str]) -> Space:
     return space
 
 
-def _compatible(space: Space, config: Config) -> list[list[tuple[str, Values]]]:
-    """The examples of a space in few groups, each of which is one configuration: to compose one takes a tenth of a
-    second."""
-    groups: list[dict[str, Any]] = []
-    members: list[list[tuple[str, Values]]] = []
+def _compatible(space: Space, config: Config) -> list[tuple[dict[str, Any], list[tuple[str, Values]]]]:
+    """A few configurations that have every example of a space, with their examples: composing takes its time."""
+    found: list[tuple[dict[str, Any], list[tuple[str, Values]]]] = []
     for key, values in space.examples():
-        for own in _in_variants(space, config, key, values):
-            place = next((i for i, group in enumerate(groups) if _agree(group, own)), None)
-            if place is not None:
-                break
-        else:
-            place = len(groups)
-            groups.append({})
-            members.append([])
-        groups[place].update(own)
-        members[place].append((key, own))
-    return members
+        own = _in_variants(space, config, key, values)
+        fitting = ((one, place) for one in own for place in found if _agree(place[0], one))
+        chosen, place = next(fitting, (own[0], None))
+        if place is None:
+            found.append(place := ({}, []))
+        place[0].update(chosen)
+        place[1].append((key, chosen))
+    return found
 
 
 def _in_variants(space: Space, config: Config, key: str, values: Values) -> list[Values]:
