@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from unittest import mock
 from xml.etree import ElementTree
 
 import pytest
@@ -195,6 +196,15 @@ def test_pictures_are_the_same_to_the_byte_when_written_again(tmp_path: Path) ->
         write_progress(progress(trials, trials), [2], tmp_path / name, "some")
     for file in ("curves.png", "curves.svg", "progress.png", "progress.svg"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_who_was_stopped_after_one_epoch_is_seen(tmp_path: Path) -> None:
+    """A line of one point is none."""
+    with mock.patch("explore.reporting.printed_over_time.save") as save:
+        write_curves([trial(0, 10.0, *[0.5] * 9, status="complete"), trial(1, 5.0, 0.2)], tmp_path, "some")
+    [figure, *_] = save.call_args.args
+    dots = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    assert dots == [[[1.0, pytest.approx(20)]]]
 
 
 def test_pictures_are_left_out_where_there_is_nothing_to_draw(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ def write_curves(trials: Sequence[Trial], folder: Path, title: str) -> None:
     others = [trial for trial in trained if trial.number not in best]
     drawn = style.spread(others, MOST_CURVES)
     axes.add_collection(LineCollection([_points(one) for one in drawn], colors=style.GREY, linewidths=0.5, alpha=0.3))
+    if drawn:  # of one epoch there is no line
+        ends = zip(*(_points(one)[-1] for one in drawn), strict=True)
+        axes.plot(*ends, "o", color=style.GREY, markersize=3, alpha=0.8, markeredgewidth=0)
     for trial in members:
         x, y = zip(*_points(trial), strict=True)
         axes.plot(x, y, color=colours[names[trial.number]], linewidth=1.4, marker="o", markersize=2.5)
