@@ -17,8 +17,11 @@ MAX_FUNCTION, MAX_MODULE = 60, 400
 
 # What each part of the package may know of the others; entry points may know everything but one another.
 LEAVES = ("architecture", "data", "training", "cost")
+BELOW = {"launching"}  # what leaves may know, and nobody else
 MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
+    "launching": set(),
+    "training": BELOW,
     "evaluation": {"cost"},
     "ablation": {"evaluation", "search"},
     "faults": set(),
@@ -212,7 +215,7 @@ def test_imports_go_one_way() -> None:
 def test_the_table_of_parts_is_sound() -> None:
     """Otherwise it would allow what it was written to forbid."""
     order = list(graphlib.TopologicalSorter(MAY_IMPORT).static_order())
-    assert not any(MAY_IMPORT[leaf] for leaf in LEAVES)
+    assert not any(MAY_IMPORT[leaf] - BELOW for leaf in LEAVES)
     assert set(order) == {part(name) for name in MODULES} - {part(name) for name in ENTRY_POINTS}
     used = {(part(module), part(name)) for module in MODULES for name in imports(module) if name in TREES}
     unused = [(own, other) for own, others in MAY_IMPORT.items() for other in others if (own, other) not in used]

@@ -4,13 +4,12 @@ A step of a small network is a hundred kernels that take a GPU a few microsecond
 launch.
 """
 
-import warnings
 from collections.abc import Callable
-from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
+from explore.launching import captured, watched
 from explore.training.handing import Batch
 
 # Steps before the one that is captured, in which libraries do what they do only once.
@@ -72,17 +71,10 @@ class Captured:
         return self._loss.clone()
 
     def _watched(self, batch: Batch) -> Tensor:
-        """Call, and do not capture what waits for the device: an attempt could leave the device unusable."""
-        mode = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            torch.cuda.set_sync_debug_mode("warn")  # which itself warns that it may overlook something
-            try:
-                loss = self._work(batch)
-            finally:
-                torch.cuda.set_sync_debug_mode(mode)
-        if waits := [str(one.message) for one in said if "synchronizing CUDA operation" in str(one.message)]:
-            self.called_because = f"it waits for the device: {waits[0]}"
+        """Call, and do not capture what waits for the device."""
+        loss, waits = watched(lambda: self._work(batch))
+        if waits:
+            self.called_because = f"it waits for the device: {waits}"
         elif (used := _memory_used(batch[0].device)) >= _MEMORY:
             self.called_because = f"{used:.0%} of the memory was used"
         return loss
@@ -111,19 +103,14 @@ class Captured:
 
     def _capture(self, batch: Batch) -> None:
         images, targets = (one.clone() for one in batch)
-        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(images.device)
-        pool = torch.cuda.graph_pool_handle()
         # The gradients lie in memory of the graph from here on, which writes them anew each time.
         self._forget()
         try:
-            # Another thread may allocate memory meanwhile, as the one that gathers images from disk.
-            with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
-                self._loss = self._work((images, targets))
+            self._graph, self._loss = captured(lambda: self._work((images, targets)), images.device)
         except RuntimeError as error:
             self.called_because = f"it could not be captured: {error}"
-            _undo(pool, current)
             return
-        self._graph, self._batch = graph, [images, targets]
+        self._batch = [images, targets]
         self._gradients = [one.grad for one in self._parameters]
 
     def _forget(self) -> None:
@@ -134,16 +121,6 @@ class Captured:
     def _keep(self, buffers: list[Tensor]) -> None:
         for one, kept in zip(self._buffers, buffers, strict=True):
             one.copy_(kept)
-
-
-def _undo(pool: tuple[int, int], stream: torch.cuda.Stream) -> None:
-    """Take back what a capture that failed leaves behind: its stream, its draws and its memory."""
-    torch.cuda.set_stream(stream)
-    torch.cuda.synchronize(stream.device)
-    generator = torch.cuda.default_generators[stream.device.index]
-    generator.graphsafe_set_state(generator.clone_state())  # of which no graph is waiting
-    with suppress(RuntimeError, AttributeError):  # where the capture has ended in order, the pool has as well
-        torch._C._cuda_endAllocateToPool(stream.device.index, pool)
 
 
 def _memory_used(device: torch.device) -> float:
