@@ -7,12 +7,12 @@ times as long to launch one.
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 Result = TypeVar("Result")
-Pool = tuple[int, int]  # of memory, as torch names it
+Pool = Any  # of memory: its handle, of a type that torch keeps to itself
 _SETTLING = 2  # passes in which libraries do what they do only once
 
 

@@ -8,68 +8,41 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from digit_batches import digit_batches
+from on_gpu import GPU, SHORT, batches, every_mixing, network
 from small_sweeps import WHOLE, sweep, trials_of
 from torch import Tensor, nn
+from torch._inductor.utils import run_and_get_code
 
 from explore import export
 from explore.architecture.catalog import Mixing
-from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
-from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
+from explore.architecture.tensor_cores import FAST, product, tf32_products
 from explore.command import _run
+from explore.cost.device import float32_is_meant
 from explore.cost.options import Measuring
 from explore.cost.throughput import measure_throughput
 from explore.cost.turns import exclusive, strangers
-from explore.data.loader import Batches
 from explore.data.options import Augmentation
 from explore.evaluation import COMPLETE
-from explore.training.captured import UNCAPTURED, Captured
 from explore.training.fit import fit, fit_together
-from explore.training.handing import Batch
-from explore.training.optimizer import make_optimizer
-from explore.training.options import Training
 from explore.training.pace import step_seconds
 from explore.training.trained import accuracy, restore
 
 pytestmark = pytest.mark.gpu
-PAIRS = list(dict.fromkeys([*((name, "mlp") for name in TOKEN_MIXINGS), *(("mlp", name) for name in CHANNEL_MIXINGS)]))
-GPU = torch.device("cuda", 0)
-SHORT = Training(epochs=8, batch_size=64, lr=1e-2, precision="32-true", accelerator="gpu", ema=0.9)
-# Mixings whose host waits for the GPU, unless it has a product for all experts at once.
-WAITING = {("mlp", "moe", "float32")}
-if not hasattr(nn.functional, "grouped_mm") or (
-    torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0)
-):
-    WAITING |= {("mlp", "moe", "bfloat16")}
-every_mixing = pytest.mark.parametrize(("token", "channel"), PAIRS)
 
 
 @pytest.fixture(autouse=True)
 def whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of convolutions in float32 as well, which a GPU would round to ten bits."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
-def network(token: str = "mlp", channel: str = "mlp", seed: int = 0, **options: Any) -> Network:
-    torch.manual_seed(seed)
-    model = Model.of({"patch_size": 2, "depth": 2, "width": 32} | options)
-    return Network(architecture(model, Mixing(name=token), Mixing(name=channel), image_size=8, channels=1, classes=10))
-
-
-def batches(*, training: bool, seed: int = 0, device: str = "cuda") -> Batches:
-    split, augmentation = ("train", Augmentation(shift=1)) if training else ("validation", None)
-    options = {"augmentation": augmentation, "seed": seed, "shuffle": training, "drop_last": training}
-    return digit_batches(SHORT.batch_size, split=split, device=device, **options)
 
 
 def images() -> Tensor:
@@ -117,98 +90,46 @@ def test_a_training_step_in_bfloat16_reaches_every_parameter(token: str, channel
         assert one.grad.isfinite().all(), name
 
 
-@every_mixing
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_captured_steps_are_those_that_are_called(
-    monkeypatch: pytest.MonkeyPatch, token: str, channel: str, precision: str
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(1000, 512, 2048), (1000, 2048, 512), (256, 10_000, 512)])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_products_of_tensor_cores_are_as_near_as_those_of_float32(
+    rows: int, inner: int, columns: int, batch: int | None
 ) -> None:
-    generator = torch.Generator().manual_seed(3)
-    pairs = [
-        (torch.randn(16, 1, 8, 8, generator=generator).to(GPU), torch.randint(10, (16,), generator=generator).to(GPU))
-        for _ in range(UNCAPTURED + 6)
-    ]
-    found = {}
-    for capturing in (True, False):
-        net = network(token, channel, drop_path=0.2).train().to(GPU)
-        optimizer = make_optimizer(net, SHORT)
+    a, b = torch.randn(rows, inner, device=GPU), torch.randn(*[batch] if batch else [], inner, columns, device=GPU)
+    true = a.double() @ b.double()
 
-        def work(batch: Batch, net: Network = net) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16, precision == "bfloat16", cache_enabled=False):
-                loss = nn.functional.cross_entropy(net(batch[0]).float(), batch[1])
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            return loss.detach()
+    def error(found: Tensor) -> float:
+        return float((found - true).norm() / true.norm())
 
-        monkeypatch.setattr("explore.training.captured.UNCAPTURED", UNCAPTURED if capturing else 99)
-        gradient, losses = Captured(work, net), []
-        torch.manual_seed(0)
-        for batch in pairs:
-            losses.append(gradient(batch))
-            optimizer.step()
-        expected = capturing and (token, channel, precision) not in WAITING
-        assert gradient.captured is expected, gradient.called_because
-        found[capturing] = [torch.stack(losses), *(one.grad for one in net.parameters()), *net.buffers()]
-    for mine, theirs in zip(found[True], found[False], strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-2)
-
-
-@pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[Captured]:
-    """Those who find gradients, as they are made."""
-    made: list[Captured] = []
-
-    class Noted(Captured):
-        def __init__(self, work: Callable[[Batch], Tensor], network: nn.Module, *, allowed: bool = True) -> None:
-            super().__init__(work, network, allowed=allowed)
-            made.append(self)
-
-    for module in ("module", "pace"):
-        monkeypatch.setattr(f"explore.training.{module}.Captured", Noted)
-    return made
+    assert error(product(a, b)) < 4 * error(a @ b)
+    assert error(tf32_products([a], [b])) > 20 * error(a @ b)
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
-@pytest.mark.parametrize("compiled", ["off", "on"])
-def test_a_fit_captures(tmp_path: Path, kept: list[Captured], compiled: str) -> None:
-    loaders = batches(training=True), batches(training=False)
-    fit(network(), *loaders, replace(SHORT, epochs=2), tmp_path, lambda record: None, compiled=compiled)
-    assert [one.captured for one in kept] == [True]
+def test_a_network_compiled_for_tensor_cores_computes_what_it_does_otherwise() -> None:
+    torch.manual_seed(0)
+    options = Model.of({"patch_size": 4, "depth": 2, "width": 256})
+    mlp = Mixing(name="mlp")
+    net = Network(architecture(options, mlp, mlp, image_size=64, channels=3, classes=10)).to(GPU)
+    pictures, weights = torch.rand(64, 3, 64, 64, device=GPU), torch.randn(64, 10, device=GPU)
 
+    def found(forward: nn.Module) -> list[Tensor]:
+        net.zero_grad()
+        logits = forward(pictures)
+        (logits * weights).sum().backward()
+        return [logits.detach(), *(one.grad.clone() for one in net.parameters() if one.grad is not None)]
 
-def test_seeds_together_capture(kept: list[Captured]) -> None:
-    loaders = [batches(training=True, seed=seed) for seed in range(3)]
-    step_seconds([network(seed=seed) for seed in range(3)], loaders, SHORT, GPU, nullcontext)
-    assert [one.captured for one in kept] == [True, True]
-
-
-FAILING = """
-import torch
-from torch import nn
-from explore.training.captured import Captured
-network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).cuda()
-optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-
-def work(batch):
-    loss = nn.functional.cross_entropy(network(batch[0]), batch[1])
-    loss.backward()
-    assert loss.item() > 0
-    return loss.detach()
-
-steps = Captured(work, network)
-steps._watched = work
-for _ in range(12):
-    steps((torch.randn(16, 4, device="cuda"), torch.randint(3, (16,), device="cuda")))
-    optimizer.step()
-assert not steps.captured
-torch.cuda.empty_cache()
-network(torch.randn(16, 4, device="cuda")).sum().item()
-print("went on")
-"""
-
-
-def test_a_capture_that_fails_leaves_the_gpu_as_it_was() -> None:
-    result = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=300)
-    assert result.stdout == "went on\n", result.stderr
+    expected = found(net)
+    with float32_is_meant():
+        compiled = found(torch.compile(net, dynamic=False))
+        with torch.inference_mode():
+            _, programs = run_and_get_code(torch.compile(net, dynamic=False), pictures)
+    assert any("tf32_products" in one for one in programs) is (torch.cuda.get_device_capability() in FAST)
+    largest = max(float(one.abs().max()) for one in expected[1:])
+    torch.testing.assert_close(compiled[0], expected[0], atol=1e-4, rtol=1e-3)
+    for mine, theirs in zip(compiled[1:], expected[1:], strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5 * largest, rtol=1e-3)
 
 
 # A step of the whole batch takes 6.4 GiB, one of an eighth 0.9.

@@ -41,8 +41,9 @@ class Resident:
 
     def pick(self, parts: list[Tensor], offsets: list[Tensor | None]) -> Iterator[Tensor]:
         """The images of each part of rows, from its offsets on (see `Shifted`)."""
-        for rows, corner in zip(parts, offsets, strict=True):
-            rows = rows.to(self._device, non_blocking=True)
+        # All rows at once: before each transfer a GPU ends what it was given.
+        on_device = torch.split(torch.cat(parts).to(self._device), [len(rows) for rows in parts]) if parts else ()
+        for rows, corner in zip(on_device, offsets, strict=True):
             if self._shifted is not None and corner is not None:
                 yield self._shifted.pick(rows, corner)
             else:

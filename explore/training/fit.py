@@ -12,16 +12,14 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import nn
 
+from explore.training.average import Average
 from explore.training.checkpoint import epochs_of, newest, put
 from explore.training.compiling import Compiling
 from explore.training.handing import Handing, Loader, Turn
 from explore.training.module import Classifier
 from explore.training.one_tensor import OneTensor
-from explore.training.optimizer import averaging
 from explore.training.options import Training
 from explore.training.together import Abreast, Apart, Classifiers, check_stackable, quiet_vmap
 
@@ -60,7 +58,7 @@ def fit(
     rungs = _Rungs(train, recipe, folder, report)
     callbacks: list[Callback] = [rungs]
     if recipe.ema:
-        callbacks.append(_Average(recipe))
+        callbacks.append(Average(recipe))
     alone = recipe.devices * recipe.num_nodes == 1 and recipe.strategy == "auto"
     with _quiet_lightning(), _interruptible():
         start = newest(folder, tell)
@@ -100,7 +98,7 @@ def fit_together(
     check_stackable(networks[0])
     module = Classifiers(networks, recipe, recipe.epochs * len(train[0]))
     rungs = _RungsOfEach(Abreast(train), recipe, folders, report)
-    callbacks: list[Callback] = [rungs, *([_Average(recipe)] if recipe.ema else [])]
+    callbacks: list[Callback] = [rungs, *([Average(recipe)] if recipe.ema else [])]
     with _quiet_lightning(), quiet_vmap(), _interruptible():
         trainer = _trainer(recipe, callbacks, folders[0])
         trainer.strategy.checkpoint_io = Apart(module, folders)
@@ -199,37 +197,6 @@ class _RungsOfEach(_Rungs):
             new, self.reported_of[place] = curve[self.reported_of[place] :], len(curve)
             for record in new:
                 self.report_of(place, record)
-
-
-class _Average(WeightAveraging):
-    """The moving average of the weights after every optimizer step; what Lightning calls a step is an epoch here."""
-
-    def __init__(self, recipe: Training) -> None:
-        super().__init__(multi_avg_fn=self._blend)
-        self._recipe = recipe
-        self._step = 0
-
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        return False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        average = self._average_model
-        assert average is not None
-        assert isinstance(pl_module, Classifier)
-
-        def update(*_: object) -> None:
-            self._step = pl_module.step
-            average.update_parameters(pl_module)
-
-        trainer.optimizers[0].register_step_post_hook(update)
-
-    def _blend(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        if not averaged[0].is_floating_point():
-            # Indices and counts have no average, and PyTorch's would round them down a little more at every step.
-            torch._foreach_copy_(averaged, current)
-            return
-        decay = averaging(self._step, self._recipe)
-        get_ema_multi_avg_fn(decay)(averaged, current, count)  # type: ignore[no-untyped-call]
 
 
 def _trainer(recipe: Training, callbacks: list[Callback], folder: Path) -> Trainer:

@@ -17,6 +17,7 @@ from explore.training.compiling import Compiling
 from explore.training.handing import Batch, Handed
 from explore.training.optimizer import make_optimizer, rate
 from explore.training.options import Training
+from explore.training.update import launch_updates
 
 # Looking at the loss makes a GPU wait, so it is looked at now and then.
 _STEPS_BETWEEN_LOOKS = 10
@@ -102,11 +103,15 @@ class Classifier(LightningModule):
 
         # Between several devices there is more to a gradient than its kernels.
         alone = self.trainer.world_size == 1 and self.recipe.strategy == "auto"
-        return Captured(work, self.network, allowed=alone)
+        gradient = Captured(work, self.network, allowed=alone)
+        launch_updates(optimizer.optimizer, lambda: gradient.captured)
+        return gradient
 
     def release(self) -> None:
-        """Let go of the memory that a captured gradient keeps, which otherwise waits for the garbage collector."""
+        """Let go of the memory that what was captured keeps, which otherwise waits for the garbage collector."""
         self._gradient = None
+        for optimizer in self.trainer.optimizers:
+            vars(optimizer).pop("step", None)
         self.network.zero_grad()
 
     def _backward(self, batch: Batch, parameters: list[nn.Parameter]) -> Tensor:

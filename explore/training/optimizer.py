@@ -1,12 +1,14 @@
 """AdamW with decay on matrices only, and learning rates that rise, then fall."""
 
 import math
+from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from explore.training.options import Training
 
+Number = TypeVar("Number", float, Tensor)
 # Parameters by these names are matrices by shape, but positions and tokens by meaning.
 _NEVER_DECAYED = ("position", "class_token")
 
@@ -42,10 +44,11 @@ def rate(step: int, steps: int, recipe: Training) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def averaging(step: int, recipe: Training) -> float:
+def averaging(step: Number, recipe: Training) -> Number:
     """Decay of the moving average of the weights after step `step` (from 0).
 
     The first steps are forgotten sooner, so that the average of a short training is one of trained weights: the rule of
     TensorFlow's `ExponentialMovingAverage`.
     """
-    return min(recipe.ema, (1 + step) / (10 + step))
+    share = (1 + step) / (10 + step)
+    return share.clamp(max=recipe.ema) if isinstance(share, Tensor) else min(recipe.ema, share)

@@ -12,6 +12,7 @@ from explore.training.handing import Batch, Loader, Turn
 from explore.training.optimizer import make_optimizer
 from explore.training.options import Training
 from explore.training.together import Abreast, check_stackable, clip_each, losses, quiet_vmap, stacked
+from explore.training.update import launch_updates
 
 ROUNDS = 5
 _ENOUGH = 2  # rounds, where neither has shown a gain
@@ -91,6 +92,7 @@ class _Steps:
         self._parameters = list(network.parameters())
         self._optimizer = make_optimizer(network, recipe, stacked=stack)
         self._gradient = Captured(self._work, network)
+        launch_updates(self._optimizer, lambda: self._gradient.captured)
 
     def gradients(self) -> list[Tensor]:
         """Of all parameters that had one in the last step."""
