@@ -1,6 +1,7 @@
 """Three Mixers beside the public implementations of them: inference, training step, share of the peak, memory.
 
     python -m benchmarks.networks [only=mixer_s16,mixer_32px] [rounds=3] [threads=1] [device=cpu] [format=json]
+        [precision=float32]
 
 Needs `pip install timm mlp-mixer-pytorch`; nothing of them is part of this package. timm's network gets the weights
 of ours, and the logits of both are compared first. All sides of a comparison are run in turn (A B A B ...), and each
@@ -95,8 +96,8 @@ class Mixer:
 
     def images(self, step: str, precision: str, device: torch.device) -> int:
         """How many images a step takes."""
-        if device.type == "cuda":
-            return 256
+        if device.type == "cuda":  # all sides of a training step keep what they need at the same time
+            return 128 if self.image_size == S16.image_size and step != "inference" else 256
         batch = self.batch if step == "inference" else self.training_batch
         return max(1, batch // 8) if precision == "bfloat16" and not multiplies_bfloat16(device) else batch
 
@@ -366,10 +367,11 @@ def compare(mixer: Mixer, step: str, precision: str, rounds: int, threads: int, 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the rows."""
-    options = {"only": "", "rounds": "3", "threads": "1", "device": "cpu", "format": "text"}
+    options = {"only": "", "rounds": "3", "threads": "1", "device": "cpu", "format": "text", "precision": ""}
     options |= dict(argument.split("=", 1) for argument in arguments)
     rounds, threads, text = int(options["rounds"]), int(options["threads"]), options["format"] == "text"
     chosen = options["only"].split(",") if options["only"] else [mixer.name for mixer in MIXERS]
+    precisions = options["precision"].split(",") if options["precision"] else list(PRECISIONS)
     if text:
         print(f"{threads} threads, torch {torch.__version__}; median of {rounds} turns (quartiles)")
     processes = multiprocessing.get_context("forkserver")
@@ -377,7 +379,7 @@ def main(arguments: Sequence[str]) -> None:
     rows: list[Row] = []
     with ProcessPoolExecutor(max_workers=1, max_tasks_per_child=1, mp_context=processes) as pool:
         for mixer in (one for one in MIXERS if one.name in chosen):
-            for precision, step in itertools.product(PRECISIONS, PASSES):
+            for precision, step in itertools.product(precisions, PASSES):
                 job = pool.submit(compare, mixer, step, precision, rounds, threads, options["device"])
                 if text:
                     print(*job.result(), sep="\n", flush=True)
