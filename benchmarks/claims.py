@@ -40,13 +40,13 @@ from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.device import autocast, device_name, resolve_device, resolve_precision
 from explore.cost.flops import count_macs
 from explore.cost.measure import count_params
-from explore.cost.options import DISPATCHES
 from explore.cost.timing import Blocks, seconds_in_turn, stopwatch, threads
 from explore.cost.turns import exclusive
 
 PATCH, HEAD = 16, 64
 BASE_TOKENS = 196  # at which both Mixers are the published one
 NETWORKS = ("mixer", "mixer_grown", "vit")
+DISPATCHES = ("eager", "compiled")
 TOKENS_IN_A_PASS = 784
 _ONLY_COUNTED = (48, 64, 96)  # sides of larger grids
 _BLOCK_SECONDS = 0.2

@@ -1,14 +1,15 @@
 """How much the published figure of throughput varies on a machine that others use, and whether the order is right.
 
     python -m benchmarks.throughput_noise [device=cpu] [repeats=30] [turns=20] [seconds=3] [only=figure|order]
-        [batch=256] [load=yes|no]
+        [batch=256] [load=yes|no] [dispatch=auto]
 
 A process on every core, or one on the GPU, trains a network meanwhile, unless `load=no`. `figure`: small candidates are
 measured again and again, in turn with naive timing (the mean of ten passes by the clock on the wall); bars: the largest
 over the smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 3 s. `order`: twelve
 networks whose speeds, measured at length without the other processes, are 5 % or more apart, are compared again and
 again, each time as the front of a search is; bar: no pair in the wrong order. A quarter of an hour. Competitors do not
-take turns: they stand for the programs of others.
+take turns: they stand for the programs of others. Networks are launched as by default, on a GPU at once as a CUDA
+graph, or as `dispatch` says (eager, graph, compiled); those of naive timing and of competitors operator by operator.
 `format=json` prints the rows as JSON.
 """
 
@@ -32,8 +33,8 @@ from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
 from explore.candidate import TIME_BESIDE_OTHERS
-from explore.cost.device import device_name
-from explore.cost.options import Measuring
+from explore.cost.device import device_name, resolve_dispatch
+from explore.cost.options import AUTO, Measuring
 from explore.cost.side_by_side import compare_throughput
 from explore.cost.speed import Speed
 from explore.cost.throughput import measure_throughput
@@ -57,6 +58,7 @@ class Options:
     device: str = "cpu"
     batch: int = 256
     load: str = "yes"
+    dispatch: str = AUTO
     format: str = "text"
 
     @classmethod
@@ -208,7 +210,13 @@ def _speeds(networks: Mapping[str, Network], seconds: float, options: Options) -
 
 
 def _protocol(options: Options, seconds: float) -> Measuring:
-    return Measuring(max_seconds=seconds, precision="32-true", device=options.device, batch_size=options.batch)
+    return Measuring(
+        max_seconds=seconds,
+        precision="32-true",
+        device=options.device,
+        batch_size=options.batch,
+        dispatch=options.dispatch,
+    )
 
 
 def _row(name: str, value: float, unit: str, bar: float | None = None) -> dict[str, Any]:
@@ -223,6 +231,8 @@ def _say(text: str) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Measure and print."""
     options = Options.of(arguments)
+    device = torch.device(options.device)
+    dispatch = resolve_dispatch(options.dispatch, device)
     torch.set_num_threads(1)
     subjects = known(options) if options.only != "figure" else None
     with load(options.device) if options.load == "yes" else nullcontext():
@@ -232,8 +242,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.format == "json":
         print(json.dumps(rows, indent=2))
         return
-    where = f"{device_name(torch.device(options.device))}, 1 thread, 32-true, batch {options.batch}"
-    print(f"{where}, torch {torch.__version__}")
+    where = f"{device_name(device)}, 1 thread, 32-true, batch {options.batch}"
+    print(f"{where}, {dispatch}, torch {torch.__version__}")
     for row in rows:
         bar = "" if row["bar"] is None else f"   bar {row['bar']:g}: {'holds' if row['holds'] else 'MISSED'}"
         print(f"{row['name']:60} {row['value']:8.3f} {row['unit']}{bar}")

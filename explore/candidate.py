@@ -22,7 +22,7 @@ from explore.architecture.pretrained import check_pretrained, load_pretrained
 from explore.architecture.published import adapted
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.allocator import keep_freed_memory
-from explore.cost.device import device_name, driver_version, resolve_device, resolve_precision
+from explore.cost.device import device_name, driver_version, resolve_device, resolve_precision, resolve_protocol
 from explore.cost.measure import measure_cost, timed_cost
 from explore.cost.options import Measuring
 from explore.cost.record import Cost
@@ -104,7 +104,7 @@ class Candidate:
         self.limits.check()
         if not self.timed:
             _ = self.cost.images  # raises for a batch size that only timing finds
-        resolve_precision(self.cost.precision, resolve_device(self.cost.device))
+        resolve_protocol(self.cost)
         resolve_precision(self.training.precision, training_device(self.training))
         if self.pretrained:
             check_pretrained(self.architecture(dataset), Path(self.pretrained))
@@ -297,7 +297,7 @@ def _shape(dataset: Dataset) -> tuple[int, int, int]:
 def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, costs: Path) -> Cost:
     """The cost, as it was measured before, or the cheapest parts first, so that what exceeds a limit is never timed."""
     shape, device = _shape(dataset), resolve_device(candidate.cost.device)
-    protocol = replace(candidate.cost, precision=resolve_precision(candidate.cost.precision, device))
+    protocol = resolve_protocol(candidate.cost)
     described = {"architecture": asdict(candidate.architecture(dataset)), "protocol": asdict(protocol)}
     key = identity(network, described, device)
     if known := find(costs, key):

@@ -31,7 +31,8 @@ class Counts:
 class Variant:
     """One network of a comparison; a speed is None where it was not measured, and `note` says why if it should have.
 
-    Memory and inference (`eager`, `compiled`) are those of the deployed form, `training` that of the trained one.
+    Memory and inference (`eager`, `graph`, `compiled`) are those of the deployed form, `training` that of the trained
+    one.
     """
 
     name: str
@@ -41,14 +42,15 @@ class Variant:
     deployed_macs: int
     memory_bytes: int
     eager: Speed | None = None
+    graph: Speed | None = None
     compiled: Speed | None = None
     training: Speed | None = None
     note: str = ""
 
     @property
     def speed(self) -> float:
-        """What variants are sorted by, largest first: images per second, eager if it was measured; else few MACs."""
-        measured = self.eager or self.compiled
+        """What variants are sorted by, largest first: images per second as a graph, else eager; else few MACs."""
+        measured = self.graph or self.eager or self.compiled
         return measured.images_per_second if measured else -self.deployed_macs
 
 
@@ -134,6 +136,7 @@ def compare(
             name=name,
             **counts,
             eager=speeds.get("eager", {}).get(name),
+            graph=speeds.get("graph", {}).get(name),
             compiled=speeds.get("compiled", {}).get(name),
             training=speeds.get("training", {}).get(name),
             note=notes.get(name, ""),
@@ -146,18 +149,20 @@ def compare(
 def _time(
     networks: Mapping[str, Network], options: Measuring, dispatches: tuple[str, ...], report: Callable[[str], None]
 ) -> tuple[dict[str, dict[str, Speed]], dict[str, str]]:
-    """Speeds by what was timed and by name, and reasons by the names of those that cannot be compiled."""
+    """Speeds by what was timed and by name, and reasons by the names of those that cannot be launched in some way."""
     shape = next(iter(networks.values())).image_shape
     deployed = {name: network.deployed() for name, network in networks.items()}
     speeds: dict[str, dict[str, Speed]] = {}
-    notes: dict[str, str] = {}
+    notes: dict[str, list[str]] = {}
     for dispatch in dispatches:
         seconds, failures = compare_throughput(deployed, shape, replace(options, dispatch=dispatch), report)
-        speeds[dispatch] = _speeds(seconds, options)
-        notes |= {name: f"cannot be compiled: {reason}" for name, reason in failures.items()}
+        speeds[dispatch] = _speeds({name: one for name, one in seconds.items() if name not in failures}, options)
+        for name, reason in failures.items():
+            word = "compiled" if dispatch == "compiled" else "captured as a graph"
+            notes.setdefault(name, []).append(f"cannot be {word}: {reason}")
     if dispatches:
         speeds["training"] = _speeds(compare_training_steps(networks, shape, options, report), options)
-    return speeds, notes
+    return speeds, {name: "; ".join(each) for name, each in notes.items()}
 
 
 def _speeds(seconds: Mapping[str, Sequence[float]], options: Measuring) -> dict[str, Speed]:

@@ -90,7 +90,7 @@ def print_published(result: Mapping[str, Any]) -> None:
 
 def print_variants(result: Mapping[str, Any]) -> None:
     """Print variants side by side, the fastest first, and below them those that refused their place."""
-    columns = [key for key in ("eager", "compiled", "training") if any(one[key] for one in result["variants"])]
+    columns = [key for key in ("eager", "graph", "compiled", "training") if any(one[key] for one in result["variants"])]
     table = _table(f"every {result['group']}, {_images(result)}; {result['network']}")
     table.add_column(result["group"])
     for name in ("parameters", "MACs", "memory", *(f"{key}, images/s" for key in columns)):

@@ -7,6 +7,8 @@ times as long to launch one.
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -34,7 +36,18 @@ def at_once(action: Callable[[], object], device: torch.device, pool: Pool | Non
         graph, _ = captured(action, device, pool)
     except RuntimeError:
         return action
-    return graph.replay
+    return _Launch(graph, action)
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """All kernels of an action; keeps the action, whose memory they read and which would be given to others without."""
+
+    graph: torch.cuda.CUDAGraph
+    action: Callable[[], object]
+
+    def __call__(self) -> None:
+        self.graph.replay()
 
 
 def watched(action: Callable[[], Result]) -> tuple[Result, str]:
@@ -62,15 +75,26 @@ def captured(
     Raises RuntimeError where it cannot be captured; the device is afterwards as it was.
     """
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
-    own = pool or torch.cuda.graph_pool_handle()
-    try:
-        # Another thread may allocate memory meanwhile, as the one that gathers images from disk.
-        with torch.cuda.graph(graph, own, capture_error_mode="thread_local"):
-            result = action()
-    except RuntimeError:
-        _undo(own, current)
-        raise
+    own: Any = pool or torch.cuda.graph_pool_handle()  # whose type has no public name
+    with torch.cuda.device(device):
+        try:
+            # Another thread may allocate memory meanwhile, as the one that gathers images from disk.
+            with torch.cuda.graph(graph, own, _stream(device), capture_error_mode="thread_local"):
+                result = action()
+        except RuntimeError:
+            _undo(own, current)
+            raise
     return graph, result
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Where what is meant for a device is captured.
+
+    By default torch captures on the device that was the current one at its first capture, and would find nothing on
+    that while another one computes. One for each device, because libraries keep memory for each stream.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _undo(pool: Pool, stream: torch.cuda.Stream) -> None:

@@ -12,10 +12,10 @@ A published model is measured at its published size (224 pixels, 1,000 classes) 
 for the images of data=.
 
 One of these may be `all`:
-  token_mixing=all       every token mixing in the same place, with its defaults: inference eager and compiled, and a
-                         training step, in turn, so that a busy machine slows all alike; the fastest first. Compiling
-                         takes up to a minute for each: cost.dispatch=eager leaves it out. All networks are in memory
-                         at the same time
+  token_mixing=all       every token mixing in the same place, with its defaults: inference eager, on a GPU as a graph,
+                         and compiled, and a training step, in turn, so that a busy machine slows all alike; the
+                         fastest first. Compiling takes up to a minute for each: cost.dispatch=eager leaves it out. All
+                         networks are in memory at the same time
   channel_mixing=all     the same for channel mixings
   model=all              the counts of every published network beside what its paper says: about two minutes; with
                          throughput=on their speed too, which takes much longer
@@ -25,7 +25,7 @@ Often set:
   cost.batch_size=N      images in one pass (default: 256; 8 for a published model on a processor)
   cost.precision=NAME    auto, 32-true or bf16-mixed
   cost.device=NAME       auto, cpu, cuda or cuda:N
-  cost.dispatch=NAME     eager or compiled
+  cost.dispatch=NAME     auto, eager, graph or compiled (default: a graph, launched at once, on a GPU, else eager)
   cost.threads=N         threads that the processor computes with (default: 1)
   format=json            params, macs, throughput, latency_ms, memory_bytes, and the protocol
 """
@@ -117,7 +117,7 @@ def _every_variant(group: str, config: "Config", overrides: list[str]) -> dict[s
     from explore.architecture.network import check
     from explore.comparison import compare
     from explore.config import vary
-    from explore.cost.options import DISPATCHES
+    from explore.cost.device import dispatches, resolve_device
     from explore.schema import CATALOGS
 
     if options := [one for one in overrides if one.startswith(f"{group}.")]:
@@ -135,9 +135,10 @@ def _every_variant(group: str, config: "Config", overrides: list[str]) -> dict[s
         except ValueError as error:
             architectures.pop(variant, None)
             refused.append({"name": variant, "reason": str(error)})
-    dispatches = (config.cost.dispatch,) if _given("cost.dispatch", overrides) else DISPATCHES
+    on_device = dispatches(resolve_device(config.cost.device))
+    ways = (config.cost.dispatch,) if _given("cost.dispatch", overrides) else on_device
     with _Progress() as report:
-        variants = compare(architectures, config.cost, dispatches if config.throughput else (), report)
+        variants = compare(architectures, config.cost, ways if config.throughput else (), report)
     return {
         "group": group,
         "network": name or ", ".join(f"{part.depth} blocks of width {part.width}" for part in first.stages),
@@ -210,11 +211,10 @@ def _architecture(config: "Config", row: "Published | None", overrides: list[str
 
 def _settle_protocol(config: "Config", row: "Published | None", overrides: list[str]) -> None:
     """Replace what the machine decides by what it decided."""
-    from explore.cost.device import resolve_device, resolve_precision
+    from explore.cost.device import resolve_device, resolve_protocol
 
-    device = resolve_device(config.cost.device)
-    config.cost = replace(config.cost, precision=resolve_precision(config.cost.precision, device))
-    if row and device.type == "cpu" and not _given("cost.batch_size", overrides):
+    config.cost = resolve_protocol(config.cost)
+    if row and resolve_device(config.cost.device).type == "cpu" and not _given("cost.batch_size", overrides):
         config.cost = replace(config.cost, batch_size=_PUBLISHED_BATCH_ON_CPU)
 
 
@@ -243,8 +243,9 @@ def _protocol(config: "Config", throughput: "Throughput | None") -> dict[str, An
         protocol |= {"torch_version": str(torch.__version__), "interval": cost.interval}
         protocol |= {"warmup": cost.warmup, "block_seconds": cost.block_seconds, "max_seconds": cost.max_seconds}
     if throughput:
-        protocol |= {"blocks": throughput.blocks, "dispatch": cost.dispatch, "memory_bytes": throughput.memory_bytes}
-        protocol |= {"reference_ms": throughput.reference_ms, "strangers": list(throughput.strangers)}
+        protocol |= {"blocks": throughput.blocks, "dispatch": throughput.dispatch}
+        protocol |= {"memory_bytes": throughput.memory_bytes, "reference_ms": throughput.reference_ms}
+        protocol |= {"strangers": list(throughput.strangers)}
     return protocol
 
 

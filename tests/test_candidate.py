@@ -88,6 +88,7 @@ def test_an_architecture_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     first = cost("a")
     assert cost("b", "training.lr=0.02", "training.seed=3") == first
     assert len(measured) == 1
+    assert cost("same", "cost.dispatch=eager") == first, "as it is by default on a processor"
     assert cost("c", "model.width=24") != first
     assert cost("d", "cost.interval=0.03") != first
     assert len(measured) == 3
@@ -263,6 +264,7 @@ def test_test_accuracy_is_that_of_the_checkpoint_on_the_test_images(tmp_path: Pa
         ("training.precision=fp16", "precision must be one of auto, 32-true, bf16-mixed, got 'fp16'"),
         ("cost.precision=fp16", "precision must be one of auto, 32-true, bf16-mixed, got 'fp16'"),
         ("cost.device=tpu", "device must be one of auto, cpu"),
+        ("cost.dispatch=graph", "cost.dispatch=graph must have a GPU, got cpu; try eager or compiled"),
         ("training.epochs=0", "training.epochs must be at least 1, got 0"),
     ],
 )

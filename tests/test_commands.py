@@ -213,6 +213,8 @@ BAD = [
     (["--bogus"], "a setting must be written KEY=VALUE, got --bogus"),
     (["-m", "training.lr=1,2"], "a setting must be written KEY=VALUE, got -m"),
     (["data=digits", "cost.device=tpu"], "device must be one of auto, cpu"),
+    (["data=digits", "cost.dispatch=fast"], "cost.dispatch must be one of auto, eager, graph, compiled, got 'fast'"),
+    (["data=digits", "cost.device=cpu", "cost.dispatch=graph"], "cost.dispatch=graph must have a GPU, got cpu; try"),
     (["data=digits", "cost.precision=fp8"], "precision must be one of auto, 32-true, bf16-mixed, got 'fp8'"),
 ]
 

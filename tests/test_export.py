@@ -27,10 +27,11 @@ from explore.ablation.design import NOTE
 from explore.candidate import build
 from explore.command import _run
 from explore.config import compose
+from explore.cost.options import Measuring
 from explore.cost.speed import Speed
 from explore.data.dataset import load
 from explore.evaluation import Epoch
-from explore.exporting.agreement import TOLERANCE, Agreement, Speeds, accuracy_interval, compare
+from explore.exporting.agreement import TOLERANCE, Agreement, Speeds, accuracy_interval, compare, time_both
 from explore.exporting.artifact import export, facts
 from explore.exporting.card import card
 from explore.exporting.form import FromPixels
@@ -162,6 +163,19 @@ def test_both_forms_are_timed(trained: Trained, tmp_path: Path) -> None:
     assert (speeds.batch_size, speeds.threads) == (256, 1), "as the trial was measured"
     assert speeds.exported.low <= speeds.exported.images_per_second <= speeds.exported.high
     assert speeds.ratio[0] <= speeds.ratio[1] <= speeds.ratio[2]
+
+
+def test_forms_that_cannot_both_be_captured_are_both_timed_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def throughput(forms: object, shape: object, options: Measuring, *rest: object, pixels: bool) -> object:
+        asked.append(options.dispatch)
+        return {"original": [1.0], "exported": [2.0]}, {"exported": "it waits"} if options.dispatch == "graph" else {}
+
+    monkeypatch.setattr("explore.exporting.agreement.compare_throughput", throughput)
+    one = torch.nn.Identity()
+    speeds = time_both(one, one, (1, 8, 8), Measuring(precision="32-true", dispatch="graph"), "a GPU")
+    assert (asked, speeds.dispatch) == (["graph", "eager"], "eager")
 
 
 @given(largest=st.floats(0, 1e6), factor=st.floats(0, 10))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from digit_batches import digit_batches
-from on_gpu import GPU, SHORT, batches, every_mixing, network
+from on_gpu import GPU, SHORT, WAITING, batches, every_mixing, network
 from small_sweeps import WHOLE, sweep, trials_of
 from torch import Tensor, nn
 from torch._inductor.utils import run_and_get_code
@@ -32,6 +32,7 @@ from explore.cost.throughput import measure_throughput
 from explore.cost.turns import exclusive, strangers
 from explore.data.options import Augmentation
 from explore.evaluation import COMPLETE
+from explore.launching import at_once
 from explore.training.fit import fit, fit_together
 from explore.training.pace import step_seconds
 from explore.training.trained import accuracy, restore
@@ -242,7 +243,32 @@ def test_images_from_disk_are_those_that_are_kept_on_the_gpu(
         assert torch.equal(same, targets)
 
 
-@pytest.mark.parametrize("dispatch", ["eager", "compiled"])
+@every_mixing
+def test_a_captured_pass_gives_the_logits_of_an_eager_one(token: str, channel: str) -> None:
+    net = network(token, channel).deployed().eval().to(GPU)
+    batch, kept = torch.zeros(6, 1, 8, 8, device=GPU), dict[str, Tensor]()
+
+    def action() -> None:
+        kept["logits"] = net(batch)
+
+    with torch.inference_mode():
+        launch = at_once(action, GPU)
+        assert (launch is action) is ((token, channel, "float32") in WAITING)
+        for factor in (1.0, 2.0):
+            batch.copy_(factor * images())
+            launch()
+            found = kept["logits"].clone()
+            torch.testing.assert_close(found, net(batch), atol=1e-4, rtol=1e-3)
+
+
+def test_an_automatic_batch_size_is_found_by_what_is_captured() -> None:
+    options = Measuring(device="cuda", precision="32-true", batch_size="auto", max_seconds=1.0)
+    found = measure_throughput(network().deployed(), (1, 8, 8), options)
+    assert found.dispatch == "graph"
+    assert found.batch_size >= 8
+
+
+@pytest.mark.parametrize("dispatch", ["eager", "graph", "compiled"])
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 def test_throughput_is_that_of_the_gpu(dispatch: str) -> None:
     options = Measuring(device="cuda", precision="bf16-mixed", dispatch=dispatch, max_seconds=1.0)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from digit_batches import digit_batches
-from on_gpu import GPU, SHORT, batches, every_mixing, network
+from on_gpu import GPU, SHORT, WAITING, batches, every_mixing, network
 from torch import Tensor, nn
 
 from explore.architecture.network import Network
@@ -27,12 +27,6 @@ from explore.training.pace import step_seconds
 from explore.training.update import Update
 
 pytestmark = pytest.mark.gpu
-# Mixings whose host waits for the GPU, unless it has a product for all experts at once.
-WAITING = {("mlp", "moe", "float32")}
-if not hasattr(nn.functional, "grouped_mm") or (
-    torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0)
-):
-    WAITING |= {("mlp", "moe", "bfloat16")}
 
 
 @every_mixing

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
     "launching": set(),
     "training": BELOW,
+    "cost": BELOW,
     "evaluation": {"cost"},
     "ablation": {"evaluation", "search"},
     "faults": set(),

@@ -92,7 +92,7 @@ def test_variants_are_counted_in_one_place(run: Run) -> None:
     assert set(variants) == {"mlp", "attention", "pooling", "folding"}
     macs = [one["deployed_macs"] for one in result["variants"]]
     assert macs == sorted(macs), "without a speed, the cheapest first"
-    assert all(one["eager"] is one["compiled"] is one["training"] is None for one in variants.values())
+    assert all(one["eager"] is one["graph"] is one["compiled"] is one["training"] is None for one in variants.values())
     assert variants["folding"]["params"] - variants["folding"]["deployed_params"] == 8
     reason = "grid must be another one, got this; try width 48 or 72"
     assert result["refused"] == [{"name": "picky", "reason": reason}]
@@ -147,6 +147,37 @@ def test_both_dispatches_are_timed_with_the_deployed_form_and_training_with_the_
     assert (mlp["compiled"], mlp["note"]) == (None, "cannot be compiled: no compiler")
 
 
+@pytest.mark.usefixtures("catalog")
+def test_on_a_gpu_graphs_are_timed_too_and_decide_the_order(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: all that is timed is played."""
+    seconds = {
+        "eager": [1.0, 2.0, 3.0, 4.0],
+        "graph": [0.4, 0.3, 0.2, 0.1],
+        "compiled": [9.0] * 4,
+        "training": [9.0] * 4,
+    }
+    names = ("mlp", "attention", "pooling", "folding")
+
+    def throughput(networks: Any, shape: Any, options: Any, report: Any) -> Any:
+        failures = {"attention": "it waits"} if options.dispatch == "graph" else {}
+        return {name: [one] for name, one in zip(names, seconds[options.dispatch], strict=True)}, failures
+
+    def training(networks: Any, shape: Any, options: Any, report: Any) -> Any:
+        return {name: [9.0] for name in names}
+
+    monkeypatch.setattr("explore.comparison.compare_throughput", throughput)
+    monkeypatch.setattr("explore.comparison.compare_training_steps", training)
+    monkeypatch.setattr("explore.cost.device.dispatches", lambda device: ("eager", "graph", "compiled"))
+    given = ("token_mixing=all", *SMALL, *QUICK)
+    variants = json.loads(run(*given, "format=json")[1])["variants"]
+    assert [one["name"] for one in variants] == ["folding", "pooling", "mlp", "attention"]
+    assert variants[0]["graph"]["images_per_second"] == pytest.approx(2 / 0.1)
+    assert (variants[-1]["graph"], variants[-1]["note"]) == (None, "cannot be captured as a graph: it waits")
+    assert variants[-1]["eager"]["images_per_second"] == pytest.approx(2 / 2.0)
+    assert "eager, images/s" in (out := run(*given)[1])
+    assert "graph, images/s" in out
+
+
 def test_channel_mixings_are_compared_too(run: Run) -> None:
     status, out, _ = run("channel_mixing=all", "model.width=12", *SMALL[:2], "model.depth=1", "throughput=off")
     assert status == 0
@@ -176,6 +207,11 @@ def test_variants_of_a_published_model_are_measured_at_its_size(run: Run) -> Non
         ),
         (("token_mixing=all", "data=digits", "model.patch_size=3"), "patch_size must divide image_size, got 3 and 8"),
         (("token_mixing=all", "cost.device=tpu", "data=digits"), "device must be one of auto, cpu"),
+        (
+            ("token_mixing=all", "cost.device=cpu", "cost.dispatch=graph", "data=digits"),
+            "must have a GPU, got cpu; try eag",
+        ),
+        (("model=all", "cost.device=cpu", "cost.dispatch=graph"), "must have a GPU, got cpu; try eager or compiled"),
     ],
     ids=str,
 )

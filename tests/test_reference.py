@@ -107,6 +107,16 @@ def test_the_network_is_a_mixer() -> None:
     assert (network(x) != network(torch.rand(2, 6, 8))).all()
 
 
+def test_on_a_gpu_it_is_launched_at_once_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.Module.to", lambda network, device, dtype: network)
+    monkeypatch.setattr("torch.Tensor.to", lambda tensor, device, dtype: tensor)
+    monkeypatch.setattr("explore.cost.reference.at_once", lambda action, device: "launched")
+    assert reference_pass(torch.device("cuda", 0), "32-true") == "launched"  # type: ignore[comparison-overlap]
+    monkeypatch.setattr("explore.cost.reference.at_once", lambda action, device: action)
+    with pytest.raises(RuntimeError, match="could not be captured as a CUDA graph"):
+        reference_pass(torch.device("cuda", 0), "32-true")
+
+
 def test_making_it_leaves_the_generator_alone() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()

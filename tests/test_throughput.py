@@ -1,5 +1,5 @@
-"""A clock that the test moves gives exact figures, whatever the machine does meanwhile; devices, precisions and turns
-are what they claim; the network is as before."""
+"""A clock that the test moves gives exact figures, whatever the machine does meanwhile; what is timed is launched as
+the protocol says, in a turn of its own; the network is as before."""
 
 import fcntl
 import itertools
@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from explore.cost import device as machine
 from explore.cost import session as turn
-from explore.cost.device import device_name, resolve_device, resolve_precision
+from explore.cost.device import device_name, resolve_dispatch
 from explore.cost.measure import measure_cost
 from explore.cost.options import Measuring
 from explore.cost.throughput import measure_throughput
@@ -212,6 +211,77 @@ def test_the_whole_cost():
     assert cost.throughput.device == device_name(torch.device("cpu"))
 
 
+class Played:
+    """Plays the launches of a GPU: a captured pass takes half of its time, those of `uncaptured` batches are called."""
+
+    def __init__(self, clock: Clock, uncaptured=()) -> None:
+        self.clock, self.uncaptured, self.captured, self.pools = clock, uncaptured, [], set()
+
+    def __call__(self, action, device, pool):
+        before = self.clock()
+        action()
+        seconds, images = self.clock() - before, len(action.args[0])
+        self.pools.add(pool)
+        if images in self.uncaptured:
+            return action
+        self.captured.append(images)
+        return partial(self.clock.take, seconds / 2)
+
+
+@pytest.fixture
+def played(clock, monkeypatch):
+    """Takes this processor for a GPU as far as launching goes."""
+
+    def play(uncaptured=()):
+        launches = Played(clock, uncaptured)
+        monkeypatch.setattr(turn, "at_once", launches)
+        monkeypatch.setattr(turn, "resolve_dispatch", lambda name, device: resolve_dispatch(name, torch.device("cuda")))
+        return launches
+
+    return play
+
+
+def test_what_is_timed_on_a_gpu_is_what_was_captured(clock, played):
+    launches = played()
+    network = Timed(clock, itertools.repeat(0.010), per_image=0.001)
+    speed = measure_throughput(network, IMAGE, options(), clock)
+    assert speed.dispatch == "graph"
+    assert speed.images_per_second == pytest.approx(10 / 0.010)
+    assert (speed.latency_ms, speed.latency_p99_ms) == pytest.approx((5.5, 5.5))
+    assert launches.captured == network.batches == [10, 1], "no pass but those that were captured"
+
+
+def test_a_pass_that_cannot_be_captured_is_called_and_says_so(clock, played):
+    played(uncaptured=(1, 10))
+    network = Timed(clock, itertools.repeat(0.010), per_image=0.001)
+    speed = measure_throughput(network, IMAGE, options(dispatch="graph"), clock)
+    assert speed.dispatch == "eager"
+    assert speed.images_per_second == pytest.approx(10 / 0.020)
+    assert speed.latency_ms == pytest.approx(11)
+
+
+def test_an_eager_protocol_captures_nothing(clock, played):
+    launches = played()
+    speed = measure_throughput(Timed(clock, itertools.repeat(0.010)), IMAGE, options(dispatch="eager"), clock)
+    assert (speed.dispatch, launches.captured) == ("eager", [])
+
+
+def test_what_was_compiled_is_captured_as_well(clock, played, monkeypatch):
+    compiled = Timed(clock, itertools.repeat(0.006))
+    monkeypatch.setattr("torch.compile", lambda network, dynamic: compiled)
+    launches = played()
+    speed = measure_throughput(Timed(clock, itertools.repeat(9.0)), IMAGE, options(dispatch="compiled"), clock)
+    assert (speed.dispatch, launches.captured) == ("compiled", [10, 1])
+    assert speed.images_per_second == pytest.approx(10 / 0.003)
+
+
+def test_automatic_batch_sizes_are_tried_as_they_are_launched(clock, played):
+    launches = played()
+    speed = measure_throughput(Saturating(clock, 64), IMAGE, options(batch_size="auto"), clock)
+    assert (speed.batch_size, speed.dispatch) == (64, "graph")
+    assert launches.captured == [8, 16, 32, 64, 128, 256, 64, 1]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_is_timed_and_the_network_comes_home():
@@ -221,97 +291,6 @@ def test_a_gpu_is_timed_and_the_network_comes_home():
     assert speed.memory_bytes is not None
     assert speed.memory_bytes > 4 * 10 * 3 * 64 * 64
     assert speed.device == torch.cuda.get_device_name()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"batch_size": "most"}, "batch_size must be a number of images or auto, got 'most'"),
-        ({"interval": 0.0}, "interval must lie between 0 and 1, as 0.02 for ±2 %, got 0.0"),
-        ({"warmup": -1}, "warmup must be at least 0, got -1"),
-        ({"block_seconds": 0.0}, "block_seconds must be above 0 seconds, got 0.0"),
-        ({"max_seconds": float("nan")}, "max_seconds must be above 0 seconds, got nan"),
-    ],
-)
-def test_impossible_protocols_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        options(**changes)
-
-
-@pytest.fixture
-def gpus(monkeypatch):
-    """Makes torch believe in a number of GPUs."""
-
-    def set_number(number: int) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-
-    return set_number
-
-
-@pytest.mark.parametrize(
-    ("number", "name", "device"),
-    [(0, "auto", "cpu"), (0, "cpu", "cpu"), (2, "auto", "cuda:0"), (2, "cuda", "cuda:0"), (2, "cuda:1", "cuda:1")],
-)
-def test_devices_by_name(gpus, number, name, device):
-    gpus(number)
-    assert resolve_device(name) == torch.device(device)
-
-
-@pytest.mark.parametrize(
-    ("number", "name", "allowed"),
-    [(0, "cuda", "auto, cpu"), (0, "tpu", "auto, cpu"), (1, "cuda:1", "auto, cpu, cuda, cuda:0")],
-)
-def test_devices_this_machine_lacks_are_refused(gpus, number, name, allowed):
-    gpus(number)
-    with pytest.raises(ValueError, match=f"device must be one of {allowed} on this machine, got '{name}'"):
-        resolve_device(name)
-
-
-@pytest.mark.parametrize(
-    ("cpuinfo", "precision"),
-    [
-        ("model name\t: X\nflags\t\t: fpu avx512_bf16 sse\n", "bf16-mixed"),
-        ("flags\t\t: fpu amx_bf16\n", "bf16-mixed"),
-        ("Features\t: fp asimd bf16\n", "bf16-mixed"),
-        ("flags\t\t: fpu avx512f\n", "32-true"),
-        (None, "32-true"),
-    ],
-)
-def test_automatic_precision_follows_the_processor(tmp_path, monkeypatch, cpuinfo, precision):
-    path = tmp_path / "cpuinfo"
-    if cpuinfo is not None:
-        path.write_text(cpuinfo)
-    monkeypatch.setattr(machine, "_CPUINFO", path)
-    assert resolve_precision("auto", torch.device("cpu")) == precision
-    assert resolve_precision("bf16-mixed", torch.device("cpu")) == "bf16-mixed"
-    assert device_name(torch.device("cpu")) == ("X" if cpuinfo and "model" in cpuinfo else device_name_elsewhere())
-
-
-@pytest.mark.parametrize(
-    ("name", "known"),
-    [
-        ("AMD EPYC", "AMD EPYC (family 25, model 17)"),
-        ("Intel Xeon @ 2.50GHz", "Intel Xeon @ 2.50GHz (family 25, model 17)"),
-        ("AMD EPYC 9B14", "AMD EPYC 9B14"),
-    ],
-)
-def test_processors_of_one_name_are_told_apart_by_their_design(tmp_path, monkeypatch, name, known):
-    path = tmp_path / "cpuinfo"
-    path.write_text(f"cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n")
-    monkeypatch.setattr(machine, "_CPUINFO", path)
-    assert device_name(torch.device("cpu")) == known
-
-
-def device_name_elsewhere() -> str:
-    return machine.platform.processor() or machine.platform.machine()
-
-
-def test_unknown_precisions_are_refused():
-    with pytest.raises(ValueError, match="precision must be one of auto, 32-true, bf16-mixed, got 'fp8'"):
-        resolve_precision("fp8", torch.device("cpu"))
 
 
 def locked(folder: Path) -> bool:

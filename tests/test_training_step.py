@@ -4,8 +4,10 @@ turn; what is compiled computes the same, and what cannot be compiled is named.
 python -m pytest tests/test_training_step.py -m "not gpu"
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,6 +109,34 @@ def test_networks_that_cannot_be_compiled_are_named(monkeypatch: pytest.MonkeyPa
     speeds, failures = compare_throughput({"a": good, "b": bad}, IMAGE, options(dispatch="compiled"), said.append)
     assert (list(speeds), failures) == (["a"], {"b": "no compiler here"})
     assert said == ["compiling a, 1 of 2", "compiling b, 2 of 2", "timing 1 networks in turn, compiled"]
+
+
+def test_networks_that_cannot_be_captured_are_named_and_timed_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is played: whoever is captured is not called again."""
+    good, bad, said = Noted(), Noted(), list[str]()
+
+    def capture(action: Any, device: torch.device, pool: object) -> Callable[[], object]:
+        action()
+        return action if action.func is bad else torch.rand(1).clone
+
+    monkeypatch.setattr("explore.cost.session.at_once", capture)
+    monkeypatch.setattr("explore.cost.session.resolve_dispatch", lambda name, device: "graph")
+    seconds, failures = compare_throughput({"a": good, "b": bad}, IMAGE, options(dispatch="auto"), said.append)
+    assert (list(seconds), list(failures)) == (["a", "b"], ["b"])
+    assert good.calls == 1 < bad.calls
+    assert said == ["timing 2 networks in turn, graph"]
+
+
+class Noted(nn.Module):
+    """Counts its passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return images
 
 
 class Branching(nn.Module):

@@ -1,4 +1,4 @@
-"""Which device and precision a measurement runs with."""
+"""Which device, precision and dispatch a measurement runs with."""
 
 import platform
 import re
@@ -6,9 +6,12 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+
+from explore.cost.options import AUTO, DISPATCHES, Measuring
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
@@ -46,6 +49,37 @@ def resolve_precision(name: str, device: torch.device) -> str:
         return name
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bf16()
     return "bf16-mixed" if fast else "32-true"
+
+
+def resolve_dispatch(name: str, device: torch.device) -> str:
+    """`eager`, `graph` or `compiled`; `auto` is `graph` on a GPU and `eager` on a processor.
+
+    Raises:
+        ValueError: the name is not a dispatch, or not one of this device.
+    """
+    if name not in DISPATCHES:
+        raise ValueError(f"cost.dispatch must be one of {', '.join(DISPATCHES)}, got {name!r}")
+    if name == AUTO:
+        return "graph" if device.type == "cuda" else "eager"
+    if name not in dispatches(device):
+        raise ValueError(f"cost.dispatch=graph must have a GPU, got {device}; try {' or '.join(dispatches(device))}")
+    return name
+
+
+def dispatches(device: torch.device) -> tuple[str, ...]:
+    """How operators can be launched on a device."""
+    return tuple(one for one in DISPATCHES if one != AUTO and (one != "graph" or device.type == "cuda"))
+
+
+def resolve_protocol(options: Measuring) -> Measuring:
+    """The same protocol with the precision and dispatch that it has on its device.
+
+    Raises:
+        ValueError: the device, precision or dispatch does not exist here.
+    """
+    device = resolve_device(options.device)
+    precision, dispatch = resolve_precision(options.precision, device), resolve_dispatch(options.dispatch, device)
+    return replace(options, precision=precision, dispatch=dispatch)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Union
 
-DISPATCHES = ("eager", "compiled")
 AUTO = "auto"
+DISPATCHES = (AUTO, "eager", "graph", "compiled")
 
 
 @dataclass(kw_only=True)
@@ -21,7 +21,9 @@ class Measuring:
         max_seconds: or until this time is over; then the figure says that it did not settle.
         precision: `auto`, `32-true` or `bf16-mixed`; `auto` is bfloat16 where the hardware multiplies it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the GPU where there is one.
-        dispatch: `eager` launches operators one by one, `compiled` runs what torch.compile makes of them.
+        dispatch: `auto`, `eager`, `graph` or `compiled`. `eager` launches operators one by one, `graph` the same at
+            once, as a CUDA graph; `compiled` runs what torch.compile makes of them, on a GPU as a CUDA graph too.
+            `auto` is `graph` on a GPU and `eager` on a processor.
         threads: threads that the processor computes with; one core is the fair comparison where others work beside it.
 
     Raises:
@@ -35,7 +37,7 @@ class Measuring:
     max_seconds: float = 3.0
     precision: str = "auto"
     device: str = "auto"
-    dispatch: str = "eager"
+    dispatch: str = AUTO
     threads: int = 1
 
     def __post_init__(self) -> None:

@@ -22,7 +22,8 @@ class Throughput:
         threads: threads that torch computes with on the processor.
         blocks: timed blocks behind `images_per_second`.
         torch_version: version of torch.
-        dispatch: `eager`, operators one by one, or `compiled`.
+        dispatch: what ran: `eager`, operators one by one, also where they could not be captured; `graph`, the same at
+            once; or `compiled`.
         memory_bytes: measured peak of the pass on a GPU, as `Cost.memory_bytes` counts it; None on the processor.
         settled: whether the interval became as narrow as asked before the time was over; None where nobody looked.
         latency_p90_ms: milliseconds that nine of ten passes with one image stay below.

@@ -21,7 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-VERSION = 2
+from explore.launching import at_once
+
+VERSION = 3
 _LOWEST: dict[Path, float] = {}  # as this process found it, by the place where it is kept
 
 
@@ -60,7 +62,11 @@ class ReferenceMixer(nn.Module):
 
 
 def reference_pass(device: torch.device, precision: str) -> Callable[[], object]:
-    """A pass of the reference network in inference, on the device and at the precision."""
+    """A pass of the reference network in inference, on the device and at the precision; on a GPU launched at once.
+
+    However others are launched: what Python takes is a matter of the processor beside the GPU. Raises RuntimeError
+    where that is impossible.
+    """
     size = SIZES[device.type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -73,7 +79,10 @@ def reference_pass(device: torch.device, precision: str) -> Callable[[], object]
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             network(x)
 
-    return forward
+    launch = at_once(forward, device)
+    if launch is forward and device.type == "cuda":  # called, it would be another reference
+        raise RuntimeError("the reference network could not be captured as a CUDA graph; is the GPU's memory in use?")
+    return launch
 
 
 def calibrated(protocol: Mapping[str, object], measure: Callable[[], float], study: Path | None = None) -> float:

@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from explore.cost.allocator import keep_freed_memory
-from explore.cost.device import device_name, driver_version, resolve_device, resolve_precision
+from explore.cost.device import device_name, driver_version, resolve_device, resolve_dispatch, resolve_precision
 from explore.cost.options import Measuring
 from explore.cost.reference import calibrated, reference_pass
 from explore.cost.speed import settled
@@ -25,6 +27,7 @@ from explore.cost.timing import (
     threads,
 )
 from explore.cost.turns import exclusive, strangers
+from explore.launching import Pool, at_once
 
 _CALIBRATION_SECONDS = 1.0
 _UNDISTURBED = 0.1  # of the blocks; a device that others use is left alone in its fastest moments only
@@ -37,12 +40,14 @@ _LATENCIES = 1000  # are enough for the slowest in a hundred
 class Session:
     """What all that is timed in one turn has in common.
 
-    `reference_seconds` is a pass of the reference network when nobody disturbs it. `strangers` are processes of others
-    on the GPU, which do not wait for turns.
+    `precision` and `dispatch` are what those of the options are on this device. `reference_seconds` is a pass of the
+    reference network when nobody disturbs it. `strangers` are processes of others on the GPU, which do not wait for
+    turns. The memory of `pool` is shared by what is captured in this turn; there is none on a processor.
     """
 
     device: torch.device
     precision: str
+    dispatch: str
     options: Measuring
     clock: Clock
     watch: Stopwatch
@@ -50,6 +55,18 @@ class Session:
     reference_seconds: float
     driver: str | None
     strangers: Sequence[str]
+    pool: Pool | None
+
+    def ready_pass(self, forward: Callable[[Tensor], object], images: Tensor) -> tuple[Callable[[], object], str]:
+        """A pass that is launched as the protocol says, and how it is: `eager` where it could not be captured.
+
+        To be called in the contexts that the pass is to run in. What the pass itself raises is raised here.
+        """
+        plain = partial(forward, images)
+        if self.dispatch == "eager":
+            return plain, self.dispatch
+        launch = at_once(plain, self.device, self.pool)
+        return launch, "eager" if self.dispatch == "graph" and launch is plain else self.dispatch
 
     def time(self, passes: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
         """Seconds of each pass in each block, as on an undisturbed device; all have as many blocks.
@@ -97,10 +114,11 @@ def session(options: Measuring, clock: Clock | None = None, study: Path | None =
         study: the folder of the study whose figures these have to be on one scale with; see `calibrated`.
 
     Raises:
-        ValueError: the device or precision does not exist here.
+        ValueError: the device, precision or dispatch does not exist here.
     """
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
+    dispatch = resolve_dispatch(options.dispatch, device)
     watch = by_clock(clock) if clock else stopwatch(device, options.threads)
     keep_freed_memory()
     with exclusive(device), threads(options.threads):
@@ -118,6 +136,7 @@ def session(options: Measuring, clock: Clock | None = None, study: Path | None =
         yield Session(
             device=device,
             precision=precision,
+            dispatch=dispatch,
             options=options,
             clock=clock or CLOCK,
             watch=watch,
@@ -125,6 +144,7 @@ def session(options: Measuring, clock: Clock | None = None, study: Path | None =
             reference_seconds=calibrated(protocol, lambda: _undisturbed(reference, longest), study),
             driver=driver,
             strangers=strangers(device),
+            pool=torch.cuda.graph_pool_handle() if device.type == "cuda" else None,
         )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from explore.cost.training_step import training_step
 
 # Behind torch's own limits a network would silently run eagerly; each network is another program for the same code.
 _PROGRAMS = 100_000
+_UNCAPTURED = "a pass waits for the GPU, or memory is short"
 
 
 def compare_throughput(
@@ -28,7 +28,9 @@ def compare_throughput(
     pixels: bool = False,
     study: Path | None = None,
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Seconds of a pass in each turn by name, and reasons by the names of those that cannot be compiled.
+    """Seconds of a pass in each turn by name, and reasons by the names of those that cannot be launched like that.
+
+    What cannot be compiled has no seconds; what cannot be captured as a graph has those of `eager`.
 
     As `measure_throughput` with the same options, but with the blocks of all networks in turn, so that the values of
     one turn belong together; all networks lie on the device at the same time. `report` is told what goes on;
@@ -36,7 +38,7 @@ def compare_throughput(
     images as they are stored, uint8 from 0 to 255. `study` is as for `session`.
 
     Raises:
-        ValueError: the device or precision does not exist here, or a network lies on the meta device.
+        ValueError: the device, precision or dispatch does not exist here, or a network lies on the meta device.
     """
     with ExitStack() as stack:
         turn = stack.enter_context(session(options, clock, study))
@@ -50,10 +52,12 @@ def compare_throughput(
         images = {name: batches[size] for name, size in sizes.items()}
         failures: dict[str, str] = {}
         forwards: Mapping[str, Callable[[Tensor], Tensor]] = networks
-        if options.dispatch == "compiled":
+        if turn.dispatch == "compiled":
             forwards, failures = _compiled(networks, images, report)
-        report(f"timing {len(forwards)} networks in turn, {options.dispatch}")
-        passes = {name: partial(forward, images[name]) for name, forward in forwards.items()}
+        report(f"timing {len(forwards)} networks in turn, {turn.dispatch}")
+        ready_passes = {name: turn.ready_pass(forward, images[name]) for name, forward in forwards.items()}
+        failures |= {name: _UNCAPTURED for name, (_, how) in ready_passes.items() if how != turn.dispatch}
+        passes = {name: one for name, (one, _) in ready_passes.items()}
         return turn.time(passes, options.max_seconds) if passes else {}, failures
 
 

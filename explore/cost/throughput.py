@@ -43,7 +43,7 @@ def measure_throughput(
         study: as for `session`.
 
     Raises:
-        ValueError: the device or precision does not exist here, or the network lies on the meta device.
+        ValueError: the device, precision or dispatch does not exist here, or the network lies on the meta device.
     """
     with (
         session(options, clock, study) as turn,
@@ -60,13 +60,15 @@ def measure_throughput(
 def fastest_batch(network: nn.Module, image_shape: tuple[int, int, int], turn: Session) -> int:
     """The power of two that gives the most images per second, up to what fits into memory.
 
-    Tried eagerly, from the smallest on, until two in a row are no more than 3 % faster than the best before them.
+    Tried without compiling, from the smallest on, until two in a row are no more than 3 % faster than the best before
+    them.
     """
     best, most, disappointments = _BATCHES[0], 0.0, 0
     for batch_size in _BATCHES:
         try:
             images = torch.rand(batch_size, *image_shape, device=turn.device)
-            seconds = turn.time({"": partial(network, images)}, turn.options.max_seconds / 30)[""]
+            # No pass is kept, so that the memory of one is there for the next.
+            seconds = turn.time({"": turn.ready_pass(network, images)[0]}, turn.options.max_seconds / 30)[""]
         except (RuntimeError, MemoryError):  # a processor without memory raises a plain RuntimeError
             if not most:
                 raise
@@ -80,10 +82,12 @@ def fastest_batch(network: nn.Module, image_shape: tuple[int, int, int], turn: S
 
 def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
     options = turn.options
-    forward = network if options.dispatch == "eager" else _compiled(network, images)
+    forward = _compiled(network, images) if turn.dispatch == "compiled" else network
     memory_bytes = _peak_memory(partial(forward, images), network, images) if turn.device.type == "cuda" else None
-    seconds = turn.time({"": partial(forward, images)}, options.max_seconds * (1 - _LATENCY_SHARE))[""]
-    singles = turn.latencies(partial(forward, images[:1]), options.max_seconds * _LATENCY_SHARE)
+    many, dispatch = turn.ready_pass(forward, images)
+    seconds = turn.time({"": many}, options.max_seconds * (1 - _LATENCY_SHARE))[""]
+    single, _ = turn.ready_pass(forward, images[:1])
+    singles = turn.latencies(single, options.max_seconds * _LATENCY_SHARE)
     speed = Speed.of(seconds, len(images), options.interval)
     median, slow, slowest = (1000 * np.percentile(singles, _PERCENTILES)).tolist()
     return Throughput(
@@ -102,7 +106,7 @@ def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
         blocks=len(seconds),
         reference_ms=1000 * turn.reference_seconds,
         torch_version=str(torch.__version__),
-        dispatch=options.dispatch,
+        dispatch=dispatch,
         memory_bytes=memory_bytes,
         strangers=tuple(turn.strangers),
         warmup=options.warmup,

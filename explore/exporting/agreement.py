@@ -1,7 +1,7 @@
 """Whether an artifact is the network that was trained: both look at every test image, and are timed in turn."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -91,13 +91,16 @@ class Speeds:
 def time_both(
     original: nn.Module, exported: nn.Module, shape: tuple[int, int, int], options: Measuring, device: str
 ) -> Speeds:
-    """Time the original and the exported form, block by block in turn; both take pixels.
+    """Time the original and the exported form, block by block in turn; both take pixels, and are launched alike.
 
-    `options` has a precision and a batch size that are settled; `device` is the name of its device. Raises ValueError
-    where the original cannot be compiled and the protocol compiles.
+    `options` has a precision, dispatch and batch size that are settled; `device` is the name of its device. What cannot
+    both be captured as a graph is timed eagerly. Raises ValueError where the original cannot be compiled and the
+    protocol compiles.
     """
     forms: Mapping[str, nn.Module] = {"original": original, "exported": exported}
     seconds, failures = compare_throughput(forms, shape, options, lambda text: None, pixels=True)
+    if failures and options.dispatch == "graph":
+        return time_both(original, exported, shape, replace(options, dispatch="eager"), device)
     if failures:
         raise ValueError(f"both forms must be compiled to be timed, got {failures}; add cost.dispatch=eager")
     speeds: dict[str, Any] = {name: Speed.of(each, options.images, options.interval) for name, each in seconds.items()}

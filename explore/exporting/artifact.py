@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from explore.cost.device import device_name, resolve_device, resolve_precision
+from explore.cost.device import device_name, resolve_device, resolve_dispatch, resolve_precision
+from explore.cost.options import AUTO
 from explore.exporting.agreement import TOLERANCE, Agreement, Speeds, accuracy_interval, compare, time_both
 from explore.exporting.form import FromPixels
 from explore.exporting.formats import Format
@@ -66,6 +67,9 @@ def export(trained: Trained, kind: Format, file: Path, about: Mapping[str, str])
     options, dataset = trained.candidate.cost, trained.dataset
     device = resolve_device(options.device if kind.on_any_device else "cpu")
     precision = resolve_precision(options.precision, device) if kind.on_any_device else "32-true"
+    # A protocol of a GPU has no graph where the exported form needs a processor.
+    for_gpu = options.dispatch == "graph" and not kind.on_any_device
+    dispatch = resolve_dispatch(AUTO if for_gpu else options.dispatch, device)
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
     classifier = FromPixels(trained.network.deployed(), dataset.mean, dataset.std).eval()
     partial = file.with_name(f".{file.name}.partial")
@@ -79,7 +83,9 @@ def export(trained: Trained, kind: Format, file: Path, about: Mapping[str, str])
                 f"trial {trained.trial.number} as {kind.name} with a difference of {agreement.difference:.2g} beside "
                 f"logits of up to {agreement.largest:.2g}; nothing was kept; try another format"
             )
-        protocol = replace(options, device=str(device), precision=precision, batch_size=_batch_size(trained))
+        protocol = replace(
+            options, device=str(device), precision=precision, dispatch=dispatch, batch_size=_batch_size(trained)
+        )
         speeds = time_both(classifier, exported, shape, protocol, device_name(device))
         os.replace(partial, file)
     finally:
