@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
-from explore.cost.device import autocast, resolve_precision
+from explore.cost.device import autocast, device_name, resolve_precision
 from explore.cost.flops import count_macs
 from explore.cost.memory import peak_memory
 from explore.launching import at_once
@@ -355,14 +355,15 @@ def memory_row(mixer: Mixer, precision: str) -> Row:
     return Row.of(name, [ours_bytes / theirs_bytes], "times as much", MEMORY_BAR, at_most=True)
 
 
-def compare(mixer: Mixer, step: str, precision: str, rounds: int, threads: int, device_name: str) -> list[Row]:
+def compare(mixer: Mixer, step: str, precision: str, rounds: int, threads: int, where: str) -> list[Row]:
     """The rows of one comparison."""
     torch.set_num_threads(threads)
-    device = torch.device(device_name)
+    device = torch.device(where)
     macs = count_macs(ours(mixer), mixer.image_shape).total * mixer.images(step, precision, device)
     seconds = in_turn(passes(mixer, step, precision, device), rounds, device)
     rows = speed_rows(mixer, step, precision, seconds, macs * PASSES[step], device.type)
-    return rows if step == "inference" else [*rows, memory_row(mixer, precision)]
+    counted = step != "inference" and device.type == "cpu"  # on a GPU it is the same
+    return [*rows, memory_row(mixer, precision)] if counted else rows
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -373,7 +374,8 @@ def main(arguments: Sequence[str]) -> None:
     chosen = options["only"].split(",") if options["only"] else [mixer.name for mixer in MIXERS]
     precisions = options["precision"].split(",") if options["precision"] else list(PRECISIONS)
     if text:
-        print(f"{threads} threads, torch {torch.__version__}; median of {rounds} turns (quartiles)")
+        name = device_name(torch.device(options["device"]))
+        print(f"{name}, {threads} threads, torch {torch.__version__}; median of {rounds} turns (quartiles)")
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["explore.architecture.network", "explore.cost.flops", "timm.models.mlp_mixer"])
     rows: list[Row] = []

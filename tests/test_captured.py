@@ -97,8 +97,12 @@ def trained(
     *,
     waits: bool = False,
     plain: bool = False,
+    taken_away: bool = True,
 ) -> tuple[Captured, dict[str, Tensor], list[float]]:
-    """What steps leave, between which others take the gradients away, as Lightning does; `plain` calls for all."""
+    """What steps leave, between which others take the gradients away, as Lightning does, unless told otherwise.
+
+    `plain` calls for all.
+    """
     torch.manual_seed(0)
     network = Small().train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.05)
@@ -115,7 +119,7 @@ def trained(
     for number, batch in enumerate(batches(sizes)):
         losses.append(float(steps(batch)))
         optimizer.step()
-        if number % 3 == 2:
+        if taken_away and number % 3 == 2:
             network.zero_grad()
     return steps, copy.deepcopy(network.state_dict()), losses
 
@@ -133,6 +137,15 @@ def check_same(sizes: list[int], because: str = "") -> None:
 def test_training_is_that_of_calls_also_where_others_take_the_gradients_away(gpu: Callable[..., None]) -> None:
     gpu()
     check_same([16] * STEPS)
+
+
+@pytest.mark.parametrize("steps_taken", [UNCAPTURED + 1, UNCAPTURED + 2])
+def test_gradients_lie_where_they_will_as_soon_as_they_are_captured(gpu: Callable[..., None], steps_taken: int) -> None:
+    gpu()
+    steps, _, _ = trained([16] * steps_taken, taken_away=False)
+    assert steps.captured
+    found = [one.grad for one in steps._parameters]
+    assert all(one is other for one, other in zip(found, steps._gradients, strict=True))
 
 
 def test_a_batch_of_another_shape_is_called_from_then_on(gpu: Callable[..., None]) -> None:

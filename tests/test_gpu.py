@@ -91,7 +91,7 @@ def test_a_training_step_in_bfloat16_reaches_every_parameter(token: str, channel
         assert one.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(1000, 512, 2048), (1000, 2048, 512), (256, 10_000, 512)])
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(1000, 512, 2048), (1000, 2048, 512), (256, 9_800, 512)])
 @pytest.mark.parametrize("batch", [None, 3])
 def test_products_of_tensor_cores_are_as_near_as_those_of_float32(
     rows: int, inner: int, columns: int, batch: int | None

@@ -38,7 +38,16 @@ def test_halves_have_the_bits_of_tensor_cores_and_add_up(number: float) -> None:
     assert lower.abs() <= x.abs() * 2.0**-BITS
 
 
-SHAPES = [((40, 30), (30, 50)), ((5, 300), (300, 6)), ((40, 30), (3, 30, 50)), ((4, 300), (3, 300, 5))]
+SHAPES = [
+    *[
+        ((40, 30), (30, 50)),
+        ((5, 300), (300, 6)),
+        ((40, 1300), (1300, 50)),
+        ((5, 6000), (6000, 6)),
+        ((5, 4099), (4099, 6)),
+    ],
+    *[((40, 30), (3, 30, 50)), ((4, 300), (3, 300, 5)), ((9, 1100), (3, 1100, 5))],
+]
 
 
 @pytest.mark.parametrize(("of_a", "of_b"), SHAPES)
@@ -59,7 +68,7 @@ def test_products_and_gradients_are_as_near_as_those_of_float32(
         weights = torch.ones_like(result).cumsum(-1).cos()
         return [result.detach(), *torch.autograd.grad(result, leaves, weights)]
 
-    form = torch.compile(product, backend="aot_eager", dynamic=False) if compiled else product
+    form = torch.compile(product, backend="aot_eager", dynamic=False, fullgraph=True) if compiled else product
     true = found(torch.matmul, a.double(), b.double())
     for exact, theirs, own in zip(true, found(torch.matmul, a, b), found(form, a, b), strict=True):
         error, least = ((one - exact).norm() / exact.norm() for one in (own, theirs))
@@ -119,7 +128,7 @@ def test_where_three_products_take_the_place_of_one(
     given = {"compiling": True, "exporting": False, "device": "cuda", "capability": (9, 0), "dtype": torch.float32}
     given |= {"inputs": 128} | change
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: given["compiling"])
-    monkeypatch.setattr(tensor_cores, "_exporting", lambda: given["exporting"])
+    monkeypatch.setattr(tensor_cores, "exporting", lambda: given["exporting"])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: given["capability"])
 
     class OnGpu(Tensor):

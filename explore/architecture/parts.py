@@ -39,6 +39,17 @@ def runs_now_on_processor(x: Tensor) -> bool:
     return x.device.type == "cpu" and not traced and not one_of_several(x)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def exporting() -> bool:
+    """Whether a program is made for others to run, that must do with PyTorch's own operators.
+
+    Until PyTorch 2.12 its compiler took the answer of `is_exporting` to be yes whenever it compiled, and PyTorch 2.6
+    does not know the question.
+    """
+    ask = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return bool(ask())
+
+
 def one_of_several(x: Tensor) -> bool:
     """Whether `x` is one of several tensors that `torch.vmap` works on at once."""
     return not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(x)

@@ -15,18 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from explore.architecture.parts import exporting
+
 # Compute capabilities of GPUs whose tensor cores multiply TF32 at least eight times as fast as their other cores
 # multiply float32: NVIDIA's A100, H100 and H200, B100 and B200, and not those that are made for screens.
 FAST = ((8, 0), (9, 0), (10, 0))
 _LEAST = 128  # inputs and outputs: with fewer, a product takes less time than its numbers on their way
 _DROPPED = 13  # bits that TF32 lacks
-# PyTorch 2.6 cannot tell exporting from compiling.
-_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+# Products that are added up inside a tensor core, which cuts off what it cannot keep, before sums are rounded as usual.
+_INNER = 512
+_MANY = 8  # parts
 
 
 def suits_tensor_cores(linear: nn.Linear, x: Tensor) -> bool:
     """Whether a product of `linear` with `x` is one in float32 that is compiled for a GPU on which three are faster."""
-    if not torch.compiler.is_compiling() or _exporting() or x.device.type != "cuda":
+    if not torch.compiler.is_compiling() or exporting() or x.device.type != "cuda":
         return False
     if torch.is_autocast_enabled("cuda") or not x.dtype == linear.weight.dtype == torch.float32:
         return False
@@ -75,12 +78,20 @@ def _(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 
 
 def _times(a: Tensor, b: Tensor) -> Tensor:
-    (upper_a, lower_a), (upper_b, lower_b) = halves(a), halves(b)
     rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-    left, right = [lower_a, upper_a, upper_a], [upper_b, lower_b, upper_b]
-    # Side by side the halves are written three times, one after the other the sums are written and read again.
-    if inner * (rows + columns) < 4 * rows * columns:
-        left, right = [torch.cat(left, -1)], [torch.cat(right, -2)]
+    if b.ndim == 2 and inner > _MANY * _INNER and (size := _part(inner)):
+        # As a batch they are computed side by side, which such a product of few rows and columns would not be.
+        return _times(a.view(rows, -1, size).transpose(0, 1), b.reshape(-1, size, columns)).sum(0)
+    left: list[Tensor] = []
+    right: list[Tensor] = []
+    for one, other in zip(a.split(_INNER, -1), b.split(_INNER, -2), strict=True):  # type: ignore[no-untyped-call]
+        (upper_a, lower_a), (upper_b, lower_b) = halves(one), halves(other)
+        pairs = [lower_a, upper_a, upper_a], [upper_b, lower_b, upper_b]
+        # Side by side the halves are written three times, one after the other the sums are written and read again.
+        if one.shape[-1] * (rows + columns) < 4 * rows * columns:
+            pairs = [torch.cat(pairs[0], -1)], [torch.cat(pairs[1], -2)]
+        left += pairs[0]
+        right += pairs[1]
     result: Tensor = tf32_products(left, right)
     return result
 
@@ -106,3 +117,9 @@ class _Product(torch.autograd.Function):
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _fast(index: int | None) -> bool:
     return torch.cuda.get_device_capability(index) in FAST
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _part(inner: int) -> int:
+    """The largest of equal parts, none above `_INNER`, that a sum of so many products has; 0 where all are small."""
+    return max((size for size in range(_INNER // 8, _INNER + 1) if inner % size == 0), default=0)

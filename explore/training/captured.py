@@ -97,6 +97,11 @@ class Captured:
                 self._graph, self.called_because = None, "what was captured found another gradient"
         torch.cuda.set_rng_state(drawn, device)
         self._keep(after)
+        if self._graph is not None:  # what was called, in the memory where later gradients lie as well
+            for gradient, one in zip(self._gradients, expected, strict=True):
+                if gradient is not None and one is not None:
+                    gradient.copy_(one)
+            expected = self._gradients
         for parameter, gradient in zip(self._parameters, expected, strict=True):
             parameter.grad = gradient
         return loss

@@ -1,10 +1,12 @@
 """What a GPU does with a gradient, a step of the optimizer and of the average of the weights, launched at once."""
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from explore.launching import captured
@@ -33,6 +35,7 @@ class Update:
         self._fixed = fixed
         self._step = type(optimizer).step.__get__(optimizer)  # not that of another `Update`
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._gradients: list[Tensor | None] = []  # that were captured
         device = optimizer.param_groups[0]["params"][0].device
         self._lr = [torch.zeros((), device=device) for _ in optimizer.param_groups]
 
@@ -45,17 +48,19 @@ class Update:
         """Take a step; `closure`, of which Lightning hands over an empty one, is not called."""
         for lr, group in zip(self._lr, self._optimizer.param_groups, strict=True):
             lr.fill_(group["lr"])
-        if not self._fixed() or self.called_because:
+        gradients = [one.grad for group in self._optimizer.param_groups for one in group["params"]]
+        if not self._fixed() or not self._optimizer.state or self.called_because:
             self._graph = None
-        elif self._graph is None and self._optimizer.state:
-            self._capture()
+        elif self._graph is None or not all(map(operator.is_, gradients, self._gradients)):
+            self._capture(gradients)
         if self._graph is not None:
             self._graph.replay()
             return
         with self._on_gpu(capturable=False):  # an ordinary step rounds the rate as one that is launched does
             self._step()
 
-    def _capture(self) -> None:
+    def _capture(self, gradients: list[Tensor | None]) -> None:
+        self._graph, self._gradients = None, gradients
         try:
             with self._on_gpu(capturable=True):
                 self._graph, _ = captured(self._step, self._lr[0].device)

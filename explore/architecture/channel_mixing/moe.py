@@ -14,9 +14,7 @@ from explore.architecture.channel_mixing.block_diagonal import block_weight
 from explore.architecture.channel_mixing.experts import charged, expert_product
 from explore.architecture.hidden import activated
 from explore.architecture.layers import ChannelMixing, hidden_width, lecun_uniform
-
-# PyTorch 2.6 cannot tell exporting from compiling.
-_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+from explore.architecture.parts import exporting
 
 
 class MixtureOfExperts(ChannelMixing):
@@ -67,7 +65,7 @@ class MixtureOfExperts(ChannelMixing):
         """Batch × tokens × channels."""
         rows = x.flatten(0, 1)
         gates, chosen = self.routed(rows)
-        mixed = self.all_experts(rows, gates, chosen) if _exporting() else self.chosen_experts(rows, gates, chosen)
+        mixed = self.all_experts(rows, gates, chosen) if exporting() else self.chosen_experts(rows, gates, chosen)
         return mixed.view_as(x)
 
     def routed(self, rows: Tensor) -> tuple[Tensor, Tensor]:
