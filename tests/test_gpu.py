@@ -18,15 +18,9 @@ from digit_batches import digit_batches
 from on_gpu import GPU, SHORT, WAITING, batches, every_mixing, network
 from small_sweeps import WHOLE, sweep, trials_of
 from torch import Tensor, nn
-from torch._inductor.utils import run_and_get_code
 
 from explore import export
-from explore.architecture.catalog import Mixing
-from explore.architecture.network import Network
-from explore.architecture.spec import Model, architecture
-from explore.architecture.tensor_cores import FAST, product, tf32_products
 from explore.command import _run
-from explore.cost.device import float32_is_meant
 from explore.cost.options import Measuring
 from explore.cost.throughput import measure_throughput
 from explore.cost.turns import exclusive, strangers
@@ -91,46 +85,14 @@ def test_a_training_step_in_bfloat16_reaches_every_parameter(token: str, channel
         assert one.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize(("rows", "inner", "columns"), [(1000, 512, 2048), (1000, 2048, 512), (256, 9_800, 512)])
-@pytest.mark.parametrize("batch", [None, 3])
-def test_products_of_tensor_cores_are_as_near_as_those_of_float32(
-    rows: int, inner: int, columns: int, batch: int | None
-) -> None:
-    a, b = torch.randn(rows, inner, device=GPU), torch.randn(*[batch] if batch else [], inner, columns, device=GPU)
-    true = a.double() @ b.double()
-
-    def error(found: Tensor) -> float:
-        return float((found - true).norm() / true.norm())
-
-    assert error(product(a, b)) < 4 * error(a @ b)
-    assert error(tf32_products([a], [b])) > 20 * error(a @ b)
-    assert not torch.backends.cuda.matmul.allow_tf32
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
-def test_a_network_compiled_for_tensor_cores_computes_what_it_does_otherwise() -> None:
-    torch.manual_seed(0)
-    options = Model.of({"patch_size": 4, "depth": 2, "width": 256})
-    mlp = Mixing(name="mlp")
-    net = Network(architecture(options, mlp, mlp, image_size=64, channels=3, classes=10)).to(GPU)
-    pictures, weights = torch.rand(64, 3, 64, 64, device=GPU), torch.randn(64, 10, device=GPU)
-
-    def found(forward: nn.Module) -> list[Tensor]:
-        net.zero_grad()
-        logits = forward(pictures)
-        (logits * weights).sum().backward()
-        return [logits.detach(), *(one.grad.clone() for one in net.parameters() if one.grad is not None)]
-
-    expected = found(net)
-    with float32_is_meant():
-        compiled = found(torch.compile(net, dynamic=False))
-        with torch.inference_mode():
-            _, programs = run_and_get_code(torch.compile(net, dynamic=False), pictures)
-    assert any("tf32_products" in one for one in programs) is (torch.cuda.get_device_capability() in FAST)
-    largest = max(float(one.abs().max()) for one in expected[1:])
-    torch.testing.assert_close(compiled[0], expected[0], atol=1e-4, rtol=1e-3)
-    for mine, theirs in zip(compiled[1:], expected[1:], strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5 * largest, rtol=1e-3)
+def test_many_rows_of_an_expert_add_up_in_bfloat16() -> None:
+    """One by one in bfloat16, 256 and 1 are 256."""
+    rows, ends = torch.zeros(1000, 8), torch.tensor([600, 1000], dtype=torch.int32)
+    weight, bias = torch.zeros(2, 8, 8), torch.zeros(2, 8)
+    given = [one.to(GPU, torch.bfloat16).requires_grad_() for one in (rows, weight, bias)]
+    expert_product(given[0], ends.to(GPU), *given[1:]).sum().backward()
+    assert given[2].grad is not None
+    assert given[2].grad[:, 0].tolist() == [600, 400]
 
 
 # A step of the whole batch takes 6.4 GiB, one of an eighth 0.9.

@@ -124,10 +124,10 @@ def test_no_step_waits_for_the_gpu(tmp_path: Path) -> None:
             fit(network(), train, batches(training=False), SHORT, tmp_path, lambda record: None)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    waits = [one for one in said if "synchronizing CUDA operation" in str(one.message)]
-    places = Counter(f"{Path(one.filename).name}:{one.lineno}" for one in waits)
-    print(len(train) * SHORT.epochs, "steps waited", len(waits), "times:", *places.most_common(12))
-    assert len(waits) < len(train) * SHORT.epochs / 2, places.most_common(12)
+    waits = [(one.filename, one.lineno) for one in said if "synchronizing CUDA operation" in str(one.message)]
+    places = Counter(place for place in waits if Path(place[0]).name != "checkpoint.py")  # which waits for each tensor
+    steps = len(train) * SHORT.epochs
+    assert max(places.values()) < steps / 4, places.most_common()
 
 
 def test_seeds_together_capture(kept: list[Captured]) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
-from explore.architecture.tensor_cores import product, suits_tensor_cores
 
 Weighted = TypeVar("Weighted", nn.Linear, nn.Conv2d)
 
@@ -64,21 +63,11 @@ def lecun_uniform(layer: Weighted) -> Weighted:
     return layer
 
 
-def across_channels(linear: nn.Linear, x: Tensor) -> Tensor:
-    """Applies `linear` to the channels of each token: batch × tokens × channels in to batch × tokens × channels out."""
-    if suits_tensor_cores(linear, x):
-        return product(x.flatten(0, 1), linear.weight.t()).view(*x.shape[:2], -1) + linear.bias
-    mixed: Tensor = linear(x)
-    return mixed
-
-
 def across_tokens(linear: nn.Linear, x: Tensor) -> Tensor:
     """Applies `linear` to the tokens of each channel: batch × tokens in × channels to batch × tokens out × channels."""
     if torch.is_grad_enabled() and linear.out_features > 4 * x.shape[2]:
         # The backward pass of the form below would make a gradient of W for each image, here larger than x itself.
         return F.linear(x.transpose(1, 2), linear.weight, linear.bias).transpose(1, 2)
-    if suits_tensor_cores(linear, x):
-        return product(linear.weight, x) + linear.bias.unsqueeze(1)
     # One batched product W·x + b in place of two transposes around x·Wᵀ + b; `W @ x` would transpose behind the scenes.
     return torch.baddbmm(linear.bias.unsqueeze(1), linear.weight.expand(x.shape[0], -1, -1), x)
 

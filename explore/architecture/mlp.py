@@ -7,8 +7,7 @@ All forms compute the same; which one is taken follows from where it runs.
 - A training step on a processor: in parts that stay in cache, see `mlp_gradient`.
 - A processor that was asked for bfloat16 but cannot multiply it takes ten times as long as in float32. It computes in
   float32 inside, and what comes out is bfloat16.
-- Compiled for a GPU in float32: products on its tensor cores, see `tensor_cores`.
-- Otherwise compiled, exported, traced or on a GPU: the operators of the formula, one after the other.
+- Compiled, exported, traced or on a GPU: the operators of the formula, one after the other.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from explore.architecture.hidden import activated
-from explore.architecture.layers import across_channels, across_tokens
+from explore.architecture.layers import across_tokens
 from explore.architecture.linear_gelu import linear_and_gelu
 from explore.architecture.mlp_gradient import CHANNELS, TOKENS, Axis, mlp_in_parts, takes_parts
 from explore.architecture.parts import multiplies_bfloat16, runs_now_on_processor
@@ -47,7 +46,8 @@ def _mlp(
 
 
 def _over_channels(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
-    return across_channels(contract, linear_and_gelu(expand, activation, x))
+    mixed: Tensor = contract(linear_and_gelu(expand, activation, x))
+    return mixed
 
 
 def _over_tokens(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:

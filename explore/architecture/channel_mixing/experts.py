@@ -111,7 +111,9 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor |
     if ctx.needs_input_grad[2]:
         of_weight = expert_gradient(rows, ends, gradient)
     if ctx.needs_input_grad[3]:
-        of_bias = torch.zeros_like(bias).index_add(0, _expert_of_each(rows, ends), gradient)
+        # A GPU adds rows in any order; in bfloat16 each order would give another sum.
+        sums = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
+        of_bias = sums.index_add(0, _expert_of_each(rows, ends), gradient.to(sums.dtype)).to(bias.dtype)
     return of_rows, None, of_weight, of_bias
 
 
