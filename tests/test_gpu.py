@@ -20,6 +20,7 @@ from small_sweeps import WHOLE, sweep, trials_of
 from torch import Tensor, nn
 
 from explore import export
+from explore.architecture.channel_mixing.experts import expert_product
 from explore.command import _run
 from explore.cost.options import Measuring
 from explore.cost.throughput import measure_throughput
