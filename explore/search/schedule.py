@@ -78,7 +78,7 @@ class Rungs:
             return self.resume(promotable[0])
         if room and (proposal := self.proposer.propose(trials)):
             return Step(proposal, self.rungs[0])
-        # A veto puts off: with nothing else to do they go on as they rank, and no search ends sooner by it.
+        # A veto puts off: with nothing else to do they go on as they rank, and no search ends while somebody may.
         return self.resume(promotable[0]) if promotable else None
 
     def resume(self, trial: Trial) -> Step:
