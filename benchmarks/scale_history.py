@@ -51,7 +51,7 @@ def parts_with_history(number: int, folder: Path) -> Clock:
     with clock.part("first decision with a veto, once"):
         decide()
     clock.repeat("decide at the rungs, with a veto", decide, _FEW)
-    against_all = partial(_decide, ladder, replace(veto, below=1.0), stopped)
+    against_all = partial(_decide, ladder, replace(veto, below=2.0), stopped)  # more than any probability
     clock.repeat("decide at the rungs, with a veto against all", against_all, _FEW)
     known = {trial.proposal.key for trial in trials}
     fresh = (one for one in proposals(space, seed=number) if one.key not in known)
