@@ -16,11 +16,13 @@ from explore.search.stopping import Ladder
 from explore.search.storage import open_storage
 from explore.search.study import create_study
 from explore.search.trial import Trial
+from explore.search.veto import Veto
 
 _BASE = ("+sweep=pareto", "training.threads=1")
 _NAME = "scale"
 _REPEATS, _FEW = 9, 4
 _SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
+_BELOW, _SMALLEST = 0.05, 1e-3  # of a veto: probability, and error that counts as none
 _RUNGS = (1, 3, 9, 10)  # the last is that of the trials that a study is filled with
 
 
@@ -44,6 +46,13 @@ def parts_with_history(number: int, folder: Path) -> Clock:
         clock.repeat(f"propose with {name}", partial(proposer(name, config, space).propose, trials), _FEW)
     ladder, stopped = Ladder(_RUNGS, 3), as_stopped(trials)
     clock.repeat("decide at the rungs, for samplers without a model", partial(ladder.promotable, stopped), _FEW)
+    veto = Veto(space, _RUNGS[-1], 10, _SMALLEST, _BELOW)
+    decide = partial(_decide, ladder, veto, stopped)
+    with clock.part("first decision with a veto, once"):
+        decide()
+    clock.repeat("decide at the rungs, with a veto", decide, _FEW)
+    against_all = partial(_decide, ladder, replace(veto, below=2.0), stopped)  # more than any probability
+    clock.repeat("decide at the rungs, with a veto against all", against_all, _FEW)
     known = {trial.proposal.key for trial in trials}
     fresh = (one for one in proposals(space, seed=number) if one.key not in known)
     for proposal, _ in zip(fresh, range(_REPEATS + 1), strict=False):
@@ -58,6 +67,10 @@ def parts_with_history(number: int, folder: Path) -> Clock:
             study.finish(trial, ended)
     assert len(study.trials()) == len(trials) + _REPEATS + 1
     return clock
+
+
+def _decide(ladder: Ladder, veto: Veto, trials: Sequence[Trial]) -> None:
+    veto.first(ladder.promotable(trials), trials)
 
 
 def parts_among_running(number: int, folder: Path) -> Clock:

@@ -1,12 +1,13 @@
 """Searches replayed on recorded learning curves: `python -m benchmarks.search`, and `... record` to make a table.
 
-    data=mnist,digits  methods=speed_aware;tpe;...  seeds=30  workers=1  format=text|json  picture=FILE.png
+    data=mnist,digits  methods=speed_aware;tpe;...  seeds=30  workers=1  against=speed_aware  format=text|json
+    picture=FILE.png
 
 Each method runs the real search loop on a table, with a simulated clock, until it has 99 % of the hypervolume of the
 table on both scales or has spent `most` epochs. What was run is kept in `outputs/search-replays` and is not run again.
 Printed are the epochs to shares of the hypervolume, the regret (what is missing of it at fixed budgets) and the bars.
-Other methods are held against ours by paired tests, corrected for how many they are. `picture` draws the share over
-epochs and over seconds.
+Other methods are held against ours, or the one that is named, by paired tests, corrected for how many they are.
+`picture` draws the share over epochs and over seconds.
 """
 
 import json
@@ -33,7 +34,9 @@ from explore.search.speed_aware import SpeedAware
 
 OURS = "speed_aware"
 _RUNGS, _WHOLE = (1, 3, 9, 27), (27,)
+_VETO = 0.05
 _MOST = 4000
+_NEVER = 1e6  # epochs
 _KEPT = Path("outputs/search-replays")
 Method = Callable[[Table, int, int], list[Finish]]
 # How many times fewer epochs ours needs to 95 % of the hypervolume, on each of `SCALES`.
@@ -57,8 +60,8 @@ def _enough(table: Table, finishes: list[Finish]) -> bool:
     return complete or finishes[-1].epochs > _MOST
 
 
-def _of_optuna(sampler: str, startup: int, rungs: tuple[int, ...] = _WHOLE) -> Method:
-    return partial(_loop, lambda rows, seed: sampled(rows, sampler, seed, startup, rungs))
+def _of_optuna(sampler: str, startup: int, rungs: tuple[int, ...] = _WHOLE, below: float | None = None) -> Method:
+    return partial(_loop, lambda rows, seed: sampled(rows, sampler, seed, startup, rungs, below=below))
 
 
 def _ours(rungs: tuple[int, ...] = _RUNGS, kind: type[SpeedAware] = SpeedAware, *, prior: bool = True) -> Method:
@@ -82,6 +85,8 @@ METHODS: Mapping[str, Method] = {
     "nsga2, pruner": lambda table, seed, workers: search_public.with_pruner(table, "nsga2", seed, workers, startup=12),
     "random, rungs": _of_optuna("random", 0, _RUNGS),
     "tpe, rungs": _of_optuna("tpe", 10, _RUNGS),
+    "random, rungs, veto": _of_optuna("random", 0, _RUNGS, _VETO),
+    "tpe, rungs, veto": _of_optuna("tpe", 10, _RUNGS, _VETO),
     # Ours with a part taken away.
     "speed_aware, no prior": _ours(prior=False),
     "speed_aware, no rungs": _ours(_WHOLE),
@@ -133,33 +138,43 @@ def bounds(data: str) -> list[dict[str, Any]]:
     ]
 
 
-def bars(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many times fewer epochs ours needs than each other method, and whether that is what was aimed at."""
+def bars(found: list[dict[str, Any]], against: str = OURS) -> list[dict[str, Any]]:
+    """How many times fewer epochs `against` needs than each other; of ours, whether that is what was aimed at."""
     questions: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in found:
         if row["share"] == SHARES[1]:
             questions.setdefault((row["data"], row["scale"]), []).append(row)
     lines = []
     for asked in questions.values():
-        ours = next(row for row in asked if row["method"] == OURS)
+        ours = next(row for row in asked if row["method"] == against)
         lines += corrected([_compared(ours, row) for row in asked if row is not ours])
     return lines
 
 
 def _compared(ours: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    bar = BARS.get(row["method"], (None, None))[SCALES.index(row["scale"])]
+    known = BARS if ours["method"] == OURS else {}
+    bar = known.get(row["method"], (None, None))[SCALES.index(row["scale"])]
     ratio = row["epochs"] / ours["epochs"] if np.isfinite(ours["epochs"]) else 0.0
     # Two that never arrived are equal.
-    p = paired(np.log(np.minimum(ours["all"], 1e6)), np.log(np.minimum(row["all"], 1e6)))
-    name = f"{row['data']}, {row['scale']}: epochs to 95 % by {row['method']} / ours"
-    verdict = None if bar is None else ratio >= bar
-    return {"name": name, "value": ratio, "unit": "×", "bar": bar, "p": p, "holds": verdict}
+    logs = [np.log(np.minimum(one["all"], _NEVER)) for one in (ours, row)]
+    both = np.max(logs, axis=0) < np.log(_NEVER)
+    mean = float(np.exp(np.mean((logs[1] - logs[0])[both]))) if both.any() else None
+    name = f"{row['data']}, {row['scale']}: epochs to 95 % by {row['method']} / {_called(ours['method'])}"
+    return {"name": name, "value": ratio, "unit": "×", "bar": bar, "p": paired(*logs)} | {
+        "holds": None if bar is None else ratio >= bar,
+        "mean": mean,
+        "arrived": int(both.sum()),
+    }
 
 
-def regret_rows(data: str, methods: list[str], seeds: int, workers: int) -> list[dict[str, Any]]:
+def _called(method: str) -> str:
+    return "ours" if method == OURS else method
+
+
+def regret_rows(data: str, methods: list[str], seeds: int, workers: int, against: str = OURS) -> list[dict[str, Any]]:
     """A row per scale, budget and method: median and quartiles of the regret, as a fraction of the hypervolume.
 
-    With ours among the methods, the others are compared with it.
+    With `against` among the methods, the others are compared with it.
     """
     table, found = load_table(data), []
     for scale in SCALES:
@@ -171,9 +186,9 @@ def regret_rows(data: str, methods: list[str], seeds: int, workers: int) -> list
                 for method in methods
             ]
             compared = [
-                {**line, "p": paired(missing[OURS][budget], line["all"])}
+                {**line, "p": paired(missing[against][budget], line["all"])}
                 for line in lines
-                if OURS in methods and line["method"] != OURS
+                if against in methods and line["method"] != against
             ]
             found += [*lines[: len(lines) - len(compared)], *corrected(compared)]
     return found
@@ -188,11 +203,12 @@ def main(arguments: list[str]) -> None:
         record(names, count, Path("outputs/search-tables"), workers)
         return
     methods = given["methods"].split(";") if "methods" in given else list(METHODS)
-    methods.sort(key=lambda method: method != OURS)  # the first of each list and the one that stands out
+    against = given.get("against", OURS)
+    methods.sort(key=lambda method: method != against)  # the first of each list and the one that stands out
     seeds, workers = int(given.get("seeds", 30)), int(given.get("workers", 1))
     found = [row for data in names for row in rows(data, methods, seeds, workers)]
-    compared = bars(found) if OURS in methods else []
-    missing = [row for data in names for row in regret_rows(data, methods, seeds, workers)]
+    compared = bars(found, against) if against in methods else []
+    missing = [row for data in names for row in regret_rows(data, methods, seeds, workers, against)]
     least = [row for data in names for row in bounds(data)]
     if "picture" in given:
         runs = {data: {method: results(data, method, seeds, workers) for method in methods} for data in names}
@@ -200,7 +216,7 @@ def main(arguments: list[str]) -> None:
     if given.get("format") == "json":
         print(json.dumps({"rows": found, "bounds": least, "bars": compared, "regrets": missing}, indent=2))
     else:
-        _print(found, least, compared, missing)
+        _print(found, least, compared, missing, _called(against))
 
 
 def _print(
@@ -208,6 +224,7 @@ def _print(
     least: list[dict[str, Any]],
     compared: list[dict[str, Any]],
     missing: list[dict[str, Any]],
+    against: str,
 ) -> None:
     for row in found:
         figures = f"{row['epochs']:>7.0f} epochs ({row['low']:.0f} to {row['high']:.0f}), {row['seconds']:>7.0f} s"
@@ -217,12 +234,13 @@ def _print(
         print(f"{name}  whoever trains all at once{'':23}{row['seconds']:>7.1f} s")
     for row in missing:
         figures = f"{row['median']:>6.1%} missing ({row['low']:.1%} to {row['high']:.1%})"
-        against = f", against ours p = {row['p_holm']:.2g}" if "p_holm" in row else ""
-        print(f"{row['data']:7} {row['scale']:9} {row['after']:12}  {row['method']:24} {figures}{against}")
+        test = f", against {against} p = {row['p_holm']:.2g}" if "p_holm" in row else ""
+        print(f"{row['data']:7} {row['scale']:9} {row['after']:12}  {row['method']:24} {figures}{test}")
     for line in compared:
         verdict = "" if line["bar"] is None else f", bar {line['bar']:g}: {'holds' if line['holds'] else 'MISSED'}"
-        print(f"{line['name']}: {line['value']:.2f} × (p = {line['p_holm']:.2g}){verdict}")
-    print("p: Wilcoxon's signed ranks of runs with the same seeds, after Holm for the methods compared with ours")
+        mean = f"geometric mean {line['mean']:.3f} of {line['arrived']} pairs, " if line["arrived"] else ""
+        print(f"{line['name']}: {line['value']:.2f} × of medians ({mean}p = {line['p_holm']:.2g}){verdict}")
+    print(f"p: Wilcoxon's signed ranks of runs with the same seeds, after Holm for the methods compared with {against}")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,12 @@ from explore.search.space import Values
 from explore.search.speed_aware import SpeedAware
 from explore.search.study import create_study
 from explore.search.trial import Proposal, Trial
+from explore.search.veto import Veto
 from explore.search.worker import Stopped, Worker
 
 _LAUNCH_SECONDS = 0.1  # of a process for each piece of training
 _A_MOMENT = 1e-6  # seconds
+_ETA = 3
 
 
 class Clock:
@@ -155,11 +157,14 @@ class Nearest(Proposer):
         return self._proposal(values, asked.sampler_state)
 
 
-def sampled(rows: Rows, sampler: str, seed: int, startup: int, rungs: Sequence[int], eta: int = 3) -> Scheduler:
-    """One of Optuna's samplers, with or without rungs."""
+def sampled(
+    rows: Rows, sampler: str, seed: int, startup: int, rungs: Sequence[int], *, below: float | None = None
+) -> Scheduler:
+    """One of Optuna's samplers, with or without rungs, and with a veto against promotions `below` a probability."""
     proposer = Nearest(space=rows.space, sampler=sampler, seed=seed, startup=startup)
     proposer.rows = rows
-    return Rungs(proposer, rungs, eta)
+    veto = Veto(rows.space, rungs[-1], CLASSES, rows.table.smallest_error, below) if below is not None else None
+    return Rungs(proposer, rungs, _ETA, veto)
 
 
 class SpeedUnknown(SpeedAware):

@@ -49,6 +49,8 @@ def check_options(config: Config, overrides: Sequence[str]) -> None:
             f"ablation. has an effect with sampler=paired only, got {foreign[0]} and sampler={config.sampler}; "
             "leave it out, or begin with +sweep=ablation"
         )
+    if config.sampler != PAIRED:
+        _refuse_a_veto_without_effect(config, overrides)
     if config.training.num_nodes > 1:
         raise ValueError(
             f"training.num_nodes must be 1 in a search, got {config.training.num_nodes}: the processes of a trial are "
@@ -73,6 +75,24 @@ def _refuse_what_searches_have(overrides: Sequence[str]) -> None:
                 f"an ablation trains every arm to the end with the same seeds, got {override}; leave it out, and set "
                 "ablation.seeds and ablation.max_seeds"
             )
+
+
+def _refuse_a_veto_without_effect(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse a veto that was asked for where another model decides, or nobody waits for a decision."""
+    veto, rule, epochs = config.stopping.veto, config.stopping.rule, config.training.epochs
+    if veto is None or not any(one.lstrip("+").startswith("stopping.veto=") for one in overrides):
+        return
+    if config.sampler == SPEED_AWARE:
+        raise ValueError(
+            f"stopping.veto has an effect where ranks decide at the rungs, got {veto:g} and sampler={SPEED_AWARE}, "
+            "which decides by a model of its own; leave it out, or take sampler=tpe"
+        )
+    if len(config.stopping.rungs(epochs)) == 1:
+        fewest = f"stopping.min_epochs={config.stopping.min_epochs} of training.epochs={epochs}"
+        raise ValueError(
+            "stopping.veto needs candidates that wait at a rung, got "
+            f"{veto:g} and {fewest if rule == 'rungs' else f'stopping.rule={rule}'}; leave it out, or have them wait"
+        )
 
 
 def without_options_of_others(config: Config, overrides: Sequence[str]) -> Config:

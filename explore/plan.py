@@ -46,6 +46,7 @@ from explore.search.space import Space
 from explore.search.speed_aware import SpeedAware
 from explore.search.storage import find_study, open_storage
 from explore.search.study import Study, create_study, refuse_other_settings
+from explore.search.veto import Veto
 from explore.search.warm_start import First
 from explore.tracking import Tracking
 
@@ -80,6 +81,7 @@ class Plan:
     cluster: Local | Elsewhere
     rungs: tuple[int, ...]
     eta: int
+    veto: float | None
     disk: float
     max_minutes: float
     seeds: int
@@ -140,6 +142,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         cluster=config.cluster,
         rungs=(config.training.epochs,) if design else config.stopping.rungs(config.training.epochs),
         eta=config.stopping.eta,
+        veto=config.stopping.veto,
         disk=1e9 * config.stopping.disk,
         max_minutes=math.inf if config.stopping.max_minutes is None else config.stopping.max_minutes,
         seeds=config.front.seeds,
@@ -206,13 +209,14 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
     if plan.design:
         return Paired(plan.design, space.dimensions, plan.rungs[-1], partial(_settled, plan.design), plan.workers)
     search, start = plan.search, plan.beginning
+    classes, smallest = len(dataset.classes), 0.5 / len(dataset.validation)
     then: Scheduler
     if plan.sampler == SPEED_AWARE:
         then = SpeedAware(
             space=space,
             rungs=plan.rungs,
-            classes=len(dataset.classes),
-            smallest=0.5 / len(dataset.validation),
+            classes=classes,
+            smallest=smallest,
             seed=search.seed,
             # A short search must learn, too; and those that come first are no sample of the space.
             startup=max(2, min(search.startup, plan.trials // 3)) + (0 if start.teaches else len(start.first)),
@@ -226,7 +230,8 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
         )
     else:
         proposer = Proposer(space=space, sampler=plan.sampler, seed=search.seed, startup=search.startup, check=check)
-        then = Rungs(proposer, plan.rungs, plan.eta)
+        veto = Veto(space, plan.rungs[-1], classes, smallest, plan.veto) if plan.veto is not None else None
+        then = Rungs(proposer, plan.rungs, plan.eta, veto)
     return First(start.first, then, plan.rungs[0]) if start.first else then
 
 

@@ -107,6 +107,20 @@ def test_bars_are_ratios_of_medians() -> None:
     assert (slow["value"], slow["bar"], slow["holds"]) == (1.8, 2.0, False)
 
 
+def test_any_method_can_be_held_against() -> None:
+    """Bars are for ours alone; means are of those pairs that both arrived."""
+
+    def row(method: str, epochs: list[float]) -> dict[str, object]:
+        question = {"data": "digits", "scale": "plain", "share": 0.95, "workers": 1}
+        return question | {"method": method, "epochs": float(np.median(epochs)), "all": epochs}
+
+    plain, other = row("tpe", [100.0] * 9), row("gp", [50.0] * 4 + [200.0] * 4 + [np.inf])
+    [compared] = bars([plain, other], "tpe")
+    assert (compared["value"], compared["bar"], compared["holds"], compared["arrived"]) == (2.0, None, None, 8)
+    assert compared["mean"] == pytest.approx(1.0)
+    assert compared["name"] == "digits, plain: epochs to 95 % by gp / tpe"
+
+
 def test_what_was_saved_is_counted() -> None:
     whole = trial(0, 100.0, *[0.9] * 9, status=COMPLETE)
     trials = [whole, trial(1, 90.0, 0.4), trial(2, 80.0, 0.5, 0.6, 0.7), trial(3, 70.0)]

@@ -38,6 +38,7 @@ class Stopping:
     eta: int = 3  # one in so many goes on, and each rung is so many times the epochs of the one before
     min_epochs: int = 1  # the first rung
     disk: float = 10.0  # GB of checkpoints of stopped candidates; the least promising go first, and are given up
+    veto: float | None = None  # nobody goes on who comes to the front with less than this probability; null = no veto
     max_minutes: float | None = None  # of a trial from one rung to the next, its measuring included; null = no limit
 
     def check(self) -> None:
@@ -47,6 +48,9 @@ class Stopping:
         for name, least in (("eta", 2), ("min_epochs", 1), ("disk", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"stopping.{name} must be at least {least}, got {getattr(self, name)}")
+        if self.veto is not None and not 0 < self.veto < 1:
+            words = "a probability below 1" if self.veto > 0 else "a probability above 0, or null for no veto"
+            raise ValueError(f"stopping.veto must be {words}, got {self.veto:g}; try 0.05")
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise ValueError(f"stopping.max_minutes must be above 0, or null for no limit, got {self.max_minutes}")
 

@@ -1,12 +1,13 @@
 """What a worker does next: go on with a candidate that waits, or begin another one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from explore.search.proposals import Proposer
 from explore.search.stopping import Ladder, next_rung
 from explore.search.trial import Proposal, Trial
+from explore.search.veto import Veto
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ class Scheduler(Protocol):
 class Rungs:
     """Goes on with the best that wait at a rung, and otherwise begins what the proposer proposes.
 
-    `rungs` are the epochs at which candidates wait, the last is the end; one in `eta` goes on.
+    `rungs` are the epochs at which candidates wait, the last is the end; one in `eta` goes on. A
+    `veto` puts off: while there is room, another one is begun in place of who is unlikely to come to the front.
     """
 
     proposer: Proposer
     rungs: Sequence[int]
     eta: int
+    veto: Veto | None = None
 
     ended = ""
 
@@ -67,10 +70,16 @@ class Rungs:
 
     def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
         """As `Scheduler`."""
-        for trial in self._ladder.promotable(trials):
-            return self.resume(trial)
-        proposal = self.proposer.propose(trials) if room else None
-        return Step(proposal, self.rungs[0]) if proposal else None
+        promotable = self._ladder.promotable(trials)
+        if self.veto and (found := self.veto.first(promotable, trials)):
+            trial, expected = found
+            return replace(self.resume(trial), expected=expected)
+        if promotable and not self.veto:
+            return self.resume(promotable[0])
+        if room and (proposal := self.proposer.propose(trials)):
+            return Step(proposal, self.rungs[0])
+        # A veto puts off: with nothing else to do they go on as they rank, and no search ends while somebody may.
+        return self.resume(promotable[0]) if promotable else None
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
