@@ -39,15 +39,13 @@ def runs_now_on_processor(x: Tensor) -> bool:
     return x.device.type == "cpu" and not traced and not one_of_several(x)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def exporting() -> bool:
     """Whether a program is made for others to run, that must do with PyTorch's own operators.
 
-    Until PyTorch 2.12 its compiler took the answer of `is_exporting` to be yes whenever it compiled, and PyTorch 2.6
-    does not know the question.
+    Read from the flag: until PyTorch 2.12 `is_exporting` was true in whatever was compiled. PyTorch 2.6 has neither,
+    and what is compiled there is taken for it.
     """
-    ask = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    return bool(ask())
+    return bool(getattr(torch.compiler, "_is_exporting_flag", torch.compiler.is_compiling()))
 
 
 def one_of_several(x: Tensor) -> bool:
