@@ -24,9 +24,6 @@ class Axis(Protocol):
     All that goes into a product has one dtype; `out` and `total` may have another.
     """
 
-    others: tuple[int, int]
-    """The axes that a bias is the same for."""
-
     def shape(self, x: Tensor, size: int) -> tuple[int, ...]:
         """The shape of a tensor like `x` with `size` entries along the axis."""
 
@@ -36,13 +33,14 @@ class Axis(Protocol):
     def input_gradient(self, gradient: Tensor, weight: Tensor, out: Tensor) -> None:
         """Wᵀ·gradient, written into `out`."""
 
-    def add_weight_gradient(self, gradient: Tensor, x: Tensor, total: Tensor) -> None:
-        """Adds gradient·xᵀ, summed over the other axes, to `total`."""
+    def weight_gradient(self, gradient: Tensor, x: Tensor, total: Tensor, *, first: bool) -> None:
+        """Writes gradient·xᵀ, summed over the other axes, into `total`, or adds it to what is not the `first`."""
+
+    def bias_gradient(self, gradient: Tensor) -> Tensor:
+        """The sum over the axes that a bias is the same for, in the dtype in which that is fastest."""
 
 
 class _Channels:
-    others = (0, 1)
-
     def shape(self, x: Tensor, size: int) -> tuple[int, ...]:
         return (*x.shape[:2], size)
 
@@ -58,17 +56,20 @@ class _Channels:
         else:
             torch.mm(gradient.flatten(0, 1), weight, out=out.flatten(0, 1))
 
-    def add_weight_gradient(self, gradient: Tensor, x: Tensor, total: Tensor) -> None:
+    def weight_gradient(self, gradient: Tensor, x: Tensor, total: Tensor, *, first: bool) -> None:
         columns, rows = gradient.flatten(0, 1).t(), x.flatten(0, 1)
         if total.dtype != x.dtype:
-            total += columns @ rows
+            _put(columns @ rows, total, first=first)
+        elif first:
+            torch.mm(columns, rows, out=total)
         else:
             total.addmm_(columns, rows)
 
+    def bias_gradient(self, gradient: Tensor) -> Tensor:
+        return gradient.sum((0, 1))  # added up in float32, rounded once
+
 
 class _Tokens:
-    others = (0, 2)
-
     def shape(self, x: Tensor, size: int) -> tuple[int, ...]:
         return (x.shape[0], size, x.shape[2])
 
@@ -84,8 +85,18 @@ class _Tokens:
         if into is not out:
             out.copy_(into)
 
-    def add_weight_gradient(self, gradient: Tensor, x: Tensor, total: Tensor) -> None:
-        total += torch.bmm(gradient, x.transpose(1, 2)).sum(0, dtype=total.dtype)
+    def weight_gradient(self, gradient: Tensor, x: Tensor, total: Tensor, *, first: bool) -> None:
+        _put(torch.bmm(gradient, x.transpose(1, 2)).sum(0, dtype=total.dtype), total, first=first)
+
+    def bias_gradient(self, gradient: Tensor) -> Tensor:
+        return gradient.sum(2, dtype=torch.promote_types(gradient.dtype, torch.float32)).sum(0)
+
+
+def _put(part: Tensor, total: Tensor, *, first: bool) -> None:
+    if first:
+        total.copy_(part)
+    else:
+        total += part
 
 
 CHANNELS: Axis = _Channels()
@@ -144,9 +155,9 @@ class _MlpInParts(torch.autograd.Function):
         hidden = x.new_empty(axis.shape(x, expand.shape[0]))
         result = torch.empty_like(x)
         size = images_at_once(len(x), hidden.shape[1] * hidden.shape[2], x.shape[1], dtype.itemsize)
-        ctx.save_for_backward(x, hidden, expand, contract)
-        ctx.how, ctx.size = how, size
+        ctx.how, ctx.size, ctx.dtype = how, size, expand.dtype
         expand, b, contract, c = (one.to(dtype) for one in (expand, b, contract, c))
+        ctx.save_for_backward(x, hidden, expand, contract)
         buffer = torch.empty_like(hidden[:size], dtype=dtype)
         for before, inside, behind in _parts(size, x, hidden, result):
             axis.product(before.to(dtype), expand, b, inside)
@@ -157,24 +168,24 @@ class _MlpInParts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        x, hidden, *weights = ctx.saved_tensors
+        x, hidden, expand, contract = ctx.saved_tensors
         activation, axis, dtype = ctx.how
-        totals = [torch.zeros_like(weight) for weight in weights]
-        expand, contract = (weight.to(dtype) for weight in weights)
-        bias, x_gradient, given = weights[0].new_zeros(len(expand)), torch.empty_like(x), given.contiguous()
+        totals = [torch.empty_like(weight, dtype=ctx.dtype) for weight in (expand, contract)]
+        bias, x_gradient, given = totals[0].new_zeros(len(expand)), torch.empty_like(x), given.contiguous()
         buffers = [torch.empty_like(hidden[: ctx.size], dtype=dtype) for _ in range(2)]
         with torch.autocast("cpu", enabled=False):
-            for before, inside, behind, result in _parts(ctx.size, x, hidden, given, x_gradient):
+            for number, (before, inside, behind, result) in enumerate(_parts(ctx.size, x, hidden, given, x_gradient)):
+                first = number == 0
                 before, inside, behind = (one.to(dtype) for one in (before, inside, behind))
                 active, gradient = (buffer[: len(inside)] for buffer in buffers)
                 _FORWARD[type(activation)](activation, inside, active)
-                axis.add_weight_gradient(behind, active, totals[1])
+                axis.weight_gradient(behind, active, totals[1], first=first)
                 axis.input_gradient(behind, contract, gradient)
                 _BACKWARD[type(activation)](activation, gradient, inside)
-                axis.add_weight_gradient(gradient, before, totals[0])
-                bias += gradient.sum(axis.others, dtype=bias.dtype)
+                axis.weight_gradient(gradient, before, totals[0], first=first)
+                bias += axis.bias_gradient(gradient)
                 axis.input_gradient(gradient, expand, result)
-        return x_gradient, totals[0], bias, totals[1], given.sum(axis.others, dtype=bias.dtype), None
+        return x_gradient, totals[0], bias, totals[1], axis.bias_gradient(given).to(bias.dtype), None
 
 
 def _parts(size: int, *tensors: Tensor) -> Sequence[tuple[Tensor, ...]]:
