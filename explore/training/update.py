@@ -12,13 +12,10 @@ from torch.optim import Optimizer
 from explore.launching import captured
 
 
-def launch_updates(optimizer: Optimizer, fixed: Callable[[], bool]) -> "Update | None":
+def launch_updates(optimizer: Optimizer, fixed: Callable[[], bool]) -> None:
     """Let an optimizer take its steps as an `Update` does, where its weights are on a GPU."""
-    if not optimizer.param_groups[0]["params"][0].is_cuda:
-        return None
-    update = Update(optimizer, fixed)
-    optimizer.step = update  # type: ignore[method-assign, assignment]
-    return update
+    if optimizer.param_groups[0]["params"][0].is_cuda:
+        optimizer.step = Update(optimizer, fixed)  # type: ignore[method-assign, assignment]
 
 
 class Update:
