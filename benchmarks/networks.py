@@ -305,7 +305,7 @@ def passes(mixer: Mixer, step: str, precision: str, device: torch.device) -> dic
     found = {"timm": take(theirs)}
     if device.type == "cuda":
         found |= {"timm compiled": take(torch.compile(theirs)), "ours, captured": captured(form)}
-        # Networks of their own: what was captured trains weights that others must not move.
+        # Networks of their own, as a compiled one takes its form from how it is first called.
         for name, network in (("timm compiled, captured", of_timm(mixer, ours(mixer))), ("ours compiled", ours(mixer))):
             found[name] = captured(torch.compile(network.to(device)))
     elif precision == "float32":

@@ -42,8 +42,8 @@ def runs_now_on_processor(x: Tensor) -> bool:
 def exporting() -> bool:
     """Whether a program is made for others to run, that must do with PyTorch's own operators.
 
-    Read from the flag: in PyTorch 2.11 `is_exporting` is true in whatever is compiled. PyTorch 2.6 has neither, and what
-    is compiled there is taken for it.
+    Read from the flag: in PyTorch 2.11 `is_exporting` is true in whatever is compiled. PyTorch 2.6 has neither, and
+    what is compiled there is taken for it.
     """
     return bool(getattr(torch.compiler, "_is_exporting_flag", torch.compiler.is_compiling()))
 

@@ -104,7 +104,8 @@ class Classifier(LightningModule):
         # Between several devices there is more to a gradient than its kernels.
         alone = self.trainer.world_size == 1 and self.recipe.strategy == "auto"
         gradient = Captured(work, self.network, allowed=alone)
-        launch_updates(optimizer.optimizer, lambda: gradient.captured)
+        if alone:
+            launch_updates(optimizer.optimizer, lambda: gradient.captured)
         return gradient
 
     def release(self) -> None:
