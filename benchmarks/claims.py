@@ -41,7 +41,7 @@ from explore.cost.device import autocast, device_name, resolve_device, resolve_p
 from explore.cost.flops import count_macs
 from explore.cost.measure import count_params
 from explore.cost.timing import Blocks, seconds_in_turn, stopwatch, threads
-from explore.cost.turns import exclusive
+from explore.cost.turns import Turns
 
 PATCH, HEAD = 16, 64
 BASE_TOKENS = 196  # at which both Mixers are the published one
@@ -127,7 +127,7 @@ def timed(networks: Mapping[str, Network], cores: Mapping[str, nn.Module], optio
     forms |= {f"{name} compiled": torch.compile(one, dynamic=False) for name, one in networks.items()}
     with ExitStack() as stack:
         for context in (
-            exclusive(device),
+            stack.enter_context(Turns(device)).measuring(),
             threads(options.threads),
             torch.inference_mode(),
             autocast(device, precision),

@@ -1,12 +1,12 @@
 """The parts of `benchmarks.training` about the device: batches from disk keep it busy, and small trials share a GPU."""
 
-import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,15 +18,18 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.result_rows import Row, row
-from benchmarks.training_sides import CANDIDATES, network, our_trial
+from benchmarks.training_sides import CANDIDATES, network
 from explore.architecture.network import Network
 from explore.architecture.published import adapted
+from explore.cluster.isolation import Isolated, start_server
 from explore.cost.device import autocast, resolve_device, resolve_precision
 from explore.data.dataset import Dataset, load
 from explore.data.folder import image_files
 from explore.data.image import Decoding, Encoded, decode
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Folder
+from explore.evaluation import COMPLETE
+from explore.evaluator import TrainingEvaluator, train
 from explore.training.optimizer import make_optimizer
 from explore.training.options import Training
 
@@ -161,7 +164,7 @@ def on_gpu(dataset: Dataset) -> Iterator[Row]:
         yield row(f"{name}, batch {size}: training", rates, "images/s")
         share = 3 * counter.get_total_flops() / size * statistics.median(rates) / peak
         yield row(f"{name}, batch {size}: share of the peak", share, "")
-    yield from _shared(dataset)
+    yield from shared()
 
 
 def _matrix_peak(device: torch.device) -> float:
@@ -176,22 +179,42 @@ def _matrix_peak(device: torch.device) -> float:
     return 2 * 8192**3 / statistics.median(seconds[5:])
 
 
-def _shared(dataset: Dataset, accelerator: str = "gpu", epochs: int = 20) -> Iterator[Row]:
-    """Trials of the small candidate per hour, several workers on one device."""
-    recipe = Training(epochs=epochs, batch_size=64, precision="32-true", accelerator=accelerator)
-    alone = 0.0
-    for workers in WORKERS:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            work = partial(_worker_trial, dataset, recipe)
-            pool.map(work, range(workers), chunksize=1)  # imports and the first use of the device
-            start = time.perf_counter()
-            pool.map(work, range(2 * workers), chunksize=1)
-            rate = 3600 * 2 * workers / (time.perf_counter() - start)
-        alone = alone or rate
-        yield row(f"small, batch 64: {workers} workers on the device", rate, "trials/hour")
-        yield row(f"small, batch 64: {workers} workers against one", rate / alone, "×")
+def shared(epochs: int = 9, device: str = "cuda") -> Iterator[Row]:
+    """Small candidates per hour, as a search has them: each in a process, measured in turn, then trained."""
+    patches, depths, widths = (f"model.{key}" for key in ("patch_size", "depth", "width"))
+    candidates = [
+        (f"{patches}={patch}", f"{depths}={depth}", f"{widths}={width}")
+        for patch, depth, width in product((4, 7), (2, 4), (32, 64, 96, 128))
+    ]
+    base = (f"training.epochs={epochs}", "training.batch_size=64", "training.threads=1", f"cost.device={device}")
+    start_server()
+    alone: tuple[float, list[float]] | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        _trials(base, candidates[:1], 1, Path(folder))  # for what happens once on a machine
+        for workers in WORKERS:
+            rate, speeds = _trials(base, candidates, workers, Path(folder) / str(workers))
+            alone = alone or (rate, speeds)
+            name = f"{len(candidates)} small candidates, {epochs} epochs: {workers} workers on the device"
+            yield row(name, rate, "trials/hour")
+            yield row(f"{name}, against one", rate / alone[0], "×")
+            ratios = [one / other for one, other in zip(speeds, alone[1], strict=True)]
+            yield row(f"{name}, their throughput against that with one", ratios, "×")
 
 
-def _worker_trial(dataset: Dataset, recipe: Training, number: int) -> float:
-    torch.set_num_threads(1)
-    return our_trial("small", dataset, recipe)[1]
+def _trials(
+    base: Sequence[str], candidates: Sequence[Sequence[str]], workers: int, folder: Path
+) -> tuple[float, list[float]]:
+    """Trials per hour, and the throughput that was found for each."""
+    evaluator = TrainingEvaluator(tuple(base), folder / "costs", None, Isolated(train, lambda: None))
+
+    def trial(number: int) -> float:
+        evaluation = evaluator(candidates[number], folder / str(number), lambda item: None)
+        assert evaluation.status == COMPLETE, evaluation.reason
+        assert evaluation.cost
+        assert evaluation.cost.throughput
+        return evaluation.cost.throughput.images_per_second
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        speeds = list(pool.map(trial, range(len(candidates))))
+    return 3600 * len(candidates) / (time.perf_counter() - start), speeds

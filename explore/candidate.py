@@ -348,14 +348,11 @@ def turns(recipe: Training) -> Iterator[Turn]:
     A run of several processes does not wait: they wait for one another within a step, some of them with a turn that the
     others would wait for.
     """
-    if recipe.devices * recipe.num_nodes > 1 or recipe.strategy != "auto":
+    if not recipe.alone:
         yield nullcontext
         return
-    device = Turns(training_device(recipe))
-    try:
+    with Turns(training_device(recipe)) as device:
         yield device.computing
-    finally:
-        device.close()
 
 
 def local_rank() -> int:

@@ -145,6 +145,7 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
 def _compose(overrides: tuple[str, ...]) -> DictConfig:
     refuse_passwords(overrides)
     dimensions, remaining = _split_off_dimensions(import_extensions(overrides))
+    register(published=False)
     for override in remaining:
         _check_form(override)
     if not GlobalHydra.instance().is_initialized():
@@ -230,7 +231,6 @@ def import_extensions(overrides: Sequence[str]) -> list[str]:
                 raise ValueError(
                     f"imports must name modules that Python finds, got {module.strip()}: {error}"
                 ) from error
-    register(published=False)
     return remaining
 
 

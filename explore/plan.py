@@ -51,6 +51,9 @@ from explore.search.warm_start import First
 from explore.tracking import Tracking
 
 _MAX_AUTOMATIC_WORKERS = 4
+# With images of at most so many pixels a side a GPU has two workers: one begins, counts and ends its trial while that of
+# the other is on the GPU.
+_SMALL_IMAGES, _SHARE_A_GPU = 64, 2
 _OWN_AFFAIRS = ("study", "outputs", "storage", "cluster", "workers", "format")
 SNAPSHOT = "data.snapshot"  # so that all trials see the images that this process sees, whatever becomes of the files
 _ADVICE = "; change a dimension like this: 'space.model.patch_size=choice(4, 8)'"
@@ -117,7 +120,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     dataset = load(config.data)
     check_references(config, dataset)
     processes = config.training.devices
-    workers = config.workers or max(1, (torch.cuda.device_count() or min(cores(), _MAX_AUTOMATIC_WORKERS)) // processes)
+    workers = config.workers or _workers(processes, dataset)
     threads = config.training.threads or threads_each(workers * processes)
     base = [*without_operation(overrides), f"training.threads={threads}"]
     if not any(key.startswith("data") and not key.startswith("data.augmentation") for key in config.space):
@@ -277,6 +280,14 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "skipped": dataset.skipped,
         "fingerprint": dataset.fingerprint,
     }
+
+
+def _workers(processes: int, dataset: Dataset) -> int:
+    """How many trials of so many processes this machine trains at a time, unless told otherwise."""
+    if not (gpus := torch.cuda.device_count()):
+        return max(1, min(cores(), _MAX_AUTOMATIC_WORKERS) // processes)
+    share = processes == 1 and dataset.image_size <= _SMALL_IMAGES and cores() >= _SHARE_A_GPU * gpus
+    return gpus * _SHARE_A_GPU if share else max(1, gpus // processes)
 
 
 def _commit() -> str | None:

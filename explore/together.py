@@ -28,7 +28,7 @@ def pace(candidate: Candidate, seeds: int, costs: Path) -> Pace:
     It is measured once for an architecture and kept in the folder `costs`, as is the reason why some cannot be trained
     together.
     """
-    if candidate.training.devices * candidate.training.num_nodes > 1 or candidate.training.strategy != "auto":
+    if not candidate.training.alone:
         return Pace(seeds=seeds, refusal="each is trained on several devices")
     if candidate.model.compile == "on":
         return Pace(seeds=seeds, refusal="model.compile=on compiles each by itself")

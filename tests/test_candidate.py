@@ -18,7 +18,7 @@ from explore.candidate import COSTS, Candidate, Limits, build, evaluate
 from explore.config import compose
 from explore.cost.measure import timed_cost
 from explore.cost.record import Cost, Throughput
-from explore.cost.turns import exclusive
+from explore.cost.turns import Turns
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE, DIVERGED, REFUSED, Epoch, Evaluation
 from explore.training.checkpoint import CHECKPOINT
@@ -102,7 +102,7 @@ def test_training_waits_for_one_who_measures(tmp_path: Path, monkeypatch: pytest
     epochs: list[object] = []
     one = candidate("throughput=off")
     with ThreadPoolExecutor(1) as thread:
-        with exclusive(torch.device("cpu")):
+        with Turns(torch.device("cpu")) as turns, turns.measuring():
             running = thread.submit(evaluate, one, tmp_path / "run", epochs.append)
             with pytest.raises(TimeoutError):
                 running.result(1.0)

@@ -42,7 +42,7 @@ from cluster_services import (
     start_ray,
 )
 
-from explore.cost.turns import exclusive
+from explore.cost.turns import Turns
 from explore.evaluation import INTERRUPTED
 from explore.search.options import URL_VARIABLE
 
@@ -66,7 +66,7 @@ def test_workers_that_share_a_gpu_fill_a_study(
     environment = {**ray.environment, "PGPASSWORD": PASSWORD}
     command = [*SWEEP, *places, *resources, "trials=4", "format=json"]
     monkeypatch.setattr("tempfile.tempdir", os.environ["TMPDIR"])  # as the nodes
-    with exclusive(torch.device("cpu")):  # one who measures, for whom both have to wait
+    with Turns(torch.device("cpu")) as turns, turns.measuring():  # one who measures, for whom both have to wait
         follower = start_command("sweep", *command, environment=environment, prefix=ray.prefix)
         wait_until(lambda: len(workers_that_take_turns()) == 2, 240, "both", [follower])
         assert epochs_of(opened("shared")) == 0

@@ -24,7 +24,7 @@ from explore.architecture.channel_mixing.experts import expert_product
 from explore.command import _run
 from explore.cost.options import Measuring
 from explore.cost.throughput import measure_throughput
-from explore.cost.turns import exclusive, strangers
+from explore.cost.turns import Turns, strangers
 from explore.data.options import Augmentation
 from explore.evaluation import COMPLETE
 from explore.launching import at_once
@@ -255,7 +255,7 @@ def test_a_program_of_others_is_named_unless_it_takes_turns() -> None:
         assert foreign.stdout
         assert foreign.stdout.readline() == "here\n"
         torch.zeros(1, device=GPU)
-        with exclusive(GPU):
+        with Turns(GPU) as turns, turns.measuring():
             found = strangers(GPU)
         foreign.communicate("")
     if not found:

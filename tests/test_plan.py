@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 
 from explore.checks import checked_space, refuse_what_is_searched, without_options_of_others
 from explore.config import compose, has_option
@@ -115,6 +116,38 @@ def test_what_no_candidate_changes_is_refused_before_images_are_read(
     monkeypatch.delattr("explore.plan.load")
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         prepare(compose(["+sweep=smoke", given]), [given, f"outputs={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "given", "workers"),
+    [
+        (0, 2, [], 2),
+        (0, 64, [], 4),
+        (0, 4, ["training.devices=2"], 2),
+        (1, 16, [], 2),  # two share it, as images are small
+        (2, 16, [], 4),
+        (2, 2, [], 2),  # without a core for each of four
+        (4, 16, ["training.devices=2"], 2),
+        (1, 16, ["workers=4"], 4),
+    ],
+)
+def test_a_machine_has_as_many_workers_as_it_has_room_for(
+    gpus: int, cores: int, given: list[str], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("explore.plan.cores", lambda: cores)
+    given = ["+sweep=smoke", f"outputs={tmp_path}", *given]
+    assert prepare(compose(given), given).workers == workers
+
+
+def test_large_images_leave_no_room_on_a_gpu_for_a_second_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("explore.plan.cores", lambda: 16)
+    monkeypatch.setattr("explore.plan._SMALL_IMAGES", 7)  # of digits there are eight
+    given = ["+sweep=smoke", f"outputs={tmp_path}"]
+    assert prepare(compose(given), given).workers == 1
 
 
 def test_a_value_with_an_effect_is_taken() -> None:

@@ -13,7 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from explore.cost.device import driver_version
-from explore.cost.turns import Turns, exclusive, strangers
+from explore.cost.turns import Turns, strangers
 from explore.cost.waiting import Waiting
 
 CPU = torch.device("cpu")
@@ -38,15 +38,8 @@ def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def turns() -> Iterator[Callable[[], Turns]]:
     """Turns of as many parties as are asked for: locks belong to open files, so that one process can be several."""
-    made: list[Turns] = []
-
-    def make() -> Turns:
-        made.append(Turns(CPU))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(Turns(CPU))
 
 
 def waiting(turn: AbstractContextManager[None]) -> tuple[threading.Thread, threading.Event]:
@@ -195,23 +188,21 @@ def test_a_gpu_ends_its_work_before_another_measures(
 ) -> None:
     waited: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    trainer, measurer = Turns(GPU), Turns(GPU)
-    with trainer.computing():
-        pass
-    assert waited == []
-    with trainer.computing():
-        thread, has_it = waiting(measurer.measuring())
-        while not trainer._awaited():
-            assert not has_it.is_set()
-    assert waited == [GPU]
-    assert has_it.wait(SOON)
-    thread.join()
-    trainer.close()
-    measurer.close()
+    with Turns(GPU) as trainer, Turns(GPU) as measurer:
+        with trainer.computing():
+            pass
+        assert waited == []
+        with trainer.computing():
+            thread, has_it = waiting(measurer.measuring())
+            while not trainer._awaited():
+                assert not has_it.is_set()
+        assert waited == [GPU]
+        assert has_it.wait(SOON)
+        thread.join()
 
 
 def test_a_turn_that_fails_is_over(turns: Callable[[], Turns]) -> None:
-    with pytest.raises(RuntimeError, match="broken"), exclusive(CPU):
+    with pytest.raises(RuntimeError, match="broken"), turns().measuring():
         raise RuntimeError("broken")
     with turns().measuring():
         pass
@@ -246,13 +237,12 @@ def test_processes_that_take_no_turns_are_named(gpu: Callable[[str], None]) -> N
     other = multiprocessing.get_context("spawn").Process(target=print)
     other.start()
     other.join()  # an identifier that is no process of ours
-    own = Turns(GPU)
     gpu(f"""
         {other.pid}, /usr/bin/python3
         {os.getpid()}, python
         """)
-    assert strangers(GPU) == [f"/usr/bin/python3 ({other.pid})"]
-    own.close()
+    with Turns(GPU):
+        assert strangers(GPU) == [f"/usr/bin/python3 ({other.pid})"]
     gpu("No running processes found")
     assert strangers(GPU) == []
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,14 @@ from explore.cost.timing import (
     stopwatch,
     threads,
 )
-from explore.cost.turns import exclusive, strangers
+from explore.cost.turns import Turns, strangers
 from explore.launching import Pool, at_once
 
 _CALIBRATION_SECONDS = 1.0
 _UNDISTURBED = 0.1  # of the blocks; a device that others use is left alone in its fastest moments only
-# Share of the time before which nothing counts as settled: what a machine does changes more slowly than blocks.
-_SOONEST = 0.25
+# Share of the time before which nothing counts as settled: what a machine does changes more slowly than blocks. A GPU
+# does the same again and again.
+_SOONEST = {"cpu": 0.25, "cuda": 0.08}
 _LATENCIES = 1000  # are enough for the slowest in a hundred
 
 
@@ -75,7 +76,7 @@ class Session:
         are over.
         """
         began = self.clock()
-        soonest, until = began + _SOONEST * seconds * len(passes), began + seconds * len(passes)
+        soonest, until = began + _SOONEST[self.device.type] * seconds * len(passes), began + seconds * len(passes)
         blocks = {name: Blocks(forward, self.watch, self.options.block_seconds) for name, forward in passes.items()}
         for one in blocks.values():
             one.warm_up(self.options.warmup, self.clock, self.clock() + seconds / 4)
@@ -106,7 +107,7 @@ class Session:
 
 @contextmanager
 def session(options: Measuring, clock: Clock | None = None, study: Path | None = None) -> Iterator[Session]:
-    """Waits for the turn, and keeps the device until the end.
+    """Makes ready what takes no turn, then waits for the turn, and keeps the device until the end.
 
     Args:
         options: the protocol.
@@ -121,11 +122,14 @@ def session(options: Measuring, clock: Clock | None = None, study: Path | None =
     dispatch = resolve_dispatch(options.dispatch, device)
     watch = by_clock(clock) if clock else stopwatch(device, options.threads)
     keep_freed_memory()
-    with exclusive(device), threads(options.threads):
+    driver = driver_version(device)
+    with Turns(device) as turns, threads(options.threads), ExitStack() as stack:
+        with turns.computing():  # on a GPU it begins with loading libraries, for which nobody has to wait
+            forward = reference_pass(device, precision)
+        stack.enter_context(turns.measuring())
         longest = min(_CALIBRATION_SECONDS, options.max_seconds)
-        reference = Blocks(reference_pass(device, precision), watch, options.block_seconds)
+        reference = Blocks(forward, watch, options.block_seconds)
         reference.warm_up(options.warmup, clock or CLOCK, (clock or CLOCK)() + longest)
-        driver = driver_version(device)
         protocol: dict[str, object] = {
             "device": device_name(device),
             "driver": driver,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import torch
 
@@ -25,14 +26,19 @@ _PATIENCE = 2.0  # seconds with those who were stopped
 
 
 class Turns:
-    """The turns of this process on one device. A turn must not be taken within a turn of the same process."""
+    """The turns of this process on one device, until the end of the context.
+
+    A turn must not be taken within a turn of the same process.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device if device.type == "cuda" else None
         self._queue, self._device = (_open(path) for path in _files(device))
 
-    def close(self) -> None:
-        """Let go of the files."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         os.close(self._queue)
         os.close(self._device)
 
@@ -71,17 +77,6 @@ class Turns:
             return True
         fcntl.flock(self._queue, fcntl.LOCK_UN)
         return False
-
-
-@contextmanager
-def exclusive(device: torch.device) -> Iterator[None]:
-    """One turn of measuring on the device."""
-    turns = Turns(device)
-    try:
-        with turns.measuring():
-            yield
-    finally:
-        turns.close()
 
 
 def strangers(device: torch.device) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
@@ -59,15 +60,14 @@ def fit(
     callbacks: list[Callback] = [rungs]
     if recipe.ema:
         callbacks.append(Average(recipe))
-    alone = recipe.devices * recipe.num_nodes == 1 and recipe.strategy == "auto"
     with _quiet_lightning(), _interruptible():
         start = newest(folder, tell)
         # A process that was killed may have come further than anybody heard of.
         last = max(until or recipe.epochs, epochs_of(start) if start else 0)
         trainer = _trainer(replace(recipe, epochs=last), callbacks, folder)
-        if alone:  # other strategies read checkpoints by themselves
+        if recipe.alone:  # other strategies read checkpoints by themselves
             trainer.strategy.checkpoint_io = OneTensor()
-        loaders = Handing(train, turn, whole=alone), Handing(validation, turn, whole=True)
+        loaders = Handing(train, turn, whole=recipe.alone), Handing(validation, turn, whole=True)
         try:
             trainer.fit(module, *loaders, ckpt_path=str(start) if start else None, weights_only=True)
         finally:
@@ -212,6 +212,8 @@ def _trainer(recipe: Training, callbacks: list[Callback], folder: Path) -> Train
         precision=recipe.precision,  # type: ignore[arg-type]
         max_epochs=recipe.epochs,
         deterministic="warn" if torch.cuda.is_available() else False,
+        # Lightning would look for others, and import mpi4py for that where it is installed, which takes half a second.
+        plugins=LightningEnvironment() if recipe.alone else None,
         callbacks=callbacks,
         default_root_dir=folder,
         logger=False,

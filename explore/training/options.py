@@ -29,6 +29,11 @@ class Training:
     num_nodes: int = 1
     threads: int | None = None  # of one run on the processor; null = its share of the cores, at most OMP_NUM_THREADS
 
+    @property
+    def alone(self) -> bool:
+        """Whether one process trains, on one device."""
+        return self.devices * self.num_nodes == 1 and self.strategy == "auto"
+
     def check(self) -> None:
         """Raise ValueError for a recipe that breaks a rule."""
         if self.rung is not None and self.rung < 1:
