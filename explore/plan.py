@@ -51,8 +51,8 @@ from explore.search.warm_start import First
 from explore.tracking import Tracking
 
 _MAX_AUTOMATIC_WORKERS = 4
-# With images of at most so many pixels a side a GPU has two workers: one begins, counts and ends its trial while that of
-# the other is on the GPU.
+# A GPU has two workers where images have at most so many pixels a side: one begins and ends its trial while that of the
+# other is on the GPU.
 _SMALL_IMAGES, _SHARE_A_GPU = 64, 2
 _OWN_AFFAIRS = ("study", "outputs", "storage", "cluster", "workers", "format")
 SNAPSHOT = "data.snapshot"  # so that all trials see the images that this process sees, whatever becomes of the files
