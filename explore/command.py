@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from explore.faults import unwritable
+from explore.imports import lasting
 
 if TYPE_CHECKING:
     from explore.schema import Config
@@ -112,7 +113,8 @@ def _refuse(reason: Exception, arguments: list[str]) -> int:
 
 
 def _composed(overrides: list[str]) -> "Config":
-    from explore.config import compose
+    with lasting():
+        from explore.config import compose
 
     with refusing_bad_input():
         return compose(overrides)

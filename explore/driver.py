@@ -12,7 +12,6 @@ from explore.cluster.options import CLUSTERS, Local
 from explore.conclusion import conclude
 from explore.evaluation import COMPLETE
 from explore.plan import Plan
-from explore.reporting.report import write_report
 from explore.search.options import URL_VARIABLE
 from explore.search.rivals import results, tested
 from explore.search.study import Study
@@ -60,9 +59,9 @@ def _search_here(plan: Plan, study: Study, view: View) -> int:
             keep_working(plan, study, watch, stop=lambda: False)
         if not study.notes.get("stop") and (report := conclude(plan, study)):
             return _show(plan, study, view, report, interrupted=False)
-        return _show(plan, study, view, write_report(study, plan.output), interrupted=True)
+        return _show(plan, study, view, _report(plan, study), interrupted=True)
     except KeyboardInterrupt:
-        return _show(plan, study, view, write_report(study, plan.output), interrupted=True)
+        return _show(plan, study, view, _report(plan, study), interrupted=True)
 
 
 def _search_elsewhere(plan: Plan, cluster: Elsewhere, names: Sequence[str], study: Study, view: View) -> int:
@@ -82,7 +81,7 @@ def _search_elsewhere(plan: Plan, cluster: Elsewhere, names: Sequence[str], stud
         cluster.cancel(names, waiting=True)
     else:
         print(f"explore: the workers have left before the search had ended; see {_logs(plan)}", file=sys.stderr)
-    return _show(plan, study, view, write_report(study, plan.output), interrupted=not study.notes.get("concluded"))
+    return _show(plan, study, view, _report(plan, study), interrupted=not study.notes.get("concluded"))
 
 
 def _is_concluded(plan: Plan, study: Study) -> bool:
@@ -134,6 +133,13 @@ def _follow(cluster: Elsewhere, names: Sequence[str], study: Study, view: View) 
                 break
         time.sleep(_POLL_SECONDS)
     view.update(study.trials())
+
+
+def _report(plan: Plan, study: Study) -> Path:
+    """Write the report as far as the search has come."""
+    from explore.reporting.report import write_report  # as in `conclusion`
+
+    return write_report(study, plan.output)
 
 
 def _logs(plan: Plan) -> Path:

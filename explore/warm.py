@@ -5,12 +5,11 @@ memory that it shares with the server, which doubled the time of everything else
 the table of pages, with an entry for each 4 KiB of 300 MB.
 """
 
-import gc
+from explore.imports import lasting
 
-import explore.evaluator
-import explore.together  # noqa: F401 - imported for the trials, as the other one
-from explore.cluster.pages import collapse_pages
+with lasting():
+    import explore.evaluator
+    import explore.together  # noqa: F401 - imported for the trials, as the other one
+    from explore.cluster.pages import collapse_pages
 
-gc.collect()
-gc.freeze()
 collapse_pages()

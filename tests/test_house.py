@@ -21,6 +21,7 @@ BELOW = {"launching"}  # what leaves may know, and nobody else
 MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
     "launching": set(),
+    "imports": set(),
     "training": BELOW,
     "cost": BELOW,
     "evaluation": {"cost"},
@@ -45,8 +46,8 @@ MAY_IMPORT = {
     "verdict": {"ablation", "evaluation", "reporting", "search"},
     "view": {"ablation", "evaluation", "reporting", "search"},
     "boards": {"ablation", "reporting", "search", "tracking"},
-    "command": {"architecture", "config", "faults", "schema", "search"},
-    "warm": {"cluster", "evaluator", "together"},
+    "command": {"architecture", "config", "faults", "imports", "schema", "search"},
+    "warm": {"cluster", "evaluator", "imports", "together"},
     "joining": {"candidate", "cluster", "evaluation", "search"},
     "matching": {"ablation", "architecture", "candidate", "comparison", "config", "data", "schema", "search"},
     "checks": {"ablation", "architecture", "cluster", "config", "data", "schema", "search"},
