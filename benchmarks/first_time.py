@@ -37,7 +37,7 @@ def parts(candidate: Candidate, folder: Path, report: Report) -> Evaluation:
     with part("build"):
         network = build(candidate, dataset)
     with part("count"):
-        shape = (dataset.channels, dataset.image_size, dataset.image_size)
+        shape = dataset.image_shape
         measure_cost(network, shape, candidate.cost, timed=False)
     with part("start of fit"):
         train(network, candidate, dataset, folder, epochs=1, rung=1)

@@ -63,7 +63,7 @@ def measure(base: Sequence[str], networks: int, repeats: int, seed: int) -> tupl
     """The cross-validated errors, the relative differences of repeated measurements, and milliseconds of a trace."""
     config = compose(base)
     dataset = load(config.data)
-    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    shape = dataset.image_shape
     options = replace(config.cost, max_seconds=_SECONDS)
     chosen = list(islice(candidates(base, config, dataset, seed), networks))
     seconds, known, traced = [], list[Features](), []

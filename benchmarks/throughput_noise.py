@@ -32,13 +32,13 @@ from benchmarks.training_devices import wait
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
-from explore.candidate import TIME_BESIDE_OTHERS
 from explore.cost.device import device_name, resolve_dispatch
 from explore.cost.options import AUTO, Measuring
 from explore.cost.side_by_side import compare_throughput
 from explore.cost.speed import Speed
 from explore.cost.throughput import measure_throughput
 from explore.cost.training_step import training_step
+from explore.speeds import TIME_BESIDE_OTHERS
 
 SPREAD, QUARTILES, SECONDS, GAP = 1.10, 0.03, 3.0, 1.05
 COUNT = 12

@@ -100,7 +100,7 @@ def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], 
     config = compose(_BASE)
     dataset = load(config.data)
     network = build(config.candidate, dataset)
-    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    shape = dataset.image_shape
     isolated = Isolated(nothing, lambda: None)
     proposed = proposals(_space(config), seed=1)
     compose_it = TrainingEvaluator(_BASE, run=lambda job, place, report: nothing(None, place, report))

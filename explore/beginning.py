@@ -8,7 +8,6 @@ from typing import Any
 
 from explore.architecture.catalog import Mixing, hyperparameters, one_of
 from explore.architecture.published import PUBLISHED, adapted_model
-from explore.candidate import reference_ms, this_machine
 from explore.config import compose, vary
 from explore.data.dataset import Dataset
 from explore.definition import definition, described
@@ -23,6 +22,7 @@ from explore.search.storage import find_study, studies_at
 from explore.search.study import Study
 from explore.search.trial import Proposal, Trial, front, times_as_fast
 from explore.search.warm_start import proposed, teaching
+from explore.speeds import reference_ms, this_machine
 
 ALL = "all"
 _MOST_REFUSALS, _MOST_SHOWN = 5, 12  # in a message

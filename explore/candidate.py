@@ -11,7 +11,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,15 +18,17 @@ from torch import nn
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network, check
 from explore.architecture.pretrained import check_pretrained, load_pretrained
-from explore.architecture.published import adapted
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.allocator import keep_freed_memory
-from explore.cost.device import device_name, driver_version, resolve_device, resolve_precision, resolve_protocol
+from explore.cost.device import (
+    check_precision,
+    resolve_device,
+    resolve_precision,
+    resolve_protocol,
+)
 from explore.cost.measure import measure_cost, timed_cost
 from explore.cost.options import Measuring
 from explore.cost.record import Cost
-from explore.cost.session import session
-from explore.cost.side_by_side import compare_throughput
 from explore.cost.store import find, identity, keep
 from explore.cost.turns import Turns
 from explore.data.dataset import Dataset, Split, load
@@ -39,9 +40,6 @@ from explore.training.memory import give_back_memory, out_of_memory
 from explore.training.options import Training
 from explore.training.trained import accuracy, restore
 
-# Share of the time for one network that each gets where several are timed together, at most: the order that a front is
-# shown in must be right, also of neighbours 5 % apart on a machine that others use.
-TIME_BESIDE_OTHERS = 2 / 3
 # Of a batch, where the whole takes more memory than there is: one attempt, so it has to be a good one.
 _PARTS = 8
 COSTS = "costs"  # the folder of measured costs, in that of a study or of a single run
@@ -98,14 +96,19 @@ class Candidate:
             classes=len(dataset.classes),
         )
 
+    def check_machine(self) -> None:
+        """Raise ValueError where this machine cannot measure or train as it is asked to."""
+        resolve_protocol(self.cost)
+        training_device(self.training)
+
     def check(self, dataset: Dataset) -> None:
-        """Raise ValueError for anything that would stop this candidate later; costs milliseconds."""
+        """Raise ValueError for anything that would stop this candidate later, on any machine; costs milliseconds."""
         self.training.check()
         self.limits.check()
         if not self.timed:
             _ = self.cost.images  # raises for a batch size that only timing finds
-        resolve_protocol(self.cost)
-        resolve_precision(self.training.precision, training_device(self.training))
+        for name in (self.cost.precision, self.training.precision):
+            check_precision(name)
         if self.pretrained:
             check_pretrained(self.architecture(dataset), Path(self.pretrained))
         else:
@@ -236,67 +239,9 @@ def trained(candidate: Candidate, dataset: Dataset, folder: Path) -> tuple[Netwo
     return network.eval(), tuple(Epoch(**record) for record in curve)  # type: ignore[arg-type]
 
 
-def time_published(name: str, dataset: Dataset, options: Measuring, study: Path) -> dict[str, Any]:
-    """Cost and speed of a published network on images of a data set, as a reference for a report: it is not trained.
-
-    At the size of these images, because members of a front are compared with it: the size that it was published for
-    has more pixels, and another speed. So it has no accuracy, neither the published one, nor one of these images. The
-    speed is on the scale of those in the folder `study`.
-    """
-    network = adapted(name, image_size=dataset.image_size, channels=dataset.channels, classes=len(dataset.classes))
-    cost = measure_cost(Network(network).deployed(), _shape(dataset), options, timed=True, study=study / COSTS)
-    assert cost.throughput
-    note = f"published depth and width, patches of {network.patch_size} pixels to divide these images; not trained here"
-    counts = {"params": cost.params, "macs": cost.macs, "throughput": cost.throughput.images_per_second}
-    return {"name": name, **counts, "accuracy": None, "note": note}
-
-
-def this_machine(candidate: Candidate) -> tuple[str, str | None, str]:
-    """What a candidate would be timed on: device, version of its driver, version of torch."""
-    device = resolve_device(candidate.cost.device)
-    return device_name(device), driver_version(device), str(torch.__version__)
-
-
-def reference_ms(options: Measuring, study: Path) -> float:
-    """Milliseconds of the reference network by which figures of speed of a study are on one scale."""
-    with session(options, study=study / COSTS) as turn:
-        return 1000 * turn.reference_seconds
-
-
-def time_together(
-    candidates: Mapping[int, Candidate], batch_sizes: Mapping[int, int], study: Path | None = None
-) -> dict[int, list[float]]:
-    """Seconds of a pass of each candidate, with as many values for each, taken in turn.
-
-    Each is timed at its batch size. Candidates of the same architecture share their values. One that cannot be compiled
-    is left out where the protocol compiles. Of a study they are on the scale of those in its folder. Raises ValueError
-    for candidates with different images or protocols.
-    """
-    first = next(iter(candidates.values()))
-    if any((one.data, one.cost) != (first.data, first.cost) for one in candidates.values()):
-        raise ValueError("speeds are compared for the same images by one protocol, got several; measure them apart")
-    dataset, options = load(first.data), replace(first.cost, max_seconds=TIME_BESIDE_OTHERS * first.cost.max_seconds)
-    names = {number: f"{one.architecture(dataset)} {batch_sizes[number]}" for number, one in candidates.items()}
-    numbers = {name: number for number, name in names.items()}
-    networks = {
-        name: build(replace(candidates[number], pretrained=None), dataset).deployed()
-        for name, number in numbers.items()
-    }
-    sizes = {name: batch_sizes[number] for name, number in numbers.items()}
-    costs = study / COSTS if study else None
-    seconds, _ = compare_throughput(
-        networks, _shape(dataset), options, lambda text: None, batch_sizes=sizes, study=costs
-    )
-    return {number: seconds[name] for number, name in names.items() if name in seconds}
-
-
-def _shape(dataset: Dataset) -> tuple[int, int, int]:
-    return dataset.channels, dataset.image_size, dataset.image_size
-
-
 def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, costs: Path) -> Cost:
     """The cost, as it was measured before, or the cheapest parts first, so that what exceeds a limit is never timed."""
-    shape, device = _shape(dataset), resolve_device(candidate.cost.device)
+    shape, device = dataset.image_shape, resolve_device(candidate.cost.device)
     protocol = resolve_protocol(candidate.cost)
     described = {"architecture": asdict(candidate.architecture(dataset)), "protocol": asdict(protocol)}
     key = identity(network, described, device)

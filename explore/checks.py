@@ -22,6 +22,8 @@ from explore.search.storage import of_one_machine
 from explore.search.study import Study
 
 _MOST_WORKERS_PER_CORE = 8
+_SEARCHED = ("model", *CATALOGS, "training", "data", "pretrained")
+_HOW_TRIALS_RUN = ("accelerator", "devices", "num_nodes", "strategy", "threads", "rung")
 
 
 def check_options(config: Config, overrides: Sequence[str]) -> None:
@@ -56,7 +58,13 @@ def check_options(config: Config, overrides: Sequence[str]) -> None:
             f"training.num_nodes must be 1 in a search, got {config.training.num_nodes}: the processes of a trial are "
             "started on one machine; train on several with python -m explore.train"
         )
-    if fixed := [name for name in ("devices", "num_nodes", "strategy") if f"training.{name}" in config.space]:
+    for key in config.space:
+        if (part := key.partition(".")[0]) not in _SEARCHED:
+            raise ValueError(
+                f"space.{key} cannot be a dimension: candidates differ in {', '.join(_SEARCHED)}, and {part} is the "
+                f"same for all; set {key}=VALUE"
+            )
+    if fixed := [name for name in _HOW_TRIALS_RUN if f"training.{name}" in config.space]:
         raise ValueError(f"space.training.{fixed[0]} cannot be a dimension: it says how trials are run; set it for all")
     if "training.epochs" in config.space:
         raise ValueError(
@@ -125,8 +133,12 @@ def refuse_what_is_searched(config: Config, overrides: Sequence[str], study: Stu
 
 
 def check_cluster(config: Config, url: str) -> None:
-    """Refuse more workers than this machine could bear, and workers elsewhere that could not work."""
+    """Refuse more workers than this machine could bear, and workers elsewhere that could not work.
+
+    Machines elsewhere may have a GPU that this one has not.
+    """
     if isinstance(config.cluster, Local):
+        config.candidate.check_machine()
         if (asked := config.workers or 1) > (most := _MOST_WORKERS_PER_CORE * cores()):
             raise ValueError(
                 f"workers must be at most {_MOST_WORKERS_PER_CORE} for each core of this machine, {most}, got {asked}; "

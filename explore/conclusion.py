@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from explore.ablation.runs import representatives
-from explore.candidate import Candidate, test_accuracy, this_machine, time_published, time_together
+from explore.candidate import Candidate, test_accuracy
 from explore.cluster.local import cores
 from explore.config import compose, vary
 from explore.data.dataset import load
@@ -29,6 +29,7 @@ from explore.search.owner import is_here, is_running, this_process
 from explore.search.rivals import batch_size, compared, decided, measured_on, results, rivals, tested, with_speeds
 from explore.search.study import Study
 from explore.search.trial import Trial, front
+from explore.speeds import this_machine, time_published, time_together
 from explore.tracking import Tracker
 
 _SETTLING_SECONDS = 2.0  # until nobody else can be writing their name

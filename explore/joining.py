@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from explore.candidate import Candidate, this_machine
+from explore.candidate import Candidate
 from explore.cluster.isolation import server_context
 from explore.evaluation import INTERRUPTED, RUNNING, STOPPED
 from explore.search.owner import GIVEN_UP_SECONDS, is_here
 from explore.search.storage import of_one_machine
 from explore.search.study import Study
 from explore.search.trial import Trial
+from explore.speeds import this_machine
 
 _MARK = ".study"
 _WITH_CHECKPOINTS = (RUNNING, STOPPED, INTERRUPTED)

@@ -14,13 +14,14 @@ from explore.ablation.arms import Arm, arm_name, solve
 from explore.ablation.design import SEED, Design, design_of
 from explore.ablation.seeds import looks
 from explore.architecture.network import Network
-from explore.candidate import Candidate, time_together
+from explore.candidate import Candidate
 from explore.comparison import count
 from explore.config import has_option, vary
 from explore.data.dataset import Dataset
 from explore.schema import Config
 from explore.search.space import Space, is_number, to_overrides
 from explore.search.study import Study
+from explore.speeds import time_together
 
 _ALL_HAVE = "try model.width or model.depth, which every arm has"
 _COUNTED_AT_MOST, _TIMED_AT_MOST = 40, 12  # values of the free dimension for one arm: a timed one takes seconds

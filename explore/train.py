@@ -47,6 +47,7 @@ def main(config: "Config", overrides: list[str]) -> int:
 
     with refusing_bad_input():
         config.tracking.check()
+        config.candidate.check_machine()
         config.candidate.check(load(config.data))
         machine = _machine(config.training.num_nodes)
     folder = alone(config)

@@ -13,11 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filled_studies import cost
-from small_sweeps import trials_of
+from small_sweeps import study_of, trials_of
 from test_stopping import curve
 
 from explore.beginning import Beginning, beginning
-from explore.candidate import this_machine
 from explore.cluster.isolation import start_server
 from explore.command import _run
 from explore.config import compose, has_option
@@ -25,10 +24,12 @@ from explore.data.dataset import Dataset, load
 from explore.definition import definition
 from explore.evaluation import COMPLETE, Evaluation
 from explore.search.listed import read_entries
+from explore.search.rivals import results
 from explore.search.space import Values, parse_space
 from explore.search.storage import open_storage
 from explore.search.study import create_study
 from explore.search.trial import Proposal, candidates, front
+from explore.speeds import this_machine
 from explore.sweep import main
 
 
@@ -277,7 +278,7 @@ def test_a_search_begins_with_the_front_of_another_one(tmp_path: Path, capsys: p
     start_server()
     shared = ["+sweep=smoke", "references=[]", f"outputs={tmp_path}", "training.epochs=3", "search.startup=2"]
     assert _run(main, [*shared, "study=old", "workers=2", "trials=6"]) == 0
-    old = front(trials_of(tmp_path, "old"))
+    old = front(results(study_of(tmp_path, "old")))  # by the speeds of its end
     asked = ["warm_start.study=old", "warm_start.published=[mixer_s16]", "space.model.width=choice(8, 16, 32)"]
     for workers, trials in ((1, 1), (2, len(old) + 3)):
         assert _run(main, [*shared, "study=new", *asked, f"workers={workers}", f"trials={trials}"]) == 0

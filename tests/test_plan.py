@@ -48,7 +48,11 @@ from explore.search.study import create_study
         ),
         ("smoke", ["workers=9999"], "for each core of this machine, "),
         ("smoke", ["study="], "study must be a name of letters, digits, dots, dashes and underscores"),
-        ("smoke", ["cost.precision=8"], "got none; precision must be one of auto, 32-true, bf16-mixed, got '8'"),
+        ("smoke", ["cost.precision=8"], "precision must be one of auto, 32-true, bf16-mixed, got '8'"),
+        ("smoke", ["training.precision=8"], "got none; precision must be one of auto, 32-true, bf16-mixed, got '8'"),
+        ("smoke", ["space.trials=choice(1, 2)"], "space.trials cannot be a dimension: candidates differ in model, "),
+        ("smoke", ["space.cost.batch_size=choice(1, 2)"], "cost is the same for all; set cost.batch_size=VALUE"),
+        ("smoke", ["space.training.threads=choice(1, 2)"], "space.training.threads cannot be a dimension: it says how"),
         ("smoke", ["ablation.seeds=5"], "with sampler=paired only, got ablation.seeds=5 and sampler=speed_aware"),
     ],
 )
@@ -92,6 +96,26 @@ def test_every_value_of_a_space_is_looked_at_in_few_configurations() -> None:
         chosen = dict(override.split("=", 1) for override in overrides)
         assert len(chosen) == len(overrides), "a value for each dimension"
         assert all(has_option(key, chosen, config) for key in chosen)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here they are a GPU's")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("training.accelerator=gpu", "training.accelerator=gpu needs a GPU"),
+        ("cost.device=cuda", "device must be one of auto, cpu on this machine"),
+        ("cost.dispatch=graph", "cost.dispatch=graph must have a GPU"),
+    ],
+)
+def test_a_machine_without_a_gpu_can_begin_a_search_for_those_that_have_one(
+    given: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_here = ["+sweep=smoke", f"outputs={tmp_path}", given]
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        prepare(compose(given_here), given_here)
+    monkeypatch.setattr("explore.plan.find_study", lambda url, name: None)  # nobody listens there
+    elsewhere = [*given_here, "cluster=manual", "storage=postgres", "storage.url=postgresql://localhost/explore"]
+    assert prepare(compose(elsewhere), elsewhere).base
 
 
 @pytest.mark.parametrize("given", [["space.token_mixing=choice(mlp, s2)"], ["~space.token_mixing", "token_mixing=mlp"]])

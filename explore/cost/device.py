@@ -37,14 +37,19 @@ def resolve_device(name: str) -> torch.device:
     raise ValueError(f"device must be one of {allowed} on this machine, got {name!r}")
 
 
+def check_precision(name: str) -> None:
+    """Raise ValueError for what is not the name of a precision."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+
+
 def resolve_precision(name: str, device: torch.device) -> str:
     """`32-true` or `bf16-mixed`; `auto` is the second where the device multiplies bfloat16 in hardware.
 
     Raises:
         ValueError: the name is not a precision.
     """
-    if name not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+    check_precision(name)
     if name != "auto":
         return name
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bf16()

@@ -1,5 +1,6 @@
 """How cost is measured: the settings of the Hydra group `cost`."""
 
+import re
 from dataclasses import dataclass
 from typing import Union
 
@@ -47,6 +48,8 @@ class Measuring:
             raise ValueError(f"cost.batch_size must be at least 1, got {self.batch_size}")
         if self.threads < 1:
             raise ValueError(f"cost.threads must be at least 1, got {self.threads}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"cost.device must be one of auto, cpu, cuda, cuda:0, cuda:1, ..., got {self.device!r}")
         if self.dispatch not in DISPATCHES:
             raise ValueError(f"cost.dispatch must be one of {', '.join(DISPATCHES)}, got {self.dispatch!r}")
         if self.warmup < 0:

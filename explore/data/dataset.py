@@ -63,6 +63,11 @@ class Dataset:
         """1 (grey) or 3 (colour)."""
         return self.train.images.shape[1]
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width, in pixels."""
+        return self.channels, self.image_size, self.image_size
+
 
 def load(data: Data) -> Dataset:
     """Read the images of a source: decoded the first time, from the cache on disk (as memory maps) after that.

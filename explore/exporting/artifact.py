@@ -70,7 +70,7 @@ def export(trained: Trained, kind: Format, file: Path, about: Mapping[str, str])
     # A protocol of a GPU has no graph where the exported form needs a processor.
     for_gpu = options.dispatch == "graph" and not kind.on_any_device
     dispatch = resolve_dispatch(AUTO if for_gpu else options.dispatch, device)
-    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    shape = dataset.image_shape
     classifier = FromPixels(trained.network.deployed(), dataset.mean, dataset.std).eval()
     partial = file.with_name(f".{file.name}.partial")
     try:
