@@ -26,7 +26,8 @@ from explore.cost.device import (
     resolve_precision,
     resolve_protocol,
 )
-from explore.cost.measure import measure_cost, timed_cost
+from explore.cost.flops import count_macs
+from explore.cost.measure import count_params, measure_cost, timed_cost
 from explore.cost.options import Measuring
 from explore.cost.record import Cost
 from explore.cost.store import find, identity, keep
@@ -42,6 +43,7 @@ from explore.training.trained import accuracy, restore
 
 # Of a batch, where the whole takes more memory than there is: one attempt, so it has to be a good one.
 _PARTS = 8
+_SIZES: dict[tuple[str, bool], Cost] = {}  # of architectures that were counted: many candidates share one
 COSTS = "costs"  # the folder of measured costs, in that of a study or of a single run
 
 
@@ -69,6 +71,10 @@ class Limits:
         if self.throughput and cost.throughput:
             found["throughput"] = self.throughput / cost.throughput.images_per_second - 1
         return found
+
+    def beyond(self, cost: Cost) -> dict[str, float]:
+        """Those of `excess` that a cost does not keep to."""
+        return {name: by for name, by in self.excess(cost).items() if by > 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +107,14 @@ class Candidate:
         resolve_protocol(self.cost)
         training_device(self.training)
 
+    def check_size(self, dataset: Dataset) -> None:
+        """Raise ValueError for what is beyond the limits of size; with them it takes some tens of milliseconds."""
+        if self.limits.params is None and self.limits.macs is None:
+            return
+        cost = _size(self.architecture(dataset), macs=self.limits.macs is not None)
+        if beyond := self.limits.beyond(cost):
+            raise ValueError(_beyond(self.limits, cost, beyond))
+
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError for anything that would stop this candidate later, on any machine; costs milliseconds."""
         self.training.check()
@@ -113,6 +127,17 @@ class Candidate:
             check_pretrained(self.architecture(dataset), Path(self.pretrained))
         else:
             check(self.architecture(dataset))
+
+
+def _size(planned: Architecture, *, macs: bool) -> Cost:
+    """Parameters of a deployed network, and multiply-adds if they are asked for; nothing else of its cost."""
+    key = str(planned), macs
+    if key not in _SIZES:
+        with torch.device("meta"):
+            network = Network(planned).deployed()
+        counted = count_macs(network, network.image_shape).total if macs else 0
+        _SIZES[key] = Cost(params=count_params(network), macs=counted, memory_bytes=0, throughput=None)
+    return _SIZES[key]
 
 
 def build(candidate: Candidate, dataset: Dataset) -> Network:
@@ -172,7 +197,7 @@ def evaluate(
                 with clock.part("cost"):
                     cost = _cost(candidate, network.deployed(), dataset, costs or folder / COSTS)
                     report(cost)
-                if beyond := {name: by for name, by in candidate.limits.excess(cost).items() if by > 0}:
+                if beyond := candidate.limits.beyond(cost):
                     return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
             if last:
                 with clock.part("train"):
@@ -248,7 +273,7 @@ def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, costs: Pat
     if known := find(costs, key):
         return known
     cost = measure_cost(network, shape, protocol, timed=False)
-    if candidate.timed and all(by <= 0 for by in candidate.limits.excess(cost).values()):
+    if candidate.timed and not candidate.limits.beyond(cost):
         cost = timed_cost(cost, network, shape, protocol, costs)
         if cost.throughput and not cost.throughput.strangers:
             keep(costs, key, cost)

@@ -207,7 +207,9 @@ def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
     """What decides what a worker does next; it begins nothing that breaks a rule on these images."""
 
     def check(overrides: Sequence[str]) -> None:
-        vary(plan.base, overrides, plan.keys).candidate.check(dataset)
+        candidate = vary(plan.base, overrides, plan.keys).candidate
+        candidate.check(dataset)
+        candidate.check_size(dataset)
 
     if plan.design:
         return Paired(plan.design, space.dimensions, plan.rungs[-1], partial(_settled, plan.design), plan.workers)

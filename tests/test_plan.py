@@ -9,11 +9,16 @@ from unittest import mock
 
 import pytest
 import torch
+from optuna.storages import InMemoryStorage
 
+from explore.architecture.network import Network
 from explore.checks import checked_space, refuse_what_is_searched, without_options_of_others
-from explore.config import compose, has_option
-from explore.plan import prepare
-from explore.search.space import to_overrides
+from explore.config import compose, has_option, vary
+from explore.cost.flops import count_macs
+from explore.cost.measure import count_params
+from explore.data.dataset import load
+from explore.plan import prepare, scheduler
+from explore.search.space import parse_space, to_overrides
 from explore.search.storage import open_storage
 from explore.search.study import create_study
 
@@ -172,6 +177,32 @@ def test_large_images_leave_no_room_on_a_gpu_for_a_second_worker(
     monkeypatch.setattr("explore.plan._SMALL_IMAGES", 7)  # of digits there are eight
     given = ["+sweep=smoke", f"outputs={tmp_path}"]
     assert prepare(compose(given), given).workers == 1
+
+
+@pytest.mark.parametrize("limit", ["limits.params=2000", "limits.macs=8000"])
+@pytest.mark.parametrize("sampler", ["random", "speed_aware"])
+def test_what_is_beyond_the_limits_of_size_is_never_proposed(limit: str, sampler: str, tmp_path: Path) -> None:
+    given = ["+sweep=smoke", f"sampler={sampler}", limit, f"outputs={tmp_path}"]
+    config = compose(given)
+    plan, dataset = prepare(config, given), load(config.data)
+    decides = scheduler(plan, parse_space(plan.space), dataset)
+    study = create_study(InMemoryStorage(), "limits", {})
+    sizes = []
+    for _ in range(10):
+        step = decides.next(study.trials(), room=True)
+        assert step
+        assert study.claim(step.proposal, command="", target=99, continues=step.continues)
+        network = Network(vary(plan.base, step.proposal.overrides).candidate.architecture(dataset)).deployed()
+        sizes.append((count_params(network), count_macs(network, dataset.image_shape).total))
+    key, _, most = limit.partition("=")
+    found = [params if key.endswith("params") else macs for params, macs in sizes]
+    assert max(found) <= int(most)
+
+
+def test_limits_of_size_that_nothing_keeps_to_are_refused(tmp_path: Path) -> None:
+    given = ["+sweep=smoke", "limits.params=10", f"outputs={tmp_path}"]
+    with pytest.raises(ValueError, match=r"got none; params [\d,]+ is above 10$"):
+        prepare(compose(given), given)
 
 
 def test_a_value_with_an_effect_is_taken() -> None:

@@ -17,7 +17,7 @@ from explore.search.encoding import Encoding
 from explore.search.front import hypervolume as area
 from explore.search.front import losses
 from explore.search.improvement import expected_gain
-from explore.search.space import Space, parse_space
+from explore.search.space import Space, parse_space, to_overrides
 from explore.search.speed_aware import _MOST_WAITING, SpeedAware, _considered
 from explore.search.study import Study, create_study
 from explore.search.trial import Trial, candidates
@@ -46,6 +46,12 @@ def trained(overrides: Sequence[str], epochs: int) -> Evaluation:
     found = [best * (1 - np.exp(-epoch / (1 + size / 8))) for epoch in range(1, epochs + 1)]
     status = COMPLETE if epochs == RUNGS[-1] else STOPPED
     return Evaluation(status=status, cost=cost(1e5 / size**2), curve=curve(*found))
+
+
+def speed_of(evaluation: Evaluation) -> float:
+    assert evaluation.cost
+    assert evaluation.cost.throughput
+    return evaluation.cost.throughput.images_per_second
 
 
 class Trainings:
@@ -170,6 +176,32 @@ def test_a_speed_that_is_asked_for_focuses_the_search() -> None:
 
     assert share(fast) == 1.0
     assert share(anyhow) < 1.0
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_few_are_refused_where_few_are_as_fast_as_is_asked_for(share: float) -> None:
+    drawn = space().draw(np.random.default_rng(0), [{} for _ in range(1000)])
+    asked = float(np.quantile([speed_of(trained(to_overrides(one), 0)) for one in drawn], 1 - share))
+
+    class Refusing(Trainings):
+        def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+            found = super().__call__(overrides, folder, report, until)
+            beyond = replace(found, status=REFUSED, curve=(), constraints={"throughput": 1.0})
+            return beyond if speed_of(found) < asked else found
+
+    for seed in range(3):
+        study, _ = searched(24, Refusing(), least_throughput=asked, startup=8, fewest=20, seed=seed)
+        status = [one.status for one in study.trials()]
+        assert status.count(REFUSED) <= 8, "of 24 candidates; 13 to 15 where speed was not looked at before"
+        assert COMPLETE in status
+
+
+def test_who_was_refused_is_none_of_the_fewest() -> None:
+    ours = scheduler(tolerance=1e9, fewest=3, startup=2)
+    study, _ = searched(6)
+    two = [one for one in study.trials() if one.status == COMPLETE][:2]
+    refused = [replace(one, evaluation=replace(one.evaluation, status=REFUSED, curve=())) for one in two]
+    assert ours.next([*two, *refused], room=True) is not None
 
 
 def test_what_others_train_is_not_begun_again() -> None:

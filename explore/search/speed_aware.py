@@ -66,7 +66,7 @@ class SpeedAware:
         check: raises ValueError for overrides that break a rule.
         least_throughput: images/s from which on a candidate is worth something.
         tolerance: expected gain, as a share of the hypervolume, below which nothing is worth its training.
-        fewest: candidates before the search may end by itself; None never.
+        fewest: trained candidates before the search may end by itself; None never.
         pool: configurations to choose from, given the best so far.
         trend: what is thought beforehand of the logit of the accuracy of configurations, each after its epochs.
         earlier: measured trials of another study, as `warm_start.teaching` gives them; they teach and count nowhere.
@@ -105,17 +105,18 @@ class SpeedAware:
         # As long as nothing is learned the choice stays the same: else who was measured would lose to a new draw.
         generator = np.random.default_rng(mixed(self.seed, int(known["epochs"][learned].sum())))
         pool = partial(self._pool, everyone, known, generator)
+        fast = partial(self._fast_first, everyone, known)
         begun = learned | (mine & known["running"])
         tried = {*self._known.keys[len(self.earlier) :], *self._impossible}
         if not learned.any() or begun.sum() < self.startup:
             measured = [place for place in waiting if not known["epochs"][place]]
             few = room and len(trials) < _MEASURED_FIRST * self.startup
-            if few and (proposal := self._first_possible(pool(), tried)):
+            if few and (proposal := self._first_possible(fast(pool()), tried)):
                 return Step(proposal, 0)
             if measured:
                 return self.resume(everyone[_farthest_in_speed(measured, known, mine)])
         if not learned.any():  # others are at work on all that were measured: better one more than to wait
-            proposal = self._first_possible(pool(), tried) if room else None
+            proposal = self._first_possible(fast(pool()), tried) if room else None
             return Step(proposal, 0) if proposal else None
         latest = known["row"][learned].max()
         new = (known["row"] > latest) & (known["epochs"] == 0)
@@ -123,7 +124,7 @@ class SpeedAware:
         choices = self._most_promising(
             everyone, known, considered, pool() if room else [], waiting_first=new[waiting].sum() >= _MEASURED
         )
-        return self._first_worth_it(choices, int((mine & known["counts"]).sum()), tried)
+        return self._first_worth_it(choices, int((mine & begun).sum()), tried)
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
@@ -188,6 +189,15 @@ class SpeedAware:
             worth = f"{self.tolerance:.1%} to the hypervolume of the front"
             self.ended = f"It ended after {count} candidates: none was expected to add {worth}."
         return None
+
+    def _fast_first(self, everyone: Sequence[Trial], known: Columns, pool: list[Values]) -> list[Values]:
+        """As they are, but behind those that seem to be as fast as is asked for the others, the fastest first."""
+        measured = _places(np.isfinite(known["speed"]))
+        if not self.least_throughput or len(measured) < 2:
+            return pool
+        speed = Speeds(Encoding(self.space), [everyone[place] for place in measured], self._fits)(pool)
+        order = np.argsort(-np.minimum(speed, np.log(self.least_throughput)), kind="stable")
+        return [pool[index] for index in order.tolist()]
 
     def _pool(self, everyone: Sequence[Trial], known: Columns, generator: np.random.Generator) -> list[Values]:
         """What could be begun, all different; some of it may have been tried."""
