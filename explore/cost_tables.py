@@ -42,8 +42,18 @@ def print_network(result: Mapping[str, Any]) -> None:
         row("latency, batch 1, median", f"{result['latency_ms']:,.2f} ms")
         row("latency, batch 1, 90 %", f"{result['latency_p90_ms']:,.2f} ms")
         row("latency, batch 1, 99 %", f"{result['latency_p99_ms']:,.2f} ms")
+    if predicted := result["predicted"]:
+        row(
+            f"throughput, batch {predicted['protocol']['batch_size']}, predicted",
+            f"{predicted['throughput']:,.0f} images/s",
+        )
     console = Console()
     console.print(table)
+    if predicted:
+        errors, machine = predicted["errors"], _machine(predicted["protocol"])
+        known = f"median error {errors['median']:.1%}, rank correlation {errors['rank_correlation']:.3f}"
+        words = f"predicted from {errors['networks']} networks of study {predicted['study']} on {machine}, not measured"
+        _print_note(console, f"{words}; with each tenth of them left out: {known}")
     if result["throughput"]:
         words = f"{_machine(protocol)}, {protocol['dispatch']}, median and 95 % interval of {protocol['blocks']} blocks"
         _print_note(console, f"{words}, torch {protocol['torch_version']}")

@@ -5,6 +5,7 @@ Counts and times networks without training them: parameters, multiply-adds, memo
   python -m explore.measure model=mixer_b16
   python -m explore.measure token_mixing=attention model.depth=8 data=mnist
   python -m explore.measure model=vit_s16 throughput=off format=json
+  python -m explore.measure token_mixing=attention model.depth=8 throughput=off study=pareto
   python -m explore.measure token_mixing=all
   python -m explore.measure model=all format=json
 
@@ -22,6 +23,7 @@ One of these may be `all`:
 
 Often set:
   throughput=off         count only
+  study=NAME             with it, predict the speed from what a search has measured (storage.url, outputs as there)
   cost.batch_size=N      images in one pass (default: 256; 8 for a published model on a processor)
   cost.precision=NAME    auto, 32-true or bf16-mixed
   cost.device=NAME       auto, cpu, cuda or cuda:N
@@ -38,7 +40,9 @@ from explore.command import Refused, print_json, refusing_bad_input, run
 
 if TYPE_CHECKING:
     from explore.architecture.families.row import Published
+    from explore.architecture.network import Network
     from explore.architecture.spec import Architecture
+    from explore.cost.features import Features
     from explore.cost.record import Throughput
     from explore.schema import Config
 
@@ -92,6 +96,8 @@ def _one(config: "Config", overrides: list[str]) -> dict[str, Any]:
         _settle_protocol(config, row, overrides)
         if not config.throughput:
             _ = config.cost.images
+        elif config.study:
+            raise ValueError(f"study={config.study} predicts a speed that is not measured; add throughput=off")
     with torch.device("cpu" if config.throughput else "meta"):
         network = Network(architecture)
     deployed, cost = network.deployed(), config.cost
@@ -108,8 +114,38 @@ def _one(config: "Config", overrides: list[str]) -> dict[str, Any]:
         "flops": 2 * counts.macs,
         "memory_bytes": memory,
         **_speed(throughput),
+        "predicted": _predicted(config, deployed, counts.deployed_macs) if config.study else None,
         "protocol": _protocol(config, throughput),
         "published": _figures(name) if row and not changed else None,
+    }
+
+
+def _predicted(config: "Config", deployed: "Network", macs: int) -> dict[str, Any]:
+    """Throughput by the protocol of a study, from the latency model of what was measured there."""
+    from explore.cost.trace import memory_and_features
+    from explore.places import named_study
+    from explore.search.predictability import predicted_speed
+
+    def features_of(like: "Throughput") -> "Features":
+        return memory_and_features(
+            deployed, deployed.image_shape, like.batch_size, precision=like.precision, macs=macs
+        )[1]
+
+    with refusing_bad_input():
+        found = predicted_speed(named_study(config).trials(), features_of)
+    like = found.like
+    return {
+        "throughput": found.images_per_second,
+        "study": config.study,
+        "errors": asdict(found.errors),
+        "protocol": {
+            "batch_size": like.batch_size,
+            "precision": like.precision,
+            "device": like.device,
+            "threads": like.threads,
+            "dispatch": like.dispatch,
+            "torch_version": like.torch_version,
+        },
     }
 
 

@@ -1,12 +1,35 @@
-"""How well the speed of the candidates of a study can be predicted from those that were measured."""
+"""How well the speed of networks is predicted from the measured candidates of a study, and such a prediction."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from explore.cost.features import Features
-from explore.cost.latency_model import FEWEST, Errors, cross_validated
+from explore.cost.latency_model import FEWEST, Errors, cross_validated, fit
 from explore.cost.record import Throughput
 from explore.search.trial import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The speed of a network that was not measured, by the protocol of `like`, with the errors for those that were."""
+
+    images_per_second: float
+    like: Throughput
+    errors: Errors
+
+
+def predicted_speed(trials: Sequence[Trial], features_of: Callable[[Throughput], Features]) -> Prediction:
+    """Predict the speed of a network from trials; `features_of` tells the work of a pass of it by a protocol.
+
+    Raises ValueError where too few architectures were measured.
+    """
+    measured, errors = _usual(trials), speed_errors(trials)
+    if not errors:
+        raise ValueError(f"a study must have at least {FEWEST} architectures that were measured, got {len(measured)}")
+    like = measured[0][1]
+    model = fit([features for features, _ in measured], [_seconds(speed) for _, speed in measured])
+    return Prediction(images_per_second=like.batch_size / model.predict(features_of(like)), like=like, errors=errors)
 
 
 def speed_errors(trials: Sequence[Trial]) -> Errors | None:
@@ -14,6 +37,17 @@ def speed_errors(trials: Sequence[Trial]) -> Errors | None:
 
     Of several protocols or devices, it is that of the most trials.
     """
+    measured = _usual(trials)
+    if len(measured) < FEWEST:
+        return None
+    try:
+        return cross_validated([features for features, _ in measured], [_seconds(speed) for _, speed in measured])
+    except RuntimeError:  # the least squares did not converge
+        return None
+
+
+def _usual(trials: Sequence[Trial]) -> list[tuple[Features, Throughput]]:
+    """What was measured by the protocol of the most trials, each architecture once."""
     measured = [
         (cost.features, cost.throughput)
         for cost in (trial.evaluation.cost for trial in trials)
@@ -21,17 +55,13 @@ def speed_errors(trials: Sequence[Trial]) -> Errors | None:
     ]
     protocols = Counter(_protocol(speed) for _, speed in measured)
     usual = max(protocols, key=lambda one: protocols[one], default=())
-    seconds: dict[str, tuple[Features, float]] = {}
-    for features, speed in measured:
-        if _protocol(speed) == usual:
-            # One value for each architecture: another of the same would be no test of a prediction.
-            seconds[str(features.to_dict())] = features, speed.batch_size / speed.images_per_second
-    if len(seconds) < FEWEST:
-        return None
-    try:
-        return cross_validated([features for features, _ in seconds.values()], [one for _, one in seconds.values()])
-    except RuntimeError:  # the least squares did not converge
-        return None
+    # One value for each architecture: another of the same would be no test of a prediction.
+    each = {str(features.to_dict()): (features, speed) for features, speed in measured if _protocol(speed) == usual}
+    return list(each.values())
+
+
+def _seconds(speed: Throughput) -> float:
+    return speed.batch_size / speed.images_per_second
 
 
 def _protocol(speed: Throughput) -> tuple[object, ...]:
