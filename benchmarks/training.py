@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def loop(dataset: Dataset) -> Iterator[Row]:
     keep_freed_memory()
     for candidate, (epochs, _) in EPOCHS.items():
         for batch_size in BATCH_SIZES:
-            recipe = _recipe(epochs, batch_size)
+            recipe = replace(_recipe(epochs, batch_size), rung=1)  # a checkpoint with each epoch, as by hand
             with tempfile.TemporaryDirectory() as folder:
                 bare = BareTrial(network(candidate, dataset, recipe.seed), dataset, recipe, Path(folder))
                 bare.epoch()  # so that each of ours lies between two of these
