@@ -67,6 +67,12 @@ def test_series_are_told_apart_by_their_turns() -> None:
     assert not alike([1.03 * one for one in first], second)
 
 
+@pytest.mark.parametrize("turns", range(1, 6))
+def test_too_few_turns_tell_nothing_apart(turns: int) -> None:
+    assert alike([1.0] * turns, [9.0] * turns)
+    assert not alike([1.0] * 6, [9.0] * 6)
+
+
 class Clock:
     """Passes move it by their seconds, and write their names down."""
 
