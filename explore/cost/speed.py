@@ -49,8 +49,8 @@ def settled(values: Sequence[float], interval: float) -> bool:
 def alike(first: Sequence[float], second: Sequence[float]) -> bool:
     """Whether two series that belong together turn by turn cannot be told apart.
 
-    That is so when the 95 % interval of the median of their ratios has 1 in it, and of fewer than six turns always: they
-    have no such interval.
+    That is so when the 95 % interval of the median of their ratios has 1 in it, and always of fewer than six turns,
+    which have no such interval.
     """
     if len(first) < _BOUNDED:
         return True
