@@ -306,6 +306,13 @@ def locked(folder: Path) -> bool:
     return False
 
 
+def test_strangers_who_come_while_it_is_timed_are_named(clock, monkeypatch):
+    there = iter([["a (1)", "b (2)"], ["b (2)", "c (3)"]])
+    monkeypatch.setattr(turn, "strangers", lambda device: next(there))
+    speed = measure_throughput(Timed(clock, itertools.repeat(0.010)), IMAGE, options(), clock)
+    assert speed.strangers == ("a (1)", "b (2)", "c (3)")
+
+
 def test_a_measurement_that_fails_lets_others_in(own_lock):
     with pytest.raises(RuntimeError, match="out of memory"):
         measure_throughput(Failing(), IMAGE, options())

@@ -108,7 +108,7 @@ def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
         torch_version=str(torch.__version__),
         dispatch=dispatch,
         memory_bytes=memory_bytes,
-        strangers=tuple(turn.strangers),
+        strangers=turn.strangers(),
         warmup=options.warmup,
         block_seconds=options.block_seconds,
         interval=options.interval,
