@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network, check
@@ -155,8 +154,7 @@ def evaluate(
 ) -> Evaluation:
     """Count, measure, compare with the limits, train; keeps the checkpoint in `folder` and goes on from it.
 
-    The cost is that of the deployed form of the network. It is kept in the folder `costs`, which candidates may share,
-    or in `folder`.
+    The cost is that of the deployed form. It is kept in the folder `costs`, which candidates may share, or in `folder`.
 
     Ends as complete, stopped after epoch `until` where that is not the last (0 trains nothing), diverged, or refused:
     beyond a limit, or without the memory it needs, even with its batches in parts. Other exceptions are the caller's.
@@ -192,10 +190,11 @@ def evaluate(
         with turns(candidate.training) as turn:
             with clock.part("build"):
                 dataset = load(candidate.data)
-                network = build(candidate, dataset)
+                with turn():
+                    network = build(candidate, dataset)
             if not local_rank():
                 with clock.part("cost"):
-                    cost = _cost(candidate, network.deployed(), dataset, costs or folder / COSTS)
+                    cost = _cost(candidate, network, dataset, costs or folder / COSTS, turn)
                     report(cost)
                 if beyond := candidate.limits.beyond(cost):
                     return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
@@ -238,7 +237,9 @@ def _train(
     del network
     give_back_memory()
     tell(f"out of memory with whole batches, went on with each in {_PARTS} parts")
-    train(build(candidate, dataset), *batches, parts=_PARTS, tell=tell)
+    with turn():
+        network = build(candidate, dataset)
+    train(network, *batches, parts=_PARTS, tell=tell)
 
 
 def test_accuracy(candidate: Candidate, folder: Path) -> float:
@@ -247,10 +248,11 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
     Raises ValueError where its checkpoint is gone or damaged.
     """
     dataset = load(candidate.data)
-    network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
     recipe = replace(resolved(candidate.training), devices=1, num_nodes=1, strategy="auto")
     batches = _batches(candidate, dataset, dataset.test)
     with turns(recipe) as turn:
+        with turn():
+            network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
         return accuracy(network, batches, recipe, folder, turn=turn)
 
 
@@ -264,17 +266,23 @@ def trained(candidate: Candidate, dataset: Dataset, folder: Path) -> tuple[Netwo
     return network.eval(), tuple(Epoch(**record) for record in curve)  # type: ignore[arg-type]
 
 
-def _cost(candidate: Candidate, network: nn.Module, dataset: Dataset, costs: Path) -> Cost:
-    """The cost, as it was measured before, or the cheapest parts first, so that what exceeds a limit is never timed."""
+def _cost(candidate: Candidate, network: Network, dataset: Dataset, costs: Path, turn: Turn) -> Cost:
+    """The cost, as it was measured before, or the cheapest parts first, so that what exceeds a limit is never timed.
+
+    Counting computes, on cores where others may measure, so it takes a turn; timing takes one of its own after that.
+    """
+    with turn():
+        deployed = network.deployed()
     shape, device = dataset.image_shape, resolve_device(candidate.cost.device)
     protocol = resolve_protocol(candidate.cost)
     described = {"architecture": asdict(candidate.architecture(dataset)), "protocol": asdict(protocol)}
-    key = identity(network, described, device)
+    key = identity(deployed, described, device)
     if known := find(costs, key):
         return known
-    cost = measure_cost(network, shape, protocol, timed=False)
+    with turn():
+        cost = measure_cost(deployed, shape, protocol, timed=False)
     if candidate.timed and not candidate.limits.beyond(cost):
-        cost = timed_cost(cost, network, shape, protocol, costs)
+        cost = timed_cost(cost, deployed, shape, protocol, costs)
         if cost.throughput and not cost.throughput.strangers:
             keep(costs, key, cost)
     return cost

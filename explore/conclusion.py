@@ -6,7 +6,7 @@ that takes a third of a second, and most workers conclude nothing.
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -107,7 +107,7 @@ def compare_speeds(plan: Plan, study: Study) -> None:
     """Measure those that compete for the front, or every arm, again, all together, and once for the same ones.
 
     The comparison may bring others into reach of the front, which are compared then as well. One that it leaves out,
-    because it cannot be compiled, keeps the speed it has.
+    because it cannot be compiled, or not be launched as it was in its own trial, keeps the speed it has.
     """
     choose = partial(representatives, plan.design) if plan.design else rivals
     trials, known, left_out = study.trials(), compared(study), set(study.notes.get("left_out", ()))
@@ -118,8 +118,8 @@ def compare_speeds(plan: Plan, study: Study) -> None:
         interval = next(iter(candidates.values())).cost.interval
         try:
             _refuse_other_machines(competing.values(), next(iter(candidates.values())))
-            print(f"Comparing the speeds of {len(competing)} trials", file=sys.stderr)
-            known = decided(time_together(candidates, batch_sizes, plan.output), batch_sizes, interval)
+            seconds = time_together(candidates, batch_sizes, plan.output, _dispatches(competing), _say)
+            known = decided(seconds, batch_sizes, interval)
         except (ValueError, RuntimeError, MemoryError) as error:
             # The result is worth more than its last digit.
             print(f"explore: speeds are not compared: {str(error).splitlines()[0]}", file=sys.stderr)
@@ -136,6 +136,16 @@ def compare_speeds(plan: Plan, study: Study) -> None:
 
 def _candidate(plan: Plan, trial: Trial) -> Candidate:
     return vary(plan.base, trial.proposal.overrides, plan.keys).candidate
+
+
+def _dispatches(trials: Mapping[int, Trial]) -> dict[int, str]:
+    """How what was timed of each trial was launched."""
+    costs = {number: trial.evaluation.cost for number, trial in trials.items()}
+    return {number: cost.throughput.dispatch for number, cost in costs.items() if cost and cost.throughput}
+
+
+def _say(text: str) -> None:
+    print(f"Comparing speeds: {text}", file=sys.stderr)
 
 
 def _refuse_other_machines(trials: Iterable[Trial], candidate: Candidate) -> None:

@@ -39,9 +39,9 @@ def print_network(result: Mapping[str, Any]) -> None:
     if result["throughput"]:
         spread = f"[{result['throughput_low']:,.1f} to {result['throughput_high']:,.1f}]"
         row(f"throughput, batch {protocol['batch_size']}", f"{result['throughput']:,.1f} images/s {spread}")
-        row("latency, batch 1, median", f"{result['latency_ms']:,.2f} ms")
-        row("latency, batch 1, 90 %", f"{result['latency_p90_ms']:,.2f} ms")
-        row("latency, batch 1, 99 %", f"{result['latency_p99_ms']:,.2f} ms")
+        for share, key in (("median", "latency_ms"), ("90 %", "latency_p90_ms"), ("99 %", "latency_p99_ms")):
+            if result[key] is not None:  # as it is of too few passes
+                row(f"latency, batch 1, {share}", f"{result[key]:,.2f} ms")
     if predicted := result["predicted"]:
         row(
             f"throughput, batch {predicted['protocol']['batch_size']}, predicted",

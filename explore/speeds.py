@@ -1,6 +1,6 @@
 """Speeds of several networks, as a report compares them; that of one candidate is part of its evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from explore.architecture.network import Network
 from explore.architecture.published import adapted
 from explore.candidate import COSTS, Candidate, build
-from explore.cost.device import device_name, driver_version, resolve_device
+from explore.cost.device import device_name, driver_version, resolve_device, resolve_protocol
 from explore.cost.measure import measure_cost
 from explore.cost.options import Measuring
 from explore.cost.session import session
@@ -50,27 +50,41 @@ def reference_ms(options: Measuring, study: Path) -> float:
 
 
 def time_together(
-    candidates: Mapping[int, Candidate], batch_sizes: Mapping[int, int], study: Path | None = None
+    candidates: Mapping[int, Candidate],
+    batch_sizes: Mapping[int, int],
+    study: Path | None = None,
+    dispatches: Mapping[int, str] | None = None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> dict[int, list[float]]:
     """Seconds of a pass of each candidate, with as many values for each, taken in turn.
 
     Each is timed at its batch size. Candidates of the same architecture share their values. One that cannot be compiled
-    is left out where the protocol compiles. Of a study they are on the scale of those in its folder. Raises ValueError
-    for candidates with different images or protocols.
+    is left out where the protocol compiles, and so is one that is not launched as in `dispatches`, where these are
+    given: what was captured before may be too large to be captured beside others. Of a study they are on the scale of
+    those in its folder. `report` is told what goes on. Raises ValueError for candidates with different images or
+    protocols.
     """
     first = next(iter(candidates.values()))
     if any((one.data, one.cost) != (first.data, first.cost) for one in candidates.values()):
         raise ValueError("speeds are compared for the same images by one protocol, got several; measure them apart")
     dataset, options = load(first.data), replace(first.cost, max_seconds=TIME_BESIDE_OTHERS * first.cost.max_seconds)
-    names = {number: f"{one.architecture(dataset)} {batch_sizes[number]}" for number, one in candidates.items()}
-    numbers = {name: number for number, name in names.items()}
+    same = {number: f"{one.architecture(dataset)} {batch_sizes[number]}" for number, one in candidates.items()}
+    last = {words: number for number, words in same.items()}
+    names = {number: f"trial {last[words]}" for number, words in same.items()}
+    numbers = {f"trial {number}": number for number in last.values()}
     networks = {
         name: build(replace(candidates[number], pretrained=None), dataset).deployed()
         for name, number in numbers.items()
     }
     sizes = {name: batch_sizes[number] for name, number in numbers.items()}
     costs = study / COSTS if study else None
-    seconds, _ = compare_throughput(
-        networks, dataset.image_shape, options, lambda text: None, batch_sizes=sizes, study=costs
+    seconds, failures = compare_throughput(
+        networks, dataset.image_shape, options, report, batch_sizes=sizes, study=costs
     )
-    return {number: seconds[name] for number, name in names.items() if name in seconds}
+    usual = resolve_protocol(options).dispatch
+    launched = {name: "eager" if name in failures else usual for name in seconds}
+    return {
+        number: seconds[name]
+        for number, name in names.items()
+        if name in seconds and (not dispatches or dispatches[number] == launched[name])
+    }

@@ -15,6 +15,7 @@ from explore.data.dataset import load
 from explore.evaluation import COMPLETE, STOPPED, Epoch, Evaluation, Pace, ReportOf
 from explore.training.checkpoint import newest
 from explore.training.fit import fit_together
+from explore.training.memory import out_of_memory
 from explore.training.module import Diverged
 from explore.training.pace import step_seconds
 
@@ -26,7 +27,7 @@ def pace(candidate: Candidate, seeds: int, costs: Path) -> Pace:
     """What a step takes alone and together with other seeds, on the device of the training.
 
     It is measured once for an architecture and kept in the folder `costs`, as is the reason why some cannot be trained
-    together.
+    together, unless it is that memory ran out.
     """
     if not candidate.training.alone:
         return Pace(seeds=seeds, refusal="each is trained on several devices")
@@ -53,6 +54,8 @@ def pace(candidate: Candidate, seeds: int, costs: Path) -> Pace:
     except Exception as error:  # whatever torch cannot do to several at once
         traceback.print_exc()
         found = Pace(seeds=seeds, refusal=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        if out_of_memory(error):  # as it may beside a neighbour, who will leave
+            return found
     keep_record(costs, key, asdict(found))
     return found
 

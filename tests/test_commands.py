@@ -126,6 +126,18 @@ def test_measure_prints_a_table(run: Run) -> None:
     assert "published" not in out
 
 
+@pytest.mark.parametrize(
+    ("passes", "shown"), [(5, ["median"]), (20, ["median", "90 %"]), (100, ["median", "90 %", "99 %"])]
+)
+def test_measure_prints_no_percentile_of_too_few_passes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, passes: int, shown: list[str]
+) -> None:
+    monkeypatch.setattr("explore.cost.session._LATENCIES", passes)
+    status, out, err = run(measure, *TINY, "cost.max_seconds=3")
+    assert (status, err) == (0, "")
+    assert re.findall(r"latency, batch 1, (\w+(?: %)?)", out) == shown
+
+
 def test_changed_published_model_is_not_compared_with_the_published_one(run: Run) -> None:
     _, out, _ = run(measure, "model=mixer_s32", "model.depth=1", "throughput=off", "format=json")
     result = json.loads(out)

@@ -3,7 +3,7 @@
 python -m pytest tests/test_comparing.py
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,16 +15,24 @@ from explore.search.rivals import compared, results
 
 
 @pytest.mark.parametrize("cannot_be_compiled", [(), (1,), (0, 1, 2)])
-def test_a_comparison_is_not_repeated(cannot_be_compiled: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_is_not_repeated(
+    cannot_be_compiled: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = new_study()
     for accuracy, speed in ((0.9, 300.0), (0.8, 600.0), (0.7, 900.0), (0.6, 100.0)):
         add(study, accuracy, speed)
     made: list[list[int]] = []
 
     def time_together(
-        candidates: Mapping[int, object], batch_sizes: Mapping[int, int], study: Path
+        candidates: Mapping[int, object],
+        batch_sizes: Mapping[int, int],
+        study: Path,
+        dispatches: Mapping[int, str],
+        report: Callable[[str], None],
     ) -> dict[int, list[float]]:
         assert study == plan.output
+        assert dispatches == dict.fromkeys(candidates, "eager"), "as each was launched in its own trial"
+        report("not alone: python (7) used the GPU meanwhile")
         made.append(sorted(candidates))
         return {number: [0.5] * 10 for number in candidates if number not in cannot_be_compiled}
 
@@ -34,6 +42,7 @@ def test_a_comparison_is_not_repeated(cannot_be_compiled: tuple[int, ...], monke
     for _ in range(2):
         conclusion.compare_speeds(plan, study)  # type: ignore[arg-type]
     assert made == [[0, 1, 2]]
+    assert "Comparing speeds: not alone: python (7) used the GPU meanwhile\n" in capsys.readouterr().err
     assert compared(study).keys() == {0, 1, 2} - {*cannot_be_compiled}
     assert [one.throughput for one in results(study) if one.number in cannot_be_compiled] == [
         one.throughput for one in study.trials() if one.number in cannot_be_compiled

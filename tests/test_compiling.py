@@ -1,4 +1,4 @@
-"""A network is compiled where that pays, in the form a stopped run had, and learns the same under the same names.
+"""A network is compiled where that pays in the steps of its process, and learns the same under the same names.
 
 python -m pytest tests/test_compiling.py
 """
@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
-from explore.architecture.spec import COMPILE, Model, architecture
+from explore.architecture.spec import Model, architecture
 from explore.training import compiling
-from explore.training.checkpoint import CHECKPOINT
 from explore.training.compiling import COMPILE_SECONDS, MARGIN, SAVED_SHARE, Compiling, pays
 from explore.training.fit import fit
 from explore.training.options import Training
@@ -50,7 +49,7 @@ def looked_at(
         with form.timing(GPU):
             clock[0] += seconds_per_step * (100 if step - first < 10 else 1)
         if step % 10 == 0:
-            form.look(step, steps, GPU, lambda answer: answer)
+            form.look(steps - step, GPU, lambda answer: answer)
     return form
 
 
@@ -78,7 +77,7 @@ def test_a_run_too_short_to_time_is_not_compiled(clock: list[float]) -> None:
 
 def test_auto_is_off_on_a_processor() -> None:
     form = Compiling(nn.Identity(), "auto")
-    form.look(0, 10**9, CPU, lambda answer: answer)
+    form.look(10**9, CPU, lambda answer: answer)
     assert form.decision is False
 
 
@@ -87,18 +86,8 @@ def test_a_step_that_is_slow_by_chance_decides_nothing(clock: list[float]) -> No
     for step in range(60):
         with form.timing(GPU):
             clock[0] += 1000.0 if step % 5 == 0 else 0.01
-    form.look(60, 10_060, GPU, lambda answer: answer)
+    form.look(10_000, GPU, lambda answer: answer)
     assert form.decision is False
-
-
-@pytest.mark.usefixtures("not_compiled")
-def test_a_resumed_run_takes_the_form_it_had_unless_told_otherwise() -> None:
-    forms = {(mode, before): Compiling(nn.Identity(), mode) for mode in COMPILE for before in (None, True, False)}
-    for (_, before), form in forms.items():
-        form.resume(before)
-    assert [forms["auto", before].decision for before in (None, True, False)] == [None, True, False]
-    assert {forms["on", before].decision for before in (None, True, False)} == {True}
-    assert {forms["off", before].decision for before in (None, True, False)} == {False}
 
 
 def test_an_unknown_mode_is_refused() -> None:
@@ -126,6 +115,25 @@ class Noise:
         pass
 
 
+def test_the_steps_that_are_asked_about_are_those_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a rung that stops before the last epoch, and of one that goes on from its checkpoint."""
+    asked: list[int] = []
+
+    class Asked(Compiling):
+        def look(self, steps_left: int, *rest: object) -> None:
+            assert self.decision is None, "each decides anew"
+            asked.append(steps_left)
+
+    monkeypatch.setattr("explore.training.fit.Compiling", Asked)
+    recipe = Training(epochs=9, batch_size=16, precision="32-true", accelerator="cpu")
+    for until in (2, 5):
+        net = network(Model(patch_size=4, depth=1, width=8))
+        fit(net, Noise(), Noise(), recipe, tmp_path, lambda record: None, compiled="auto", until=until)
+    assert asked == [7, 3, 11, 7, 3], "after the first of the four steps of each epoch"
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 def test_a_compiled_network_learns_the_same_curve_under_the_same_names(tmp_path: Path) -> None:
@@ -138,7 +146,6 @@ def test_a_compiled_network_learns_the_same_curve_under_the_same_names(tmp_path:
     for plain, compiled in zip(curves["off"], curves["on"], strict=True):
         assert compiled == pytest.approx({**plain, "seconds": compiled["seconds"]}, rel=1e-4)
     assert trained_weights(tmp_path / "on").keys() == trained_weights(tmp_path / "off").keys()
-    assert torch.load(tmp_path / "on" / CHECKPOINT, weights_only=True)["compiled"] is True
     again = fit(net, Noise(), Noise(), recipe, tmp_path / "on", lambda record: None, compiled="off")
     assert again == curves["on"], "either form goes on from the other's checkpoint"
 

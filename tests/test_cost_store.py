@@ -3,7 +3,10 @@
 python -m pytest tests/test_cost_store.py
 """
 
+import os
+import stat
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,9 @@ import torch
 from torch import nn
 
 from explore.cost.record import Cost
-from explore.cost.store import find, identity, keep
+from explore.cost.reference import calibrated
+from explore.cost.store import find, identity, keep, keep_record
+from explore.cost.whole import write_whole
 
 COST = Cost(params=1, macs=2, memory_bytes=3, throughput=None)
 CPU = torch.device("cpu")
@@ -24,6 +29,31 @@ def test_what_is_kept_is_found(tmp_path: Path) -> None:
     assert find(folder, "a") == COST
     assert find(folder, "b") is None
     assert [path.name for path in folder.iterdir()] == ["a.json"]
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError):
+        keep_record(tmp_path, "a", {"device": CPU})
+
+    def full(*paths: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("explore.cost.store.write_whole", partial(write_whole, put=full))
+    with pytest.raises(OSError, match="no space left"):
+        keep(tmp_path, "a", COST)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_users_may_read_it_as_far_as_the_umask_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = os.umask(0o022)
+    try:
+        keep(tmp_path, "a", COST)
+        calibrated({"device": "shared"}, lambda: 0.25, tmp_path / "study")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o644] * 3
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"params": 1, "throughput": {"images_per_second": 1}}'])

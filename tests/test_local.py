@@ -6,12 +6,14 @@ python -m pytest tests/test_local.py
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from explore.cluster import local
-from explore.cluster.local import Crew, Stop, cores, in_turn, quota, threads_each
+from explore.cluster.local import Crew, Stop, cores, in_turn, threads_each
+from explore.control_groups import quota
 
 
 def test_a_crew_leaves_when_told_to_and_says_what_was_lost() -> None:
@@ -63,51 +65,13 @@ def test_a_turn_ends_with_an_exception(tmp_path: Path) -> None:
         pass
 
 
-V1 = {"cpu/cpu.cfs_quota_us": "{}", "cpu/cpu.cfs_period_us": "100000"}
-
-
-@pytest.mark.parametrize(
-    ("files", "own", "expected"),
-    [
-        ({}, None, None),
-        ({"cpu.max": "400000 100000"}, "0::/", 4),
-        ({"cpu.max": "max 100000"}, "0::/", None),
-        ({"cpu.max": "250000 100000"}, None, 3),
-        ({"cpu.max": "5000 100000"}, None, 1),
-        ({"cpu.max": "nonsense"}, None, None),
-        ({"cpu.max": ""}, None, None),
-        ({"cpu.max": "max 100000", "pods/one/cpu.max": "200000 100000"}, "0::/pods/one", 2),
-        ({"pods/cpu.max": "150000 50000", "pods/one/cpu.max": "max 100000"}, "0::/pods/one", 3),
-        ({"pods/cpu.max": "100000 100000", "pods/one/cpu.max": "900000 100000"}, "0::/pods/one", 1),
-        ({"pods/other/cpu.max": "100000 100000"}, "0::/pods/one", None),
-        ({name: text.format(350000) for name, text in V1.items()}, "4:memory:/x\n1:cpu,cpuacct:/x", 4),
-        ({name: text.format(-1) for name, text in V1.items()}, "1:cpu:/", None),
-        (
-            {f"cpu,cpuacct/job/{name.partition('/')[2]}": text.format(200000) for name, text in V1.items()},
-            "9:name=systemd:/\n1:cpu,cpuacct:/job",
-            2,
-        ),
-        ({"cpu/cpu.cfs_quota_us": "400000"}, "1:cpu:/", None),
-    ],
-)
-def test_the_quota_of_a_container_is_its_number_of_cores(
-    tmp_path: Path, files: dict[str, str], own: str | None, expected: int | None
-) -> None:
-    for name, text in files.items():
-        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "groups" / name).write_text(f"{text}\n")
-    if own is not None:
-        (tmp_path / "own").write_text(f"{own}\n")
-    assert quota(tmp_path / "groups", tmp_path / "own") == expected
-
-
 def test_a_container_computes_with_as_many_threads_as_it_may_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)), raising=False)
     for name in ("SLURM_CPUS_PER_TASK", "EXPLORE_CORES", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(local, "_GROUPS", tmp_path)
+    monkeypatch.setattr(local, "quota", partial(quota, tmp_path, tmp_path / "own"))
     (tmp_path / "cpu.max").write_text("400000 100000\n")
     assert (cores(), threads_each(2)) == (4, 2)
     monkeypatch.setenv("EXPLORE_CORES", "2")
@@ -121,7 +85,7 @@ def test_a_container_computes_with_as_many_threads_as_it_may_use(
 def test_a_job_has_no_more_cores_than_were_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)), raising=False)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    monkeypatch.setattr(local, "_GROUPS", Path("/nowhere"))
+    monkeypatch.setattr(local, "quota", lambda: None)
     assert cores() == 64
     monkeypatch.setenv(name, "4")
     assert cores() == 4

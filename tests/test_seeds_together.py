@@ -91,12 +91,23 @@ def test_what_cannot_be_trained_together_has_its_reason(override: str, words: st
     assert not found.pays
 
 
-def test_what_goes_wrong_is_a_reason_and_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "words", "kept"),
+    [
+        (torch.OutOfMemoryError("no room\nat all"), "OutOfMemoryError: no room", False),
+        (RuntimeError("no such operator\nhere"), "RuntimeError: no such operator", True),
+    ],
+)
+def test_what_goes_wrong_is_a_reason_and_no_loss_and_kept_unless_it_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str, kept: bool
+) -> None:
     def fail(*arguments: object) -> None:
-        raise torch.OutOfMemoryError("no room\nat all")
+        raise error
 
     monkeypatch.setattr(module, "step_seconds", fail)
-    assert pace(candidate(), 3, tmp_path) == Pace(seeds=3, refusal="OutOfMemoryError: no room")
+    assert pace(candidate(), 3, tmp_path) == Pace(seeds=3, refusal=words)
+    monkeypatch.setattr(module, "step_seconds", lambda *arguments: [(2.0, 1.0)])
+    assert (pace(candidate(), 3, tmp_path) == Pace(seeds=3, refusal=words)) is kept
 
 
 def test_a_block_has_the_time_of_its_seeds_and_the_pace_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

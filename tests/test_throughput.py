@@ -79,7 +79,7 @@ def test_throughput_and_latency_are_exact(clock):
     speed = measure_throughput(network, IMAGE, options(), clock)
     assert speed.images_per_second == pytest.approx(10 / 0.020)
     assert speed.low == pytest.approx(speed.high)
-    assert (speed.latency_ms, speed.latency_p90_ms, speed.latency_p99_ms) == pytest.approx((11, 11, 11))
+    assert (speed.latency_ms, speed.latency_p90_ms) == pytest.approx((11, 11))
     assert (speed.batch_size, speed.dispatch, speed.memory_bytes) == (10, "eager", None)
     assert (speed.threads, speed.torch_version) == (torch.get_num_threads(), torch.__version__)
     assert (speed.settled, speed.driver, speed.strangers) == (True, None, ())
@@ -127,6 +127,20 @@ def test_latency_has_its_own_percentiles(clock):
     speed = measure_throughput(Answering(clock), IMAGE, options(max_seconds=30), clock)
     assert (speed.latency_ms, speed.latency_p99_ms) == pytest.approx((10, 90))
     assert speed.images_per_second == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    ("passes", "known"), [(1, (False, False)), (9, (False, False)), (10, (True, False)), (99, (True, False))]
+)
+def test_few_passes_tell_no_slowest_of_ten_or_of_a_hundred(clock, monkeypatch, passes, known):
+    def latencies(most):
+        monkeypatch.setattr(turn, "_LATENCIES", most)
+        return measure_throughput(Answering(clock), IMAGE, options(max_seconds=30), clock)
+
+    found = latencies(passes)
+    assert found.latency_ms == pytest.approx(10)
+    assert (found.latency_p90_ms is not None, found.latency_p99_ms is not None) == known
+    assert latencies(100).latency_p99_ms == pytest.approx(90)
 
 
 def test_time_that_is_up_ends_the_measurement_after_at_least_one_block(clock):
@@ -247,7 +261,7 @@ def test_what_is_timed_on_a_gpu_is_what_was_captured(clock, played):
     speed = measure_throughput(network, IMAGE, options(), clock)
     assert speed.dispatch == "graph"
     assert speed.images_per_second == pytest.approx(10 / 0.010)
-    assert (speed.latency_ms, speed.latency_p99_ms) == pytest.approx((5.5, 5.5))
+    assert (speed.latency_ms, speed.latency_p90_ms) == pytest.approx((5.5, 5.5))
     assert launches.captured == network.batches == [10, 1], "no pass but those that were captured"
 
 
@@ -304,6 +318,13 @@ def locked(folder: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+def test_strangers_who_come_while_it_is_timed_are_named(clock, monkeypatch):
+    there = iter([["a (1)", "b (2)"], ["b (2)", "c (3)"]])
+    monkeypatch.setattr(turn, "strangers", lambda device: next(there))
+    speed = measure_throughput(Timed(clock, itertools.repeat(0.010)), IMAGE, options(), clock)
+    assert speed.strangers == ("a (1)", "b (2)", "c (3)")
 
 
 def test_a_measurement_that_fails_lets_others_in(own_lock):

@@ -67,6 +67,12 @@ def test_series_are_told_apart_by_their_turns() -> None:
     assert not alike([1.03 * one for one in first], second)
 
 
+@pytest.mark.parametrize("turns", range(1, 6))
+def test_too_few_turns_tell_nothing_apart(turns: int) -> None:
+    assert alike([1.0] * turns, [9.0] * turns)
+    assert not alike([1.0] * 6, [9.0] * 6)
+
+
 class Clock:
     """Passes move it by their seconds, and write their names down."""
 
@@ -100,10 +106,23 @@ def test_the_slow_first_pass_does_not_decide_how_long_a_block_is() -> None:
     assert len(clock.order) == 12 + 20
 
 
-def test_warming_up_ends_in_time() -> None:
+def test_nor_does_it_without_blocks_to_warm_up() -> None:
     clock = Clock()
-    clock.blocks("a", 1.0).warm_up(9, clock, until=3.0)
-    assert clock.order == "aaa"
+    blocks = clock.blocks("a", *[9.0, *[0.004] * 99])
+    blocks.warm_up(0, clock, inf)
+    assert len(clock.order) == 2
+    blocks.block()
+    assert len(clock.order) == 2 + 5
+
+
+@pytest.mark.parametrize(("blocks", "order"), [(9, "aaa"), (0, "aa")])
+def test_warming_up_ends_in_time(blocks: int, order: str) -> None:
+    clock = Clock()
+    clock.blocks("a", 1.0).warm_up(blocks, clock, until=3.0)
+    assert clock.order == order
+    slow = Clock()
+    slow.blocks("a", 9.0).warm_up(blocks, slow, until=3.0)
+    assert slow.order == "a"
 
 
 def test_passes_and_the_reference_are_taken_in_turn() -> None:

@@ -127,6 +127,13 @@ def test_networks_that_cannot_be_captured_are_named_and_timed_eagerly(monkeypatc
     assert said == ["timing 2 networks in turn, graph"]
 
 
+def test_strangers_beside_a_comparison_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, said = iter([[], ["python (7)"]]), list[str]()
+    monkeypatch.setattr("explore.cost.session.strangers", lambda device: next(there))
+    compare_throughput({"a": Noted()}, IMAGE, options(), said.append)
+    assert said == ["timing 1 networks in turn, eager", "not alone: python (7) used the GPU meanwhile"]
+
+
 class Noted(nn.Module):
     """Counts its passes."""
 

@@ -4,7 +4,6 @@ A thread is enough: all that is heavy happens in the trial's own process (see `i
 """
 
 import fcntl
-import math
 import os
 import threading
 import traceback
@@ -12,45 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from explore.control_groups import quota
+
 CORES_VARIABLE = "EXPLORE_CORES"
 Stop = Callable[[], bool]
-_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
     """The cores that this process may use: what the system says, or the share of a job or a container that is less."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = (int(os.environ.get(name) or here) for name in (CORES_VARIABLE, "SLURM_CPUS_PER_TASK"))
-    return min(here, *given, quota(_GROUPS, _OWN_GROUPS) or here)
-
-
-def quota(groups: Path, own: Path) -> int | None:
-    """The cores whose time the control groups of this process are given, rounded up; None where all may be used.
-
-    A container with a limit (`limits: {cpu: 4}`) sees all cores of its machine, and is stopped for the rest of each
-    period when its threads have used up that time. It finds its own group at the root of `groups`, and elsewhere the
-    file `own` says which it is; a limit holds for all groups below.
-    """
-    shares = []
-    for folder in _folders(groups, own):
-        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # of version 2, of version 1
-            with suppress(OSError, ValueError):  # of a file that is not there, or says `max`
-                time, period = map(int, " ".join((folder / name).read_text() for name in names).split())
-                shares += [math.ceil(time / period)] if min(time, period) > 0 else []
-    return min(shares, default=None)
-
-
-def _folders(groups: Path, own: Path) -> Iterator[Path]:
-    """Where the groups that may limit this process's time lie: its own and those around it, of both versions."""
-    yield groups
-    yield groups / "cpu"
-    with suppress(OSError, ValueError):
-        for line in own.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers or "cpu" in controllers.split(","):
-                root = groups / controllers
-                for depth in range(len(parts := path.strip("/").split("/"))):
-                    yield root.joinpath(*parts[: depth + 1])
+    return min(here, *given, quota() or here)
 
 
 def threads_each(processes: int) -> int:

@@ -26,8 +26,8 @@ class Throughput:
             once; or `compiled`.
         memory_bytes: measured peak of the pass on a GPU, as `Cost.memory_bytes` counts it; None on the processor.
         settled: whether the interval became as narrow as asked before the time was over; None where nobody looked.
-        latency_p90_ms: milliseconds that nine of ten passes with one image stay below.
-        latency_p99_ms: the same for 99 of a hundred.
+        latency_p90_ms: milliseconds that nine of ten passes with one image stay below; None of fewer than 10 passes.
+        latency_p99_ms: the same for 99 of a hundred; None of fewer than 100 passes.
         driver: version of the GPU's driver; None on a processor.
         reference_ms: milliseconds of a pass of the reference network on this device when nothing disturbs it.
         strangers: processes on the GPU meanwhile that take no turns with this project.

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from explore.cost.whole import write_whole
 from explore.launching import at_once
 
 VERSION = 3
@@ -116,14 +116,7 @@ def _read(path: Path) -> float | None:
 
 def _write(path: Path, record: Mapping[str, object], put: Callable[[Path, Path], None]) -> None:
     with suppress(OSError):  # a folder that cannot be written to costs a measurement each time, and no more
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file, unfinished = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(file, "w") as stream:
-                json.dump(record, stream, indent=2)
-            put(Path(unfinished), path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
+        write_whole(path, record, put)
 
 
 def _put_first(file: Path, path: Path) -> None:

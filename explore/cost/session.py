@@ -42,8 +42,8 @@ class Session:
     """What all that is timed in one turn has in common.
 
     `precision` and `dispatch` are what those of the options are on this device. `reference_seconds` is a pass of the
-    reference network when nobody disturbs it. `strangers` are processes of others on the GPU, which do not wait for
-    turns. The memory of `pool` is shared by what is captured in this turn; there is none on a processor.
+    reference network when nobody disturbs it. `strangers_before` are those at the beginning of the turn. The memory of
+    `pool` is shared by what is captured in this turn; there is none on a processor.
     """
 
     device: torch.device
@@ -55,7 +55,7 @@ class Session:
     reference: Blocks
     reference_seconds: float
     driver: str | None
-    strangers: Sequence[str]
+    strangers_before: Sequence[str]
     pool: Pool | None
 
     def ready_pass(self, forward: Callable[[Tensor], object], images: Tensor) -> tuple[Callable[[], object], str]:
@@ -104,6 +104,10 @@ class Session:
             found.append(wait(answered, 1))
         return found
 
+    def strangers(self) -> tuple[str, ...]:
+        """Processes of others on the GPU, which wait for no turns: those at the beginning, and who is there now."""
+        return tuple(dict.fromkeys((*self.strangers_before, *strangers(self.device))))
+
 
 @contextmanager
 def session(options: Measuring, clock: Clock | None = None, study: Path | None = None) -> Iterator[Session]:
@@ -147,7 +151,7 @@ def session(options: Measuring, clock: Clock | None = None, study: Path | None =
             reference=reference,
             reference_seconds=calibrated(protocol, lambda: _undisturbed(reference, longest), study),
             driver=driver,
-            strangers=strangers(device),
+            strangers_before=strangers(device),
             pool=torch.cuda.graph_pool_handle() if device.type == "cuda" else None,
         )
 

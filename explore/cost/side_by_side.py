@@ -33,9 +33,9 @@ def compare_throughput(
     What cannot be compiled has no seconds; what cannot be captured as a graph has those of `eager`.
 
     As `measure_throughput` with the same options, but with the blocks of all networks in turn, so that the values of
-    one turn belong together; all networks lie on the device at the same time. `report` is told what goes on;
-    `batch_sizes` are those of all networks, where not all have that of the options. With `pixels` the networks take
-    images as they are stored, uint8 from 0 to 255. `study` is as for `session`.
+    one turn belong together; all networks lie on the device at the same time. `report` is told what goes on, and of
+    processes of others on the GPU; `batch_sizes` are those of all networks, where not all have that of the options.
+    With `pixels` the networks take images as they are stored, uint8 from 0 to 255. `study` is as for `session`.
 
     Raises:
         ValueError: the device, precision or dispatch does not exist here, or a network lies on the meta device.
@@ -58,7 +58,10 @@ def compare_throughput(
         ready_passes = {name: turn.ready_pass(forward, images[name]) for name, forward in forwards.items()}
         failures |= {name: _UNCAPTURED for name, (_, how) in ready_passes.items() if how != turn.dispatch}
         passes = {name: one for name, (one, _) in ready_passes.items()}
-        return turn.time(passes, options.max_seconds) if passes else {}, failures
+        seconds = turn.time(passes, options.max_seconds) if passes else {}
+        if others := turn.strangers():
+            report(f"not alone: {', '.join(others)} used the GPU meanwhile")
+        return seconds, failures
 
 
 def _images(shape: tuple[int, ...], device: torch.device, pixels: bool) -> Tensor:

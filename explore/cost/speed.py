@@ -7,8 +7,8 @@ from typing import Self
 import numpy as np
 from scipy.special import bdtrik
 
-# Before so many values nothing has settled: 6 are the least with a 95 % interval, which is then their whole range.
-_FEWEST = 8
+_BOUNDED = 6  # values are the fewest with a 95 % interval of their median, which is then their whole range
+_FEWEST = 8  # values before which nothing has settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """
     ordered = np.sort(np.asarray(values, float))
     count = len(ordered)
-    rank = max(0, int(bdtrik(0.025, count, 0.5))) if count >= 6 else 0
+    rank = max(0, int(bdtrik(0.025, count, 0.5))) if count >= _BOUNDED else 0
     return float(ordered[rank]), float(np.median(ordered)), float(ordered[count - 1 - rank])
 
 
@@ -49,7 +49,10 @@ def settled(values: Sequence[float], interval: float) -> bool:
 def alike(first: Sequence[float], second: Sequence[float]) -> bool:
     """Whether two series that belong together turn by turn cannot be told apart.
 
-    That is so when the 95 % interval of the median of their ratios has 1 in it.
+    That is so when the 95 % interval of the median of their ratios has 1 in it, and always of fewer than six turns,
+    which have no such interval.
     """
+    if len(first) < _BOUNDED:
+        return True
     low, _, high = median_interval([one / other for one, other in zip(first, second, strict=True)])
     return low <= 1 <= high

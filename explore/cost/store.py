@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +13,7 @@ from torch import nn
 from explore.cost.device import device_name, driver_version
 from explore.cost.record import Cost
 from explore.cost.reference import VERSION
+from explore.cost.whole import write_whole
 
 Found = TypeVar("Found")
 
@@ -55,11 +54,7 @@ def keep(folder: Path, key: str, cost: Cost) -> None:
 
 def keep_record(folder: Path, key: str, record: Mapping[str, Any]) -> None:
     """Write a record of JSON types, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file, unfinished = tempfile.mkstemp(dir=folder)
-    with os.fdopen(file, "w") as stream:
-        json.dump(record, stream)
-    os.replace(unfinished, folder / f"{key}.json")
+    write_whole(folder / f"{key}.json", record)
 
 
 def _sources(network: nn.Module) -> set[str]:

@@ -1,6 +1,6 @@
 """Throughput and latency of a network, by the protocol of docs/measuring.md."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from explore.cost.speed import Speed
 from explore.cost.timing import Clock, ready
 
 _LATENCY_SHARE = 1 / 10  # of the time; the others are for throughput
-_PERCENTILES = (50, 90, 99)
 # Batches that `auto` tries, and how much faster a larger one has to be.
 _BATCHES = tuple(8 << doublings for doublings in range(10))
 _GAIN = 1.03
@@ -89,15 +88,14 @@ def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
     single, _ = turn.ready_pass(forward, images[:1])
     singles = turn.latencies(single, options.max_seconds * _LATENCY_SHARE)
     speed = Speed.of(seconds, len(images), options.interval)
-    median, slow, slowest = (1000 * np.percentile(singles, _PERCENTILES)).tolist()
     return Throughput(
         images_per_second=speed.images_per_second,
         low=speed.low,
         high=speed.high,
         settled=speed.settled,
-        latency_ms=median,
-        latency_p90_ms=slow,
-        latency_p99_ms=slowest,
+        latency_ms=1000 * float(np.median(singles)),
+        latency_p90_ms=_percentile_ms(singles, 90),
+        latency_p99_ms=_percentile_ms(singles, 99),
         batch_size=len(images),
         precision=turn.precision,
         device=device_name(turn.device),
@@ -108,11 +106,16 @@ def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
         torch_version=str(torch.__version__),
         dispatch=dispatch,
         memory_bytes=memory_bytes,
-        strangers=tuple(turn.strangers),
+        strangers=turn.strangers(),
         warmup=options.warmup,
         block_seconds=options.block_seconds,
         interval=options.interval,
     )
+
+
+def _percentile_ms(seconds: Sequence[float], percent: int) -> float | None:
+    """Milliseconds that so many of a hundred stay below; None of so few that not one would be expected above."""
+    return 1000 * float(np.percentile(seconds, percent)) if len(seconds) * (100 - percent) >= 100 else None
 
 
 def _compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:

@@ -25,8 +25,10 @@ class Blocks:
 
     def warm_up(self, blocks: int, clock: Clock, until: float) -> None:
         """Run blocks that do not count, no longer than `until` on the clock; they decide how many passes make one."""
-        # The first pass also pays for what torch sets up on first use, so the blocks after it correct its estimate.
+        # The first pass also pays for what torch sets up on first use, so what comes after it corrects its estimate.
         self.seconds = self.watch(self.forward, 1)
+        if not blocks and clock() < until:
+            self.seconds = self.watch(self.forward, 1)
         for _ in range(blocks):
             if clock() >= until:
                 break

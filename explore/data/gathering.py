@@ -8,10 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from explore.control_groups import memory_limit
 from explore.data.augmentation import Shifted
 
 # Share of a device's memory that a split may take: of a GPU's, what is free now, for there are networks and perhaps
-# other runs to come; of a processor's, all of it, for each worker has its own copy and the memory map is shared.
+# other runs to come; of a processor's, all that the machine or the container has, for each worker has its own copy and
+# the memory map is shared.
 GPU_SHARE, CPU_SHARE = 0.5, 1 / 32
 # Batches that are gathered ahead: one is worked on, one is ready, one is being gathered.
 AHEAD = 2
@@ -25,7 +27,8 @@ def fits(images: Tensor, margin: int, device: torch.device) -> bool:
         size += 2 * images.nbytes * (height + 2 * margin) * (width + margin) // (height * width)
     if device.type == "cuda":
         return size <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]
-    return size <= CPU_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return size <= CPU_SHARE * min(memory, memory_limit() or memory)
 
 
 class Resident:

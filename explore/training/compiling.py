@@ -26,9 +26,9 @@ class Compiling:
     """The forward pass of a network in training, compiled or not; the network, its weights and their names stay.
 
     `mode` is `on`, `off` or `auto`. `auto` is `off` on a processor, where compiled training steps are not faster. On a
-    GPU the first steps of the run are timed, `TIMED_STEPS` behind `UNTIMED_STEPS`, and the rest of the run is compiled
-    if that `pays` for a step as long as their median. What was decided goes into the checkpoint: a resumed run takes
-    the form of the one that was stopped.
+    GPU the first steps of this process are timed, `TIMED_STEPS` behind `UNTIMED_STEPS`, and the rest of its steps are
+    compiled if that `pays` for a step as long as their median. A process that goes on from a checkpoint decides anew:
+    it has to compile again, and may have few steps left for that to pay, or more than the one before.
 
     Random numbers are drawn as without compiling; results differ by the rounding of fused operations.
     """
@@ -42,11 +42,6 @@ class Compiling:
         if not self._auto:
             self._decide(mode == "on")
 
-    def resume(self, decision: bool | None) -> None:
-        """Do as the run before did, as far as that was decided and nobody has said otherwise since."""
-        if self._auto and decision is not None:
-            self._decide(decision)
-
     @contextmanager
     def timing(self, device: torch.device) -> Iterator[None]:
         """Around a step, within its turn: times it on a GPU, which is waited for, until it is decided."""
@@ -59,8 +54,8 @@ class Compiling:
         torch.cuda.synchronize(device)
         self._seconds.append(time.perf_counter() - began)
 
-    def look(self, step: int, steps: int, device: torch.device, agreed: Callable[[bool], bool]) -> None:
-        """Decide, where that is open and enough steps were timed, after step `step` of `steps`.
+    def look(self, steps_left: int, device: torch.device, agreed: Callable[[bool], bool]) -> None:
+        """Decide, where that is open and enough steps were timed, before the last `steps_left` steps of this process.
 
         `agreed` makes the same answer of those of all devices.
         """
@@ -69,7 +64,7 @@ class Compiling:
         if device.type == "cpu":
             self._decide(False)
         elif len(self._seconds) >= UNTIMED_STEPS + TIMED_STEPS:
-            self._decide(agreed(pays(statistics.median(self._seconds[UNTIMED_STEPS:]), steps - step)))
+            self._decide(agreed(pays(statistics.median(self._seconds[UNTIMED_STEPS:]), steps_left)))
 
     def _decide(self, decision: bool) -> None:
         self.decision = decision

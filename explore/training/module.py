@@ -173,21 +173,29 @@ class Classifier(LightningModule):
         return loss / count, right / count
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the curve with the weights, and the form in which the network was run."""
+        """Keep the curve with the weights, and in how many parts batches were taken."""
         checkpoint["curve"] = self.curve
-        checkpoint["compiled"] = self.compiling.decision
         checkpoint["parts"] = self.parts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the curve where it was left, and the form of the network."""
+        """Take up the curve where it was left, and the parts of batches."""
         self.curve = list(checkpoint["curve"])
-        self.compiling.resume(checkpoint.get("compiled"))
         self.parts = max(self.parts, checkpoint.get("parts", 1))
 
     @property
     def step(self) -> int:
         """How many steps were taken, by earlier processes as well."""
-        return self.current_epoch * (self.steps // self.recipe.epochs) + len(self._training)
+        return self.current_epoch * self._steps_per_epoch + len(self._training)
+
+    @property
+    def steps_left(self) -> int:
+        """How many steps this process has still to take; it may stop before the last epoch of the recipe."""
+        assert self.trainer.max_epochs
+        return self.trainer.max_epochs * self._steps_per_epoch - self.step
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return self.steps // self.recipe.epochs
 
     def _rate(self) -> float:
         """The learning rate of the next step."""
@@ -212,7 +220,7 @@ class Classifier(LightningModule):
         self._training.append(loss)
         if index % _STEPS_BETWEEN_LOOKS == 0:
             self._check(loss)
-            self.compiling.look(self.step, self.steps, self.device, self.trainer.strategy.broadcast)
+            self.compiling.look(self.steps_left, self.device, self.trainer.strategy.broadcast)
         if self.trainer.received_sigterm:
             raise SIGTERMException
 
