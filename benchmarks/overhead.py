@@ -3,10 +3,10 @@
     python -m benchmarks.overhead [format=json] [trials=10,1000,10000]
 
 Each part is run on its own, several times, in studies that already hold so many finished trials; the figure is the
-median in seconds of wall time, beside it the lowest and the highest. A trial passes through each part of the first
-two groups once; a search, however many trials it has, through each of the last. Bars: 0.3 s for the parts of a trial
-together, also with `count` (parameters, multiply-adds and memory, a part of measuring); 0.5 s for `--help`; and reading
-and reporting may not grow with the square of the trials.
+median in seconds of wall time, beside it the lowest and the highest. A trial, from one rung to the next, passes through
+each part of the first two groups once; a search, however many trials it has, through each of the last. Bars: 0.3 s for
+the parts of a trial together, also with `count` (parameters, multiply-adds and memory, a part of measuring); 0.5 s for
+`--help`; and reading and reporting may not grow with the square of the trials.
 """
 
 import json
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.result_rows import Row, row, shown
 from explore.evaluation import COMPLETE, Evaluation, Report
+from explore.search.options import Stopping
 
 TRIAL_SECONDS = 0.3
 HELP_SECONDS = 0.5
@@ -29,6 +30,7 @@ COUNT, LARGER = "count", "count a larger one: patch 4, depth 4, width 64"
 WORK = (COUNT, LARGER, "measure", "between epochs")
 ONCE = ("read the study", "first proposal", "report", "log the study")
 GROWING = ("read the study", "report")
+STRETCHES = len(Stopping().rungs(27))  # from rung to rung, as in +sweep=pareto: each is a process of its own
 LOOKING = ("look at the study",)  # twice a second while a search runs, beside its trials
 
 Seconds = Mapping[str, Sequence[float]]
@@ -59,6 +61,8 @@ def rows(start: Seconds, alone: Seconds, after: Mapping[int, Seconds]) -> list[R
         name = f"a trial without measuring and training, after {number:,} trials"
         found.append(row(name, without, "s", at_most=TRIAL_SECONDS))
         found.append(row(f"{name}, with count", without + fixed[COUNT], "s", at_most=TRIAL_SECONDS))
+        whole = f"{name}: all {STRETCHES} stretches of a candidate that comes to the last epoch"
+        found.append(row(whole, STRETCHES * without + fixed[COUNT], "s"))
     for part in GROWING:
         if len(after) > 1:
             found.append(_exponent(part, {number: _medians(parts)[part] for number, parts in after.items()}))
