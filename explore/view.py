@@ -47,7 +47,7 @@ class View(Protocol):
     def conclude(
         self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, ended: str, go_on: str | None
     ) -> None:
-        """Show the result; `ended` is why it ended early, `go_on` the command that continues an unfinished search."""
+        """Show the result; `ended` is why it ended, `go_on` the command that continues an unfinished search."""
 
 
 def make_view(study: str, target: int, style: str, design: Design | None) -> View:

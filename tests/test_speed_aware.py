@@ -159,6 +159,16 @@ def test_why_it_ended_is_said_of_the_last_decision_only() -> None:
     assert ours.ended == ""
 
 
+def test_a_space_that_is_exhausted_is_said_to_be() -> None:
+    given = {"width": "choice(8, 16, 32)", "depth": "range(1, 3)", "mixing": "choice(mlp)"}
+    small = SpeedAware(space=parse_space(given), rungs=RUNGS, classes=10, smallest=1e-3, startup=4)
+    study = create_study(InMemoryStorage(), "small", given)
+    worker = Worker(study, small, trained, target=24, output=Path("out"))  # type: ignore[arg-type]
+    worker.run()
+    assert len(study.trials()) == 6
+    assert worker.ended == "The space is exhausted: all 6 possible configurations were tried."
+
+
 @pytest.mark.slow
 def test_a_speed_that_is_asked_for_focuses_the_search() -> None:
     fast, _ = searched(10, least_throughput=5000.0)

@@ -36,7 +36,7 @@ class Scheduler(Protocol):
 
     @property
     def ended(self) -> str:
-        """Why the search ended before it was full; empty where it did not."""
+        """Why nothing is left to do though more could be; empty where nothing more could be done."""
 
     def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
         """The next step; a new candidate only where there is room for one. None when nothing is left to do."""
