@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage
 
-from explore.evaluation import COMPLETE, RUNNING, STOPPED, Epoch, Evaluation, Report
+from explore.evaluation import COMPLETE, FAILED, RUNNING, STOPPED, Epoch, Evaluation, Report
 from explore.search.checkpoints import make_room
 from explore.search.front import hypervolume, losses, non_dominated
 from explore.search.options import Stopping
@@ -229,11 +229,50 @@ def test_nothing_is_trained_twice_and_a_candidate_keeps_its_number_folder_and_se
     assert {one.status for one in trials} == {COMPLETE, STOPPED}
     assert all(one.evaluation.epochs in RUNGS for one in trials)
     assert all(one.evaluation.seconds["train"] == one.evaluation.epochs for one in trials)
-    assert len(trainings.epochs) == sum(one.evaluation.epochs for one in trials) < 18 * RUNGS[-1] / 2
+    # Much is left out even where everybody would end on the front.
+    assert len(trainings.epochs) == sum(one.evaluation.epochs for one in trials) < 0.6 * 18 * RUNGS[-1]
     assert Ladder(RUNGS, 3).promotable(trials) == []
     went_on = [one for one in trials if one.row != one.number]
     assert went_on
     assert all(one.folder == f"trials/{one.number:04d}" for one in went_on)
+
+
+@pytest.mark.parametrize("target", [1, 2, 4, 30])
+def test_a_search_ends_with_a_front_however_small_and_nobody_waits_who_is_unbeaten(target: int) -> None:
+    study, trainings = searched(target)
+    trials = study.trials()
+    assert len(trials) == min(target, 18)  # the space has no more
+    whole = [one for one in trials if one.status == COMPLETE]
+    assert whole
+    for one in trials:
+        farther = [other for other in trials if other.epochs > one.epochs]
+        assert one.status == COMPLETE or any(beats(other, one) for other in farther)
+    assert len(trainings.epochs) == sum(one.evaluation.epochs for one in trials)
+
+
+def beats(other: Trial, one: Trial) -> bool:
+    return (other.accuracy or 0) >= (one.accuracy or 0) and (other.throughput or 0) >= (one.throughput or 0)
+
+
+def test_the_last_go_on_from_the_highest_rung_the_slowest_first_and_nobody_while_others_run() -> None:
+    accurate, fast, beaten = trial(0, 100.0, 0.6), trial(1, 200.0, 0.5), trial(2, 90.0, 0.4)
+    ladder = Ladder(RUNGS, 4)
+
+    def goes_on(*trials: Trial) -> int | None:
+        found = ladder.unbeaten(trials)
+        return found.number if found else None
+
+    assert goes_on(accurate, fast, beaten) == 0
+    assert goes_on(accurate, fast, beaten, trial(3, 50.0, status=RUNNING)) is None
+    farther = trial(0, 100.0, 0.6, 0.6, 0.7)
+    assert goes_on(farther, fast, beaten) == 0
+    whole = trial(0, 100.0, *[0.7] * 9, status=COMPLETE)
+    assert goes_on(whole, fast, beaten) == 1
+    assert goes_on(whole, trial(1, 200.0, *[0.6] * 9, status=COMPLETE), beaten) is None
+    # Who cannot go on any more keeps nobody from it.
+    gone = [trial(0, 100.0, 0.6, given_up=True), trial(1, 200.0, 0.6, 0.6, 0.6, 0.6, status=FAILED)]
+    assert goes_on(*gone, beaten) == 2
+    assert goes_on(trial(0, 100.0), trial(1, 50.0, status=FAILED)) is None
 
 
 def test_two_workers_never_go_on_with_the_same() -> None:
