@@ -12,6 +12,7 @@ from optuna.storages import InMemoryStorage
 from test_stopping import curve
 
 from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, RUNNING, STOPPED, Evaluation, Report
+from explore.search import checkpoints
 from explore.search.columns import columns_of
 from explore.search.encoding import Encoding
 from explore.search.front import hypervolume as area
@@ -84,6 +85,15 @@ def test_a_candidate_is_measured_then_trained_from_rung_to_rung() -> None:
     assert len({one.proposal.key for one in trials}) == len(trials)
     assert len(candidates(trials)) == 10
     assert {COMPLETE, STOPPED} == {one.status for one in trials}
+
+
+def test_a_checkpoint_is_looked_at_once_however_often_a_worker_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[Path]()
+    monkeypatch.setattr(checkpoints, "_size", lambda folder: looked.append(folder) or 1)
+    study, trainings = create_study(InMemoryStorage(), "aware", SPACE), Trainings()
+    Worker(study, scheduler(), trainings, target=8, output=Path("out"), disk=1e9, wait=lambda: None).run()
+    stops = [until for _, until in trainings.seen if 0 < until < RUNGS[-1]]
+    assert len(looked) == len(stops) > 8  # no checkpoint is left by a measurement
 
 
 def test_nobody_waits_while_others_measure_the_first() -> None:

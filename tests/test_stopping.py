@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage
 
 from explore.evaluation import COMPLETE, FAILED, RUNNING, STOPPED, Epoch, Evaluation, Report
-from explore.search.checkpoints import make_room
+from explore.search.checkpoints import Sizes, make_room
 from explore.search.front import hypervolume, losses, non_dominated
 from explore.search.options import Stopping
 from explore.search.proposals import Proposer
@@ -275,9 +275,20 @@ def test_the_last_go_on_from_the_highest_rung_the_slowest_first_and_nobody_while
     assert goes_on(trial(0, 100.0), trial(1, 50.0, status=FAILED)) is None
 
 
-def test_two_workers_never_go_on_with_the_same() -> None:
-    study, _ = searched(1)
+def with_one_that_waits() -> tuple[Study, Trial]:
+    space = {"width": "range(1, 19)"}
+    study = create_study(InMemoryStorage(), "rungs", space)
+    proposal = Proposer(space=parse_space(space)).propose([])
+    assert proposal
+    begun = study.claim(proposal, command="", target=1)
+    assert begun
+    study.finish(begun, Trainings()(proposal.overrides, Path(), lambda item: None, RUNGS[0]))
     [waiting] = study.trials()
+    return study, waiting
+
+
+def test_two_workers_never_go_on_with_the_same() -> None:
+    study, waiting = with_one_that_waits()
     first = study.claim(waiting.proposal, command="", target=1, continues=waiting)
     second = study.claim(waiting.proposal, command="", target=1, continues=waiting)
     assert first is not None
@@ -291,17 +302,18 @@ def test_the_disk_has_a_limit_and_the_least_promising_are_given_up_for_it(tmp_pa
     for one in stopped:
         (tmp_path / one.folder).mkdir(parents=True)
         (tmp_path / one.folder / "last.ckpt").write_bytes(bytes(100))
-    assert make_room(study, tmp_path, 100 * len(stopped)) == []
-    gone = make_room(study, tmp_path, 100 * len(stopped) - 150)
+    known: Sizes = {}
+    assert make_room(study, tmp_path, 100 * len(stopped), known) == []
+    gone = make_room(study, tmp_path, 100 * len(stopped) - 150, known)
     assert [one.evaluation.epochs for one in gone] == [1, 1]
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.ckpt")) == 100 * len(stopped) - 200
     again = study.trials()
     assert {one.number for one in again if one.given_up} == {one.number for one in gone}
-    assert make_room(study, tmp_path, 100 * len(stopped) - 150) == []
+    assert make_room(study, tmp_path, 100 * len(stopped) - 150, known) == []
+    assert make_room(study, tmp_path, 100 * len(stopped) - 150, {}) == []
 
 
 def test_what_was_given_up_is_remembered() -> None:
-    study, _ = searched(1)
-    [waiting] = study.trials()
+    study, waiting = with_one_that_waits()
     study.give_up(waiting)
     assert [one.given_up for one in study.trials()] == [True]

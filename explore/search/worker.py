@@ -30,7 +30,7 @@ from explore.evaluation import (
     ReportOf,
 )
 from explore.faults import Unwritable, unwritable
-from explore.search.checkpoints import bring, make_room
+from explore.search.checkpoints import Sizes, bring, make_room
 from explore.search.owner import HEARTBEAT_SECONDS
 from explore.search.schedule import Scheduler, Step
 from explore.search.study import Study, TakenOver
@@ -93,6 +93,7 @@ class Worker:
     ended: str = field(default="", init=False)
     _current: Trial | None = field(default=None, init=False)
     _waiting: list[Trial] = field(default_factory=list, init=False)  # claimed with the current one
+    _sizes: Sizes = field(default_factory=dict, init=False)
     _last_beat: float = field(default=0.0, init=False)
     _last_record: float = field(default=0.0, init=False)
 
@@ -259,9 +260,9 @@ class Worker:
         alone = known.reason if known.reason.startswith(_ALONE) else ""
         reason = "; ".join(filter(None, (result.reason, alone)))
         self._end(trial, replace(result, reason=reason, seconds=_added(known.seconds, result.seconds)))
-        if result.status == STOPPED and self.disk < math.inf:
+        if result.status == STOPPED and result.epochs and self.disk < math.inf:
             with self.turn():
-                make_room(self.study, self.output, self.disk)
+                make_room(self.study, self.output, self.disk, self._sizes)
 
     def _result(self, trial: Trial, report: Report, step: Step) -> Evaluation:
         overrides, folder = trial.proposal.overrides, self.output / trial.folder
