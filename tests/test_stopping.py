@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage
 
+from explore.checks import check_options
+from explore.config import compose
 from explore.evaluation import COMPLETE, FAILED, RUNNING, STOPPED, Epoch, Evaluation, Report
 from explore.search.checkpoints import Sizes, make_room
 from explore.search.front import hypervolume, losses, non_dominated
@@ -192,6 +194,21 @@ def test_rungs() -> None:
 def test_a_rule_that_cannot_be_is_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Stopping(**change).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("first", [9, 30])
+@pytest.mark.parametrize("sampler", ["tpe", "speed_aware"])
+def test_a_first_rung_behind_the_end_is_refused(first: int, sampler: str) -> None:
+    given = ["+sweep=smoke", "training.epochs=9", f"sampler={sampler}"]
+    asked = [*given, f"stopping.min_epochs={first}"]
+    message = (
+        f"stopping.min_epochs must be below training.epochs, got {first} and training.epochs=9: nobody would wait at a "
+        "rung; set fewer, or stopping.rule=off in its place, which trains all to the end"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_options(compose(asked), asked)
+    for fine in ([*asked, "stopping.rule=off"], [*given, "stopping.min_epochs=8"], [*given, "training.epochs=1"]):
+        check_options(compose(fine), fine)
 
 
 class Trainings:
