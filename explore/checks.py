@@ -53,6 +53,7 @@ def check_options(config: Config, overrides: Sequence[str]) -> None:
         )
     if config.sampler != PAIRED:
         _refuse_a_veto_without_effect(config, overrides)
+        _refuse_a_first_rung_behind_the_end(config, overrides)
     if config.training.num_nodes > 1:
         raise ValueError(
             f"training.num_nodes must be 1 in a search, got {config.training.num_nodes}: the processes of a trial are "
@@ -100,6 +101,17 @@ def _refuse_a_veto_without_effect(config: Config, overrides: Sequence[str]) -> N
         raise ValueError(
             "stopping.veto needs candidates that wait at a rung, got "
             f"{veto:g} and {fewest if rule == 'rungs' else f'stopping.rule={rule}'}; leave it out, or have them wait"
+        )
+
+
+def _refuse_a_first_rung_behind_the_end(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse a first rung that was asked for and that no candidate would wait at."""
+    first, epochs = config.stopping.min_epochs, config.training.epochs
+    asked = any(one.lstrip("+").startswith("stopping.min_epochs=") for one in overrides)
+    if asked and config.stopping.rule == "rungs" and first >= epochs:
+        raise ValueError(
+            f"stopping.min_epochs must be below training.epochs, got {first} and training.epochs={epochs}: nobody "
+            "would wait at a rung; set fewer, or stopping.rule=off in its place, which trains all to the end"
         )
 
 

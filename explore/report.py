@@ -6,6 +6,7 @@ Writes the report of a study again from the study alone: report.html, its pictur
   python -m explore.report study=pareto format=json
 """
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from explore.command import print_json, refusing_bad_input, run
@@ -20,6 +21,7 @@ def main(config: "Config", overrides: list[str]) -> int:
     from explore.places import named_study, output_folder
     from explore.reporting.report import write_report
     from explore.search.rivals import results
+    from explore.search.savings import savings
     from explore.search.trial import finished, front
     from explore.verdict import show_verdict
 
@@ -31,8 +33,15 @@ def main(config: "Config", overrides: list[str]) -> int:
         return 0
     trials = results(study)
     if config.format == "json":
-        members = [trial.number for trial in front(trials)]
-        print_json({"study": study.name, "finished": len(finished(trials)), "front": members, "report": str(report)})
+        found = {
+            "study": study.name,
+            "finished": len(finished(trials)),
+            "front": [trial.number for trial in front(trials)],
+            "savings": asdict(saved) if (saved := savings(trials)) else None,
+            "ended": study.notes.get("ended") or None,
+            "report": str(report),
+        }
+        print_json(found)
     else:
         print(f"{len(finished(trials))} finished trials, {len(front(trials))} on the front: {report}")
     return 0

@@ -21,7 +21,7 @@ from explore.search.study import Study
 def show_verdict(study: Study, design: Design, report: Path, style: str, *, ended: str, go_on: str | None) -> None:
     """Print what the seeds say, as `style`: text for people, or json.
 
-    `ended` is why it ended early, `go_on` the command that continues what is unfinished.
+    `ended` is why it ended, `go_on` the command that continues what is unfinished.
     """
     trials = results(study)
     scores, findings = answer(design, trials)

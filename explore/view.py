@@ -47,7 +47,7 @@ class View(Protocol):
     def conclude(
         self, trials: Sequence[Trial], tests: Mapping[int, float], report: Path, *, ended: str, go_on: str | None
     ) -> None:
-        """Show the result; `ended` is why it ended early, `go_on` the command that continues an unfinished search."""
+        """Show the result; `ended` is why it ended, `go_on` the command that continues an unfinished search."""
 
 
 def make_view(study: str, target: int, style: str, design: Design | None) -> View:
@@ -171,6 +171,7 @@ class JsonView(PlainView):
             "trials": {status: statuses.count(status) for status in sorted(set(statuses))},
             "front": members,
             "hypervolume": front_hypervolume(trials),
+            "savings": asdict(saved) if (saved := savings(trials)) else None,
             "report": str(report),
             "ended": ended or None,
             "go_on": go_on,
@@ -179,7 +180,7 @@ class JsonView(PlainView):
 
 
 class LiveView:
-    """One screen that follows the search: counts, running trials, front or arms so far, hypervolume, time left."""
+    """One screen that follows the search: counts, running trials, front or arms, hypervolume, time left, savings."""
 
     style = "text"
 
@@ -194,7 +195,7 @@ class LiveView:
         self._ended: set[int] = set()  # as in the plain view
         # Drawn anew when another trial has ended, not each time that somebody looks.
         self._drawn: set[int] | None = None
-        self._best, self._worth = Table(), ""
+        self._best, self._worth, self._saved = Table(), "", ""
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -221,6 +222,7 @@ class LiveView:
         if (ended := {trial.row for trial in trials if trial.status != RUNNING}) != self._drawn:
             self._drawn = ended
             self._best, self._worth = self._so_far(trials)
+            self._saved = in_words(saved) if (saved := savings(trials)) else ""
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(f"explore {self.study}", style="bold"),
@@ -230,7 +232,7 @@ class LiveView:
             self._worth,
             self._time_left(done),
         )
-        return Group(bar, _running_table(trials), self._best)
+        return Group(bar, *([Text(self._saved)] if self._saved else []), _running_table(trials), self._best)
 
     def _so_far(self, trials: Sequence[Trial]) -> tuple[Table, str]:
         if self.design:

@@ -75,8 +75,8 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
     try:
         with suppress(Stopped):
             worker.run()
-        if decides.ended:
-            study.note("ended", decides.ended)
+        if worker.ended:
+            study.note("ended", worker.ended)
     except Exception as error:
         if not (fault := unwritable(error)):
             raise

@@ -13,16 +13,19 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from filled_studies import add, new_study, searched
+from filled_studies import add, cost, curve, new_study, searched
 from plotly.offline import get_plotlyjs
 
-from explore.evaluation import FAILED, REFUSED
+from explore.command import _run
+from explore.evaluation import FAILED, REFUSED, STOPPED, Evaluation
+from explore.report import main
 from explore.reporting import page, sections
 from explore.reporting.importance import LEAST_TRIALS
 from explore.reporting.page import _write_pictures
 from explore.reporting.report import write_report
 from explore.reporting.tables import front_rows, trial_rows, write_tables
-from explore.search.study import Study
+from explore.search.storage import open_storage
+from explore.search.study import Study, create_study
 
 FIXED = [
     *("trial", "status", "val_accuracy", "test_accuracy", "throughput", "throughput_low", "throughput_high"),
@@ -71,6 +74,24 @@ def quick_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def written(study: Study, folder: Path) -> str:
     return write_report(study, folder).read_text(encoding="utf-8")
+
+
+def test_a_report_for_machines_says_what_was_saved_and_why_the_search_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pareto").mkdir()
+    study = create_study(open_storage(f"sqlite:///{tmp_path}/pareto/study.db"), "pareto", {"space": {}})
+    whole = add(study)
+    stopped = study.claim(add(new_study(), values={"token_mixing": "mlp"}).proposal, command="", target=9)
+    assert stopped
+    study.finish(stopped, Evaluation(status=STOPPED, cost=cost(100.0), curve=curve(0.9)[:1]))
+    assert _run(main, ["study=pareto", f"outputs={tmp_path}", "format=json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["front"], found["ended"]) == ([whole.number], None)
+    assert (found["savings"]["epochs_saved"], found["savings"]["stopped"]) == (2, {"1": 1})
+    study.note("ended", "All 2 trials are done.")
+    assert _run(main, ["study=pareto", f"outputs={tmp_path}", "format=json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ended"] == "All 2 trials are done."
 
 
 # Tables

@@ -133,6 +133,16 @@ def test_what_was_saved_is_counted() -> None:
     assert savings([whole]) is None
 
 
+def test_before_anybody_is_complete_it_is_said_what_was_trained_and_who_was_stopped() -> None:
+    saved = savings([trial(0, 100.0, 0.4), trial(1, 90.0, 0.4, 0.5, 0.6), trial(2, 80.0)])
+    assert saved is not None
+    assert (saved.epochs, saved.epochs_saved, saved.seconds_saved) == (4, None, None)
+    assert in_words(saved) == "4 epochs were trained; stopped: 1 before training, 1 after 1 epoch, 1 after 3 epochs."
+    alone = savings([trial(0, 100.0, 0.4)])
+    assert alone is not None
+    assert in_words(alone) == "1 epoch was trained; stopped: 1 after 1 epoch."
+
+
 def test_nothing_is_said_of_a_study_where_nobody_was_stopped(tmp_path: Path) -> None:
     study = new_study()
     add(study, 0.9, 1000.0)

@@ -12,6 +12,7 @@ from optuna.storages import InMemoryStorage
 from test_stopping import curve
 
 from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, RUNNING, STOPPED, Evaluation, Report
+from explore.search import checkpoints
 from explore.search.columns import columns_of
 from explore.search.encoding import Encoding
 from explore.search.front import hypervolume as area
@@ -92,6 +93,15 @@ def test_a_candidate_is_measured_then_trained_from_rung_to_rung() -> None:
     assert {COMPLETE, STOPPED} == {one.status for one in trials}
 
 
+def test_a_checkpoint_is_looked_at_once_however_often_a_worker_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[Path]()
+    monkeypatch.setattr(checkpoints, "_size", lambda folder: looked.append(folder) or 1)
+    study, trainings = create_study(InMemoryStorage(), "aware", SPACE), Trainings()
+    Worker(study, scheduler(), trainings, target=8, output=Path("out"), disk=1e9, wait=lambda: None).run()
+    stops = [until for _, until in trainings.seen if 0 < until < RUNGS[-1]]
+    assert len(looked) == len(stops) > 8  # no checkpoint is left by a measurement
+
+
 def test_nobody_waits_while_others_measure_the_first() -> None:
     """Of many workers all measure, and then train, before there is anything to learn from."""
     study, aware, workers = create_study(InMemoryStorage(), "aware", SPACE), scheduler(), 3 * 4
@@ -163,6 +173,16 @@ def test_why_it_ended_is_said_of_the_last_decision_only() -> None:
     assert "none was expected to add" in ours.ended
     assert ours.next(trials, room=False) is None
     assert ours.ended == ""
+
+
+def test_a_space_that_is_exhausted_is_said_to_be() -> None:
+    given = {"width": "choice(8, 16, 32)", "depth": "range(1, 3)", "mixing": "choice(mlp)"}
+    small = SpeedAware(space=parse_space(given), rungs=RUNGS, classes=10, smallest=1e-3, startup=4)
+    study = create_study(InMemoryStorage(), "small", given)
+    worker = Worker(study, small, trained, target=24, output=Path("out"))  # type: ignore[arg-type]
+    worker.run()
+    assert len(study.trials()) == 6
+    assert worker.ended == "The space is exhausted: all 6 possible configurations were tried."
 
 
 @pytest.mark.slow

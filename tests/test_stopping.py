@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage
 
-from explore.evaluation import COMPLETE, RUNNING, STOPPED, Epoch, Evaluation, Report
-from explore.search.checkpoints import make_room
+from explore.checks import check_options
+from explore.config import compose
+from explore.evaluation import COMPLETE, FAILED, RUNNING, STOPPED, Epoch, Evaluation, Report
+from explore.search.checkpoints import Sizes, make_room
 from explore.search.front import hypervolume, losses, non_dominated
 from explore.search.options import Stopping
 from explore.search.proposals import Proposer
@@ -194,6 +196,21 @@ def test_a_rule_that_cannot_be_is_refused(change: dict[str, float], message: str
         Stopping(**change).check()  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("first", [9, 30])
+@pytest.mark.parametrize("sampler", ["tpe", "speed_aware"])
+def test_a_first_rung_behind_the_end_is_refused(first: int, sampler: str) -> None:
+    given = ["+sweep=smoke", "training.epochs=9", f"sampler={sampler}"]
+    asked = [*given, f"stopping.min_epochs={first}"]
+    message = (
+        f"stopping.min_epochs must be below training.epochs, got {first} and training.epochs=9: nobody would wait at a "
+        "rung; set fewer, or stopping.rule=off in its place, which trains all to the end"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_options(compose(asked), asked)
+    for fine in ([*asked, "stopping.rule=off"], [*given, "stopping.min_epochs=8"], [*given, "training.epochs=1"]):
+        check_options(compose(fine), fine)
+
+
 class Trainings:
     """What training would find, and a note of every epoch that was trained."""
 
@@ -229,16 +246,66 @@ def test_nothing_is_trained_twice_and_a_candidate_keeps_its_number_folder_and_se
     assert {one.status for one in trials} == {COMPLETE, STOPPED}
     assert all(one.evaluation.epochs in RUNGS for one in trials)
     assert all(one.evaluation.seconds["train"] == one.evaluation.epochs for one in trials)
-    assert len(trainings.epochs) == sum(one.evaluation.epochs for one in trials) < 18 * RUNGS[-1] / 2
+    # Much is left out even where everybody would end on the front.
+    assert len(trainings.epochs) == sum(one.evaluation.epochs for one in trials) < 0.6 * 18 * RUNGS[-1]
     assert Ladder(RUNGS, 3).promotable(trials) == []
     went_on = [one for one in trials if one.row != one.number]
     assert went_on
     assert all(one.folder == f"trials/{one.number:04d}" for one in went_on)
 
 
-def test_two_workers_never_go_on_with_the_same() -> None:
-    study, _ = searched(1)
+@pytest.mark.parametrize("target", [1, 2, 4, 30])
+def test_a_search_ends_with_a_front_however_small_and_nobody_waits_who_is_unbeaten(target: int) -> None:
+    study, trainings = searched(target)
+    trials = study.trials()
+    assert len(trials) == min(target, 18)  # the space has no more
+    whole = [one for one in trials if one.status == COMPLETE]
+    assert whole
+    for one in trials:
+        farther = [other for other in trials if other.epochs > one.epochs]
+        assert one.status == COMPLETE or any(beats(other, one) for other in farther)
+    assert len(trainings.epochs) == sum(one.evaluation.epochs for one in trials)
+
+
+def beats(other: Trial, one: Trial) -> bool:
+    return (other.accuracy or 0) >= (one.accuracy or 0) and (other.throughput or 0) >= (one.throughput or 0)
+
+
+def test_the_last_go_on_from_the_highest_rung_the_slowest_first_and_nobody_while_others_run() -> None:
+    accurate, fast, beaten = trial(0, 100.0, 0.6), trial(1, 200.0, 0.5), trial(2, 90.0, 0.4)
+    ladder = Ladder(RUNGS, 4)
+
+    def goes_on(*trials: Trial) -> int | None:
+        found = ladder.unbeaten(trials)
+        return found.number if found else None
+
+    assert goes_on(accurate, fast, beaten) == 0
+    assert goes_on(accurate, fast, beaten, trial(3, 50.0, status=RUNNING)) is None
+    farther = trial(0, 100.0, 0.6, 0.6, 0.7)
+    assert goes_on(farther, fast, beaten) == 0
+    whole = trial(0, 100.0, *[0.7] * 9, status=COMPLETE)
+    assert goes_on(whole, fast, beaten) == 1
+    assert goes_on(whole, trial(1, 200.0, *[0.6] * 9, status=COMPLETE), beaten) is None
+    # Who cannot go on any more keeps nobody from it.
+    gone = [trial(0, 100.0, 0.6, given_up=True), trial(1, 200.0, 0.6, 0.6, 0.6, 0.6, status=FAILED)]
+    assert goes_on(*gone, beaten) == 2
+    assert goes_on(trial(0, 100.0), trial(1, 50.0, status=FAILED)) is None
+
+
+def with_one_that_waits() -> tuple[Study, Trial]:
+    space = {"width": "range(1, 19)"}
+    study = create_study(InMemoryStorage(), "rungs", space)
+    proposal = Proposer(space=parse_space(space)).propose([])
+    assert proposal
+    begun = study.claim(proposal, command="", target=1)
+    assert begun
+    study.finish(begun, Trainings()(proposal.overrides, Path(), lambda item: None, RUNGS[0]))
     [waiting] = study.trials()
+    return study, waiting
+
+
+def test_two_workers_never_go_on_with_the_same() -> None:
+    study, waiting = with_one_that_waits()
     first = study.claim(waiting.proposal, command="", target=1, continues=waiting)
     second = study.claim(waiting.proposal, command="", target=1, continues=waiting)
     assert first is not None
@@ -252,17 +319,18 @@ def test_the_disk_has_a_limit_and_the_least_promising_are_given_up_for_it(tmp_pa
     for one in stopped:
         (tmp_path / one.folder).mkdir(parents=True)
         (tmp_path / one.folder / "last.ckpt").write_bytes(bytes(100))
-    assert make_room(study, tmp_path, 100 * len(stopped)) == []
-    gone = make_room(study, tmp_path, 100 * len(stopped) - 150)
+    known: Sizes = {}
+    assert make_room(study, tmp_path, 100 * len(stopped), known) == []
+    gone = make_room(study, tmp_path, 100 * len(stopped) - 150, known)
     assert [one.evaluation.epochs for one in gone] == [1, 1]
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.ckpt")) == 100 * len(stopped) - 200
     again = study.trials()
     assert {one.number for one in again if one.given_up} == {one.number for one in gone}
-    assert make_room(study, tmp_path, 100 * len(stopped) - 150) == []
+    assert make_room(study, tmp_path, 100 * len(stopped) - 150, known) == []
+    assert make_room(study, tmp_path, 100 * len(stopped) - 150, {}) == []
 
 
 def test_what_was_given_up_is_remembered() -> None:
-    study, _ = searched(1)
-    [waiting] = study.trials()
+    study, waiting = with_one_that_waits()
     study.give_up(waiting)
     assert [one.given_up for one in study.trials()] == [True]

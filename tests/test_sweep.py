@@ -87,11 +87,26 @@ def test_a_full_study_is_not_searched_again_and_grows_when_asked(
     result = json.loads(capsys.readouterr().out)
     assert trials_of(searched) == before
     assert result["trials"] == {"complete": 4}
-    assert result["go_on"] is None
+    assert (result["go_on"], result["ended"]) == (None, "The study is full: 4 of 4 trials are done.")
+    assert result["ended"] in (searched / "smoke" / "report.html").read_text()
     assert sweep(searched, *WHOLE, "trials=5", "workers=1") == 0
     after = trials_of(searched)
     assert [trial.number for trial in after] == [0, 1, 2, 3, 4]
     assert len({trial.proposal.key for trial in after}) == 5
+
+
+def test_a_space_that_is_exhausted_ends_a_search_that_cannot_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = [f"space.{key}=choice({value})" for key, value in {"model.depth": 1, "token_mixing": "mlp"}.items()]
+    small = [*fixed, "space.model.patch_size=choice(4)", "space.training.lr=choice(0.005)", "training.epochs=1"]
+    assert sweep(tmp_path, *WHOLE, *small, "trials=9") == 0
+    shown = capsys.readouterr().out
+    why = "The space is exhausted: all 2 possible configurations were tried."
+    assert len(trials_of(tmp_path)) == 2
+    assert why in shown
+    assert "Go on:" not in shown
+    assert why in (tmp_path / "smoke" / "report.html").read_text()
 
 
 def test_the_report_is_made_again_from_the_study_alone(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from small_sweeps import sweep, trials_of
 
 from explore.evaluation import COMPLETE, STOPPED
 from explore.search import worker
+from explore.search.checkpoints import Sizes
 from explore.search.study import Study
 from explore.search.trial import Trial, candidates, finished
 
@@ -65,10 +66,10 @@ def test_the_disk_is_kept_within_its_limit_and_no_result_is_lost(
         folders = [tmp_path / "smoke" / trial.folder for trial in trials]
         return sum(file.stat().st_size for folder in folders for file in folder.glob("*.ckpt"))
 
-    def noted(study: Study, output: Path, allowed: float) -> list[Trial]:
+    def noted(study: Study, output: Path, allowed: float, known: Sizes) -> list[Trial]:
         """`make_room`, and who had a checkpoint before and after; nobody else claims a trial meanwhile."""
         waiting = [one for one in study.trials() if one.status == STOPPED and size([one])]
-        gone = make_room(study, output, allowed)
+        gone = make_room(study, output, allowed, known)
         calls.append((waiting, {one.number for one in gone}, size(waiting)))
         return gone
 

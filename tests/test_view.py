@@ -4,6 +4,7 @@ Who goes on from a rung has ended before, and is running again.
 """
 
 import io
+import json
 import os
 import re
 import socket
@@ -120,6 +121,34 @@ def test_who_was_only_measured_is_not_counted_as_stopped() -> None:
         text = screen.after(trials)
     assert f"3/{TARGET}" in text
     assert "1 running  1 stopped  2 measured  1 failed" in text
+
+
+def test_the_screen_says_what_was_saved_so_far() -> None:
+    screen, first = Screen(), [trial(0, 100.0, 0.5, status=RUNNING)]
+    with screen.view:
+        assert "trained" not in screen.after(first)
+        first = [*first, replace(trial(1, 90.0, 0.4), row=1)]
+        assert "2 epochs were trained; stopped: 1 after 1 epoch." in screen.after(first)
+        later = [trial(0, 100.0, 0.5, 0.6, 0.7, status=COMPLETE), *first[1:]]
+        saved = "4 of 6 epochs were trained, 33% saved (about 2 s); stopped: 1 after 1 epoch."
+        assert saved in screen.after(later)
+
+
+def test_the_end_in_json_says_what_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    def saved(*trials: Trial) -> object:
+        JsonView("pareto", 5).conclude(trials, {}, Path("report.html"), ended="", go_on=None)
+        return json.loads(capsys.readouterr().out)["savings"]
+
+    whole = trial(0, 100.0, 0.5, 0.6, 0.7, status=COMPLETE)
+    assert saved(whole) is None
+    assert saved(whole, trial(1, 90.0, 0.4)) == {
+        "epochs": 4,
+        "epochs_saved": 2,
+        "seconds_saved": 2.0,
+        "stopped": {"1": 1},
+        "foreseen": None,
+        "predictions": 0,
+    }
 
 
 def test_the_end_says_why_it_came(capsys: pytest.CaptureFixture[str]) -> None:

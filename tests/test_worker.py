@@ -97,6 +97,9 @@ def test_a_study_is_filled_to_its_size_and_no_further() -> None:
     assert worker(study, target=11).run() == 3
     assert len(set(keys(study))) == len(keys(study)) == 11
     assert {trial.status for trial in study.trials()} == {COMPLETE}
+    again = worker(study, target=11)
+    again.run()
+    assert again.ended == "The study is full: 11 of 11 trials are done."
 
 
 def test_no_trial_is_blamed_for_a_storage_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +129,10 @@ def test_no_trial_is_blamed_for_a_storage_that_stays_away(monkeypatch: pytest.Mo
 
 def test_an_exhausted_space_ends_the_search() -> None:
     study = new_study()
-    assert worker(study, target=100, sampler="random").run() == 36
+    alone = worker(study, target=100, sampler="random")
+    assert alone.run() == 36
     assert len(set(keys(study))) == 36
+    assert alone.ended == "The space is exhausted: all 36 possible configurations were tried."
 
 
 def test_an_exception_is_recorded_with_its_reason_and_the_search_goes_on() -> None:

@@ -105,10 +105,10 @@ def _facts(trials: Sequence[Trial], notes: Mapping[str, Any]) -> Iterator[tuple[
             f"{style.percent(errors.median)} at the median and orders them with a rank correlation of "
             f"{errors.rank_correlation:.3f}, cross-validated. Nothing on this page is predicted.",
         )
-    saved = savings(trials)
-    # Why it ended, where it was before the search was full.
-    if stopped := " ".join(filter(None, (in_words(saved) if saved else None, notes.get("ended")))):
-        yield "Early stopping", stopped
+    if saved := savings(trials):
+        yield "Early stopping", in_words(saved)
+    if notes.get("ended"):
+        yield "Ended", notes["ended"]
     if commit := notes.get("commit"):
         yield "Commit", commit
 

@@ -13,26 +13,35 @@ from explore.search.study import Study
 from explore.search.trial import Trial
 
 _CHECKPOINTS = "*.ckpt"
+# Bytes of the checkpoints of stopped trials, by their rows and whether they were given up: while both are the same,
+# nobody writes there.
+Sizes = dict[tuple[int, bool], int]
 
 
-def make_room(study: Study, output: Path, limit: float) -> list[Trial]:
+def make_room(study: Study, output: Path, limit: float, known: Sizes) -> list[Trial]:
     """Remove checkpoints of stopped trials until all of them together take at most `limit` bytes; who was given up.
 
     Those with the fewest epochs go first, because they are the cheapest to do without, and of these the ones that
-    others beat.
+    others beat. What is `known` is not looked at again, and what was looked at is known.
     """
-    sizes = {trial.row: _size(output / trial.folder) for trial in study.trials() if trial.status == STOPPED}
+    # Who was only measured has none.
+    stopped = [trial for trial in study.trials() if trial.status == STOPPED and trial.epochs]
+    for trial in stopped:
+        if (trial.row, trial.given_up) not in known:
+            known[trial.row, trial.given_up] = _size(output / trial.folder)
+    sizes = {trial.row: known[trial.row, trial.given_up] for trial in stopped}
     excess = sum(sizes.values()) - limit
     if excess <= 0:
         return []
     given_up = []
-    for trial in _least_promising_first([one for one in study.trials() if sizes.get(one.row)]):
+    for trial in _least_promising_first([one for one in stopped if sizes[one.row]]):
         if excess <= 0:
             break
         study.give_up(trial)  # first, so that nobody goes on with it
         for file in (output / trial.folder).glob(_CHECKPOINTS):
             file.unlink()
         excess -= sizes[trial.row]
+        known[trial.row, True] = 0
         given_up.append(trial)
     return given_up
 

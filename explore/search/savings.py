@@ -16,7 +16,8 @@ class Savings:
 
     Args:
         epochs: trained.
-        epochs_saved: those not trained, of candidates that were stopped in their training.
+        epochs_saved: those not trained, of candidates that were stopped in their training; None while nobody is
+            complete, who tells how many those are.
         seconds_saved: the same in seconds, each candidate at its own seconds an epoch.
         stopped: how many candidates wait after each number of epochs; 0 were measured only.
         foreseen: median distance between the accuracy that was expected when a candidate went on to its end and the one
@@ -25,8 +26,8 @@ class Savings:
     """
 
     epochs: int
-    epochs_saved: int
-    seconds_saved: float
+    epochs_saved: int | None
+    seconds_saved: float | None
     stopped: Mapping[int, int]
     foreseen: float | None
     predictions: int
@@ -35,10 +36,11 @@ class Savings:
 def savings(trials: Sequence[Trial]) -> Savings | None:
     """What was saved in a study; None where nobody was stopped."""
     stopped = [trial for trial in trials if trial.status == STOPPED]
-    whole = max((trial.evaluation.epochs for trial in trials if trial.status == COMPLETE), default=0)
-    if not stopped or not whole:
+    if not stopped:
         return None
-    begun = [trial for trial in stopped if trial.evaluation.epochs]  # who was only measured has saved nothing
+    whole = max((trial.evaluation.epochs for trial in trials if trial.status == COMPLETE), default=None)
+    # Who was only measured has saved nothing.
+    left = [(trial, whole - trial.evaluation.epochs) for trial in stopped if whole and trial.evaluation.epochs]
     off = [
         abs(trial.expected - trial.accuracy)
         for trial in trials
@@ -46,8 +48,8 @@ def savings(trials: Sequence[Trial]) -> Savings | None:
     ]
     return Savings(
         epochs=sum(trial.evaluation.epochs for trial in trials),
-        epochs_saved=sum(whole - trial.evaluation.epochs for trial in begun),
-        seconds_saved=sum((whole - trial.evaluation.epochs) * _seconds_an_epoch(trial) for trial in begun),
+        epochs_saved=sum(epochs for _, epochs in left) if whole else None,
+        seconds_saved=sum(epochs * _seconds_an_epoch(trial) for trial, epochs in left) if whole else None,
         stopped=dict(sorted(Counter(trial.evaluation.epochs for trial in stopped).items())),
         foreseen=float(np.median(off)) if off else None,
         predictions=len(off),
@@ -56,13 +58,16 @@ def savings(trials: Sequence[Trial]) -> Savings | None:
 
 def in_words(saved: Savings) -> str:
     """One sentence or two for people."""
-    total = saved.epochs + saved.epochs_saved
     where = ", ".join(
         f"{count} after {epochs} epoch{'s' * (epochs != 1)}" if epochs else f"{count} before training"
         for epochs, count in saved.stopped.items()
     )
-    words = f"{saved.epochs:,} of {total:,} epochs were trained, {saved.epochs_saved / total:.0%} saved"
-    words += f" (about {duration(saved.seconds_saved)}); stopped: {where}."
+    words = f"{saved.epochs:,} epoch{'s were' if saved.epochs != 1 else ' was'} trained"
+    if saved.epochs_saved is not None and saved.seconds_saved is not None:
+        total = saved.epochs + saved.epochs_saved
+        words = f"{saved.epochs:,} of {total:,} epochs were trained, {saved.epochs_saved / total:.0%} saved"
+        words += f" (about {duration(saved.seconds_saved)})"
+    words += f"; stopped: {where}."
     if saved.foreseen is not None:
         words += f" The final accuracy was foreseen within {100 * saved.foreseen:.1f} points at the median"
         words += f" of {saved.predictions} candidates when their last stretch began."

@@ -36,7 +36,7 @@ class Scheduler(Protocol):
 
     @property
     def ended(self) -> str:
-        """Why the search ended before it was full; empty where it did not."""
+        """Why nothing is left to do though more could be; empty where nothing more could be done."""
 
     def next(self, trials: Sequence[Trial], *, room: bool) -> Step | None:
         """The next step; a new candidate only where there is room for one. None when nothing is left to do."""
@@ -49,8 +49,9 @@ class Scheduler(Protocol):
 class Rungs:
     """Goes on with the best that wait at a rung, and otherwise begins what the proposer proposes.
 
-    `rungs` are the epochs at which candidates wait, the last is the end; one in `eta` goes on. A
-    `veto` puts off: while there is room, another one is begun in place of who is unlikely to come to the front.
+    `rungs` are the epochs at which candidates wait, the last is the end; one in `eta` goes on, and when nothing is left
+    to begin, who is unbeaten. A `veto` puts off: while there is room, another one is begun in place of who is unlikely
+    to come to the front.
     """
 
     proposer: Proposer
@@ -78,8 +79,10 @@ class Rungs:
             return self.resume(promotable[0])
         if room and (proposal := self.proposer.propose(trials)):
             return Step(proposal, self.rungs[0])
-        # A veto puts off: with nothing else to do they go on as they rank, and no search ends while somebody may.
-        return self.resume(promotable[0]) if promotable else None
+        # A veto puts off: with nothing else to do they go on as they rank, and no search ends while somebody may. Where
+        # too few came to a rung for ranks, all would wait for ever, and a small search would end without a front.
+        last = promotable[0] if promotable else self._ladder.unbeaten(trials)
+        return self.resume(last) if last else None
 
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""

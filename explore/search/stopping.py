@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from explore.search.columns import Known
-from explore.search.front import Losses
+from explore.search.columns import Known, losses_of
+from explore.search.front import Losses, non_dominated
 from explore.search.trial import Trial
 
 # A candidate is compared with so many times eta neighbours in speed.
@@ -51,6 +51,21 @@ class Ladder:
             best = sorted((float(ranks[one]), trials[here[one]].number, here[one]) for one in go_on)
             found += [trials[one] for *_, one in best]
         return found
+
+    def unbeaten(self, trials: Sequence[Trial]) -> Trial | None:
+        """Who goes on where nobody else will come: from the highest rung down, whom nobody as far or farther beats in
+        accuracy so far and in speed at once; of several the slowest, whom the others could beat once they are farther.
+
+        None while anybody is running, who may turn out to be better.
+        """
+        known = self._known.columns(trials)
+        alive = (known["waits"] | known["complete"]) & np.isfinite(known["speed"])
+        for rung in () if known["running"].any() else reversed(self._rungs):
+            here = np.flatnonzero(alive & (known["epochs"] >= rung))
+            best = here[(known["epochs"][here] == rung) & non_dominated(losses_of(known[here]))]
+            if len(best):
+                return trials[int(best[known["speed"][best].argmin()])]
+        return None
 
     def _read(self, trials: Sequence[Trial]) -> None:
         """The accuracies at all rungs, of trials that are others than before."""

@@ -30,7 +30,7 @@ from explore.evaluation import (
     ReportOf,
 )
 from explore.faults import Unwritable, unwritable
-from explore.search.checkpoints import bring, make_room
+from explore.search.checkpoints import Sizes, bring, make_room
 from explore.search.owner import HEARTBEAT_SECONDS
 from explore.search.schedule import Scheduler, Step
 from explore.search.study import Study, TakenOver
@@ -73,7 +73,7 @@ class Worker:
     trials may take. `turn` is held while a trial is proposed and claimed: workers that share it never
     propose the same. `stop` says when to leave at once, `leave` when to leave after the current trial has come to its
     rung, and `wait` passes the time while others may yet leave something to do. `pace` measures, and `together` trains,
-    what the scheduler wants to be trained at once.
+    what the scheduler wants to be trained at once. `ended` is why nothing is left to do, once that is so.
     """
 
     study: Study
@@ -90,8 +90,10 @@ class Worker:
     stop: Callable[[], bool] = lambda: False
     leave: Callable[[], bool] = lambda: False
     wait: Callable[[], None] = lambda: time.sleep(_WAIT_SECONDS)
+    ended: str = field(default="", init=False)
     _current: Trial | None = field(default=None, init=False)
     _waiting: list[Trial] = field(default_factory=list, init=False)  # claimed with the current one
+    _sizes: Sizes = field(default_factory=dict, init=False)
     _last_beat: float = field(default=0.0, init=False)
     _last_record: float = field(default=0.0, init=False)
 
@@ -113,7 +115,15 @@ class Worker:
             elif any(trial.status == RUNNING for trial in self.study.trials()):
                 self.wait()  # what others find out may leave something to do
             else:
+                self.ended = self.scheduler.ended or self._exhausted()
                 return count
+
+    def _exhausted(self) -> str:
+        """What there is no more of, where a scheduler had nothing left to say."""
+        trials = self.study.trials()
+        if (count := len(candidates(trials))) >= self.target:
+            return f"The study is full: {count} of {self.target} trials are done."
+        return f"The space is exhausted: all {len(trials)} possible configurations were tried."
 
     def check_in(self) -> None:
         """Tell the study now and then that the current trial, and those that wait with it, are in good hands.
@@ -250,9 +260,9 @@ class Worker:
         alone = known.reason if known.reason.startswith(_ALONE) else ""
         reason = "; ".join(filter(None, (result.reason, alone)))
         self._end(trial, replace(result, reason=reason, seconds=_added(known.seconds, result.seconds)))
-        if result.status == STOPPED and self.disk < math.inf:
+        if result.status == STOPPED and result.epochs and self.disk < math.inf:
             with self.turn():
-                make_room(self.study, self.output, self.disk)
+                make_room(self.study, self.output, self.disk, self._sizes)
 
     def _result(self, trial: Trial, report: Report, step: Step) -> Evaluation:
         overrides, folder = trial.proposal.overrides, self.output / trial.folder
