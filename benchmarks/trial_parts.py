@@ -48,8 +48,10 @@ _DRAWN = 15  # candidates of the space, each in a process of its own
 _CHECKPOINTS = 3  # behind the first, of a trial that trains for three seconds
 # What the command does before it begins to work.
 _START = """import sys
+from explore.imports import lasting
+with lasting():
+    from explore.config import compose
 import explore.driver, explore.view
-from explore.config import compose
 from explore.plan import begin, prepare
 begin(prepare(compose(sys.argv[1:]), sys.argv[1:]))"""
 
