@@ -112,7 +112,8 @@ class Candidate:
             return
         cost = _size(self.architecture(dataset), macs=self.limits.macs is not None)
         if beyond := self.limits.beyond(cost):
-            raise ValueError(_beyond(self.limits, cost, beyond))
+            keys = " and ".join(f"limits.{name}" for name in beyond)
+            raise ValueError(f"{_beyond(self.limits, cost, beyond)}; loosen {keys}, or widen the space")
 
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError for anything that would stop this candidate later, on any machine; costs milliseconds."""

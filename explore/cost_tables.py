@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from explore.cost.speed import BOUNDED
+
 # A terminal breaks lines that are too long for it, which is better than cutting columns.
 _WIDTH = 240
 
@@ -55,7 +57,9 @@ def print_network(result: Mapping[str, Any]) -> None:
         words = f"predicted from {errors['networks']} networks of study {predicted['study']} on {machine}, not measured"
         _print_note(console, f"{words}; with each tenth of them left out: {known}")
     if result["throughput"]:
-        words = f"{_machine(protocol)}, {protocol['dispatch']}, median and 95 % interval of {protocol['blocks']} blocks"
+        blocks = protocol["blocks"]
+        known = f"median and {'95 % interval' if blocks >= BOUNDED else 'range'} of {blocks} block{'s' * (blocks != 1)}"
+        words = f"{_machine(protocol)}, {protocol['dispatch']}, {known}"
         _print_note(console, f"{words}, torch {protocol['torch_version']}")
         if not result["settled"]:
             asked = f"±{100 * protocol['interval']:g} %"

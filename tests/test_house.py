@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "speeds": {"architecture", "candidate", "cost", "data"},
     "beginning": {"architecture", "config", "data", "definition", "places", "schema", "search", "speeds"},
     "comparison": {"architecture", "cost"},
-    "cost_tables": set(),
+    "cost_tables": {"cost"},
     "together": {"candidate", "cost", "data", "evaluation", "training"},
     "evaluator": {"candidate", "config", "definition", "evaluation", "together"},
     "exporting": {"ablation", "architecture", "candidate", "config", "cost", "data", "definition", "evaluation"}

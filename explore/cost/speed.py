@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from scipy.special import bdtrik
 
-_BOUNDED = 6  # values are the fewest with a 95 % interval of their median, which is then their whole range
+BOUNDED = 6  # values are the fewest with a 95 % interval of their median, which is then their whole range
 _FEWEST = 8  # values before which nothing has settled
 
 
@@ -34,7 +34,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """
     ordered = np.sort(np.asarray(values, float))
     count = len(ordered)
-    rank = max(0, int(bdtrik(0.025, count, 0.5))) if count >= _BOUNDED else 0
+    rank = max(0, int(bdtrik(0.025, count, 0.5))) if count >= BOUNDED else 0
     return float(ordered[rank]), float(np.median(ordered)), float(ordered[count - 1 - rank])
 
 
@@ -52,7 +52,7 @@ def alike(first: Sequence[float], second: Sequence[float]) -> bool:
     That is so when the 95 % interval of the median of their ratios has 1 in it, and always of fewer than six turns,
     which have no such interval.
     """
-    if len(first) < _BOUNDED:
+    if len(first) < BOUNDED:
         return True
     low, _, high = median_interval([one / other for one, other in zip(first, second, strict=True)])
     return low <= 1 <= high
