@@ -27,6 +27,7 @@ MOST_EXPONENT = 1.3  # 1 is as the trials, 2 as their square
 HISTORIES = "10,1000,10000"
 # Measuring and training: the bar is for all the rest of a trial, without and with `count`.
 COUNT, LARGER = "count", "count a larger one: patch 4, depth 4, width 64"
+TURN = "a turn to compute, which every step takes, with nobody else there"
 WORK = (COUNT, LARGER, "measure", "between epochs")
 ONCE = ("read the study", "first proposal", "report", "log the study")
 GROWING = ("read the study", "report")

@@ -13,16 +13,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from benchmarks import first_time
 from benchmarks.filled_study import EPOCHS, evaluation, fill, proposals
-from benchmarks.overhead import LARGER
+from benchmarks.overhead import LARGER, TURN
 from explore.candidate import Candidate, build
 from explore.cluster.isolation import Isolated
 from explore.config import compose, has_option, vary
 from explore.cost.measure import measure_cost
 from explore.cost.record import Cost
+from explore.cost.turns import Turns
 from explore.data.dataset import load
 from explore.definition import definition
 from explore.evaluation import COMPLETE, RUNNING, Epoch, Evaluation, Report
@@ -117,19 +119,26 @@ def parts_without_history(folder: Path, nothing: Callable[[None, Path, Report], 
             place.mkdir()
             with clock.part(name):
                 first_time.train(fresh, config.candidate, dataset, place, epochs=epochs, rung=rung)
+    with Turns(torch.device("cpu")) as device:
+        clock.repeat(TURN, lambda: _take(device))
     found = clock.settled()
     drawn = [vary(_BASE, next(proposed).overrides).candidate for _ in range(_DRAWN)]
     once = [_own_process(candidate, folder / f"first{number}") for number, candidate in enumerate(drawn)]
     larger = [_own_process(config.candidate, folder / f"larger{number}")["count"] for number in range(_REPEATS)]
     turns = list(zip(found["one"], found["all"], found["all with checkpoints"], strict=True))
     return {
-        **{name: found[name] for name in ("compose", "fork")},
+        **{name: found[name] for name in ("compose", "fork", TURN)},
         **{name: [seconds[name] for seconds in once] for name in once[0]},  # the start of fit with a first checkpoint
         LARGER: larger,
         "measure": [seconds - statistics.median(found["counted again"]) for seconds in found["count and measure"]],
         "further checkpoints": [(more - rest) * _CHECKPOINTS / (EPOCHS - 1) for _, rest, more in turns],
         "between epochs": [rest - one for one, rest, _ in turns],
     }
+
+
+def _take(device: Turns) -> None:
+    with device.computing():
+        pass
 
 
 def _own_process(candidate: Candidate, folder: Path) -> Mapping[str, float]:

@@ -247,6 +247,29 @@ def test_processes_that_take_no_turns_are_named(gpu: Callable[[str], None]) -> N
     assert strangers(GPU) == []
 
 
+@pytest.mark.parametrize(("argument", "named"), [("explore.warm", False), ("other.program", True)])
+def test_trials_of_another_user_are_no_strangers(
+    argument: str, named: bool, gpu: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which files their processes have open may not be seen."""
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if str(folder).endswith("/fd"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return iter(listed(folder))
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    command = [sys.executable, "-c", "import sys; print('here', flush=True); sys.stdin.read()", argument]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as theirs:
+        assert theirs.stdout
+        assert theirs.stdout.readline() == "here\n"
+        gpu(f"{theirs.pid}, /usr/bin/python3")
+        found = strangers(GPU)
+        theirs.communicate("")
+    assert found == ([f"/usr/bin/python3 ({theirs.pid})"] if named else [])
+
+
 def test_without_nvidia_smi_nobody_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="8b1f"))
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -34,6 +34,7 @@ class Throughput:
         warmup: blocks before those that count.
         block_seconds: how long a block was to last.
         interval: half-width of the 95 % interval, as a fraction of the median, that was asked for.
+        max_seconds: what the measurement could take, whether it had settled by then or not.
     """
 
     images_per_second: float
@@ -57,6 +58,7 @@ class Throughput:
     warmup: int | None = None
     block_seconds: float | None = None
     interval: float | None = None
+    max_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,7 @@ def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
         warmup=options.warmup,
         block_seconds=options.block_seconds,
         interval=options.interval,
+        max_seconds=options.max_seconds,
     )
 
 

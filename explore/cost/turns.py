@@ -89,7 +89,7 @@ def strangers(device: torch.device) -> list[str]:
     answers = (line.partition(",") for line in nvidia_smi("--query-compute-apps=pid,process_name", device))
     others = {int(pid): name.strip() for pid, _, name in answers if pid.strip().isdigit()}
     file = os.path.realpath(_files(device)[1])
-    return [f"{name} ({pid})" for pid, name in sorted(others.items()) if not _has_open(pid, file)]
+    return [f"{name} ({pid})" for pid, name in sorted(others.items()) if not _takes_turns(pid, file)]
 
 
 def _lock(file: int, kind: int) -> None:
@@ -130,11 +130,14 @@ def _is_stopped(pid: int) -> bool:
     return state in ("T", "t")
 
 
-def _has_open(pid: int, file: str) -> bool:
-    try:
-        return any(os.path.realpath(link) == file for link in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:  # it has ended, or belongs to somebody else
-        return False
+def _takes_turns(pid: int, file: str) -> bool:
+    process = Path(f"/proc/{pid}")
+    with suppress(OSError):  # it has ended meanwhile
+        try:
+            return any(os.path.realpath(link) == file for link in (process / "fd").iterdir())
+        except PermissionError:  # it belongs to somebody else, and only its command line can be read
+            return b"explore." in (process / "cmdline").read_bytes()
+    return False
 
 
 def _files(device: torch.device) -> tuple[Path, Path]:
