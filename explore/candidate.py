@@ -19,12 +19,7 @@ from explore.architecture.network import Network, check
 from explore.architecture.pretrained import check_pretrained, load_pretrained
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.allocator import keep_freed_memory
-from explore.cost.device import (
-    check_precision,
-    resolve_device,
-    resolve_precision,
-    resolve_protocol,
-)
+from explore.cost.device import check_precision, resolve_device, resolve_precision, resolve_protocol
 from explore.cost.flops import count_macs
 from explore.cost.measure import count_params, measure_cost, timed_cost
 from explore.cost.options import Measuring

@@ -7,18 +7,17 @@ from numpy.typing import NDArray
 
 from explore.evaluation import COMPLETE, DIVERGED, MEMORY, RUNNING, STOPPED
 from explore.search.front import Losses
-from explore.search.trial import Trial, candidates
+from explore.search.trial import Trial
 
 # A row for each trial: the logarithm of its images/s, not a number where it was not measured; its accuracy so far, 0
-# before the first epoch; the epochs it was trained; its row in the storage; whether it counts in the size of a study,
-# waits, is being trained, was trained to the end; and whether it teaches something.
+# before the first epoch; the epochs it was trained; its row in the storage; whether it waits, is being trained, was
+# trained to the end; and whether it teaches something.
 _FIELDS = np.dtype(
     [
         ("speed", float),
         ("accuracy", float),
         ("epochs", int),
         ("row", int),
-        ("counts", bool),
         ("waits", bool),
         ("running", bool),
         ("complete", bool),
@@ -62,7 +61,6 @@ def _row(trial: Trial) -> tuple[float | bool, ...]:
         trial.accuracy or 0.0,
         trial.epochs,
         trial.row,
-        bool(candidates([trial])),
         trial.status == STOPPED and not trial.given_up,
         trial.status == RUNNING,
         trial.status == COMPLETE,
