@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network, check
@@ -186,11 +187,10 @@ def evaluate(
         with turns(candidate.training) as turn:
             with clock.part("build"):
                 dataset = load(candidate.data)
-                with turn():
-                    network = build(candidate, dataset)
+                network = build(candidate, dataset)
             if not local_rank():
                 with clock.part("cost"):
-                    cost = _cost(candidate, network, dataset, costs or folder / COSTS, turn)
+                    cost = _cost(candidate, network.deployed(), dataset, costs or folder / COSTS, turn)
                     report(cost)
                 if beyond := candidate.limits.beyond(cost):
                     return ended(REFUSED, _beyond(candidate.limits, cost, beyond))
@@ -233,9 +233,7 @@ def _train(
     del network
     give_back_memory()
     tell(f"out of memory with whole batches, went on with each in {_PARTS} parts")
-    with turn():
-        network = build(candidate, dataset)
-    train(network, *batches, parts=_PARTS, tell=tell)
+    train(build(candidate, dataset), *batches, parts=_PARTS, tell=tell)
 
 
 def test_accuracy(candidate: Candidate, folder: Path) -> float:
@@ -246,9 +244,8 @@ def test_accuracy(candidate: Candidate, folder: Path) -> float:
     dataset = load(candidate.data)
     recipe = replace(resolved(candidate.training), devices=1, num_nodes=1, strategy="auto")
     batches = _batches(candidate, dataset, dataset.test)
+    network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
     with turns(recipe) as turn:
-        with turn():
-            network = build(replace(candidate, pretrained=None), dataset)  # its trained weights are read instead
         return accuracy(network, batches, recipe, folder, turn=turn)
 
 
@@ -262,13 +259,11 @@ def trained(candidate: Candidate, dataset: Dataset, folder: Path) -> tuple[Netwo
     return network.eval(), tuple(Epoch(**record) for record in curve)  # type: ignore[arg-type]
 
 
-def _cost(candidate: Candidate, network: Network, dataset: Dataset, costs: Path, turn: Turn) -> Cost:
+def _cost(candidate: Candidate, deployed: nn.Module, dataset: Dataset, costs: Path, turn: Turn) -> Cost:
     """The cost, as it was measured before, or the cheapest parts first, so that what exceeds a limit is never timed.
 
     Counting computes, on cores where others may measure, so it takes a turn; timing takes one of its own after that.
     """
-    with turn():
-        deployed = network.deployed()
     shape, device = dataset.image_shape, resolve_device(candidate.cost.device)
     protocol = resolve_protocol(candidate.cost)
     described = {"architecture": asdict(candidate.architecture(dataset)), "protocol": asdict(protocol)}
