@@ -112,9 +112,7 @@ def test_training_waits_for_one_who_measures(tmp_path: Path, monkeypatch: pytest
     assert len(epochs) == 1 + one.training.epochs
 
 
-def test_counting_takes_a_turn_and_timing_one_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counting_takes_a_turn_and_timing_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     seen: dict[str, bool] = {}
 
@@ -131,8 +129,6 @@ def test_counting_takes_a_turn_and_timing_one_of_its_own(
         monkeypatch.setattr(module, name, watched(name))
     assert evaluate(candidate(), tmp_path / "run", silent).status == COMPLETE
     assert seen == {"load": False, "build": False, "measure_cost": True, "timed_cost": False}
-    assert module.test_accuracy(candidate(), tmp_path / "run") > 0
-    assert seen["build"], "once more"
 
 
 def someone_computes(folder: Path) -> bool:
