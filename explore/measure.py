@@ -68,6 +68,8 @@ def main(config: "Config", overrides: list[str]) -> int:
     if len(set(every)) > 1:
         raise Refused(f"only one group can be all at a time, got {' and '.join(every)}; leave out one of them")
     group = every[0].partition("=")[0] if every else ""
+    if group and config.study:
+        raise Refused(f"study={config.study} predicts the speed of one network, got {every[0]}; leave one of them out")
     if group == "model":
         result, show = _every_published(config, overrides), print_published
     elif group:

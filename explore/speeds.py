@@ -68,15 +68,15 @@ def time_together(
     if any((one.data, one.cost) != (first.data, first.cost) for one in candidates.values()):
         raise ValueError("speeds are compared for the same images by one protocol, got several; measure them apart")
     dataset, options = load(first.data), replace(first.cost, max_seconds=TIME_BESIDE_OTHERS * first.cost.max_seconds)
-    same = {number: f"{one.architecture(dataset)} {batch_sizes[number]}" for number, one in candidates.items()}
-    last = {words: number for number, words in same.items()}
-    names = {number: f"trial {last[words]}" for number, words in same.items()}
-    numbers = {f"trial {number}": number for number in last.values()}
+    measured = {number: (str(one.architecture(dataset)), batch_sizes[number]) for number, one in candidates.items()}
+    shown = {what: f"trial {number}" for number, what in measured.items()}  # of those that are alike the last
+    names = {number: shown[what] for number, what in measured.items()}
     networks = {
         name: build(replace(candidates[number], pretrained=None), dataset).deployed()
-        for name, number in numbers.items()
+        for number, name in names.items()
+        if name == f"trial {number}"
     }
-    sizes = {name: batch_sizes[number] for name, number in numbers.items()}
+    sizes = {name: batch_sizes[number] for number, name in names.items()}
     costs = study / COSTS if study else None
     seconds, failures = compare_throughput(
         networks, dataset.image_shape, options, report, batch_sizes=sizes, study=costs

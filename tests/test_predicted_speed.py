@@ -20,7 +20,7 @@ from explore.cost.latency_model import FEWEST
 from explore.cost.measure import measure_cost
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE, Evaluation
-from explore.measure import main
+from explore.measure import main, own
 from explore.search.space import parse_space
 from explore.search.storage import open_storage
 from explore.search.study import create_study
@@ -74,12 +74,16 @@ def test_a_network_that_was_not_measured_is_predicted(outputs: Path, capsys: pyt
     [
         (["throughput=off", "study=nobody"], "study nobody must exist"),
         (["study=known"], "study=known predicts a speed that is not measured; add throughput=off"),
+        (
+            ["throughput=off", "study=known", "token_mixing=all"],
+            "study=known predicts the speed of one network",
+        ),
     ],
 )
 def test_what_cannot_be_predicted_is_refused(
     given: list[str], message: str, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(main, ["data=digits", "model.patch_size=2", f"outputs={outputs}", *given]) == 2
+    assert _run(main, ["data=digits", "model.patch_size=2", f"outputs={outputs}", *given], own) == 2
     assert message in capsys.readouterr().err
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,33 +127,33 @@ def session(options: Measuring, clock: Clock | None = None, study: Path | None =
     watch = by_clock(clock) if clock else stopwatch(device, options.threads)
     keep_freed_memory()
     driver = driver_version(device)
-    with Turns(device) as turns, threads(options.threads), ExitStack() as stack:
+    with Turns(device) as turns, threads(options.threads):
         with turns.computing():  # on a GPU it begins with loading libraries, for which nobody has to wait
             forward = reference_pass(device, precision)
-        stack.enter_context(turns.measuring())
-        longest = min(_CALIBRATION_SECONDS, options.max_seconds)
-        reference = Blocks(forward, watch, options.block_seconds)
-        reference.warm_up(options.warmup, clock or CLOCK, (clock or CLOCK)() + longest)
-        protocol: dict[str, object] = {
-            "device": device_name(device),
-            "driver": driver,
-            "precision": precision,
-            "threads": options.threads,
-            "torch": str(torch.__version__),
-        }
-        yield Session(
-            device=device,
-            precision=precision,
-            dispatch=dispatch,
-            options=options,
-            clock=clock or CLOCK,
-            watch=watch,
-            reference=reference,
-            reference_seconds=calibrated(protocol, lambda: _undisturbed(reference, longest), study),
-            driver=driver,
-            strangers_before=strangers(device),
-            pool=torch.cuda.graph_pool_handle() if device.type == "cuda" else None,
-        )
+        with turns.measuring():
+            longest = min(_CALIBRATION_SECONDS, options.max_seconds)
+            reference = Blocks(forward, watch, options.block_seconds)
+            reference.warm_up(options.warmup, clock or CLOCK, (clock or CLOCK)() + longest)
+            protocol: dict[str, object] = {
+                "device": device_name(device),
+                "driver": driver,
+                "precision": precision,
+                "threads": options.threads,
+                "torch": str(torch.__version__),
+            }
+            yield Session(
+                device=device,
+                precision=precision,
+                dispatch=dispatch,
+                options=options,
+                clock=clock or CLOCK,
+                watch=watch,
+                reference=reference,
+                reference_seconds=calibrated(protocol, lambda: _undisturbed(reference, longest), study),
+                driver=driver,
+                strangers_before=strangers(device),
+                pool=torch.cuda.graph_pool_handle() if device.type == "cuda" else None,
+            )
 
 
 def _undisturbed(reference: Blocks, longest: float) -> float:

@@ -102,9 +102,8 @@ class Classifier(LightningModule):
             return loss
 
         # Between several devices there is more to a gradient than its kernels.
-        alone = self.trainer.world_size == 1 and self.recipe.strategy == "auto"
-        gradient = Captured(work, self.network, allowed=alone)
-        if alone:
+        gradient = Captured(work, self.network, allowed=self.recipe.alone)
+        if self.recipe.alone:
             launch_updates(optimizer.optimizer, lambda: gradient.captured)
         return gradient
 
