@@ -4,7 +4,8 @@
 
 loop: an epoch of training against a bare loop of torch at equal precision, and the whole trial (validation, checkpoints
 and logging included) against the same by hand; epoch by epoch in turn.
-tutorial: a whole trial against Lightning as its tutorial shows it, trial by trial in turn, each pair with a seed.
+tutorial: a whole trial against Lightning as its tutorial shows it, trial by trial in turn, each pair with a seed, and
+each side in a process of its own.
 streaming: whether batches that come from disk keep the device busy with Mixer-S/16 at 224 pixels. `folder` is a folder
 of images as for data=folder; without it 1,000 JPEGs are made for the moment.
 gpu: images per second, share of the peak, and trials per hour with several workers on one device; needs CUDA.
@@ -23,9 +24,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.apart import Apart
 from benchmarks.result_rows import Row, row, shown
 from benchmarks.training_devices import on_gpu, streaming
-from benchmarks.training_sides import BareTrial, network, our_trial, ours, tutorial_trial
+from benchmarks.training_sides import BareTrial, network, ours, trials
 from explore.cost.allocator import keep_freed_memory
 from explore.cost.device import device_name
 from explore.data.dataset import Dataset, load
@@ -40,6 +42,9 @@ ACCURACY_BAR = 0.01
 SEEDS = 5
 # Epochs of the loop and of the tutorial, so that all of it takes minutes.
 EPOCHS = {"small": (20, 4), "medium": (3, 1)}
+Asked = tuple[str, Training]
+Answer = tuple[float, float]  # seconds and accuracy
+Trial = Callable[[Asked], Answer]
 
 
 def loop(dataset: Dataset) -> Iterator[Row]:
@@ -61,16 +66,21 @@ def loop(dataset: Dataset) -> Iterator[Row]:
             yield row(f"{name}: trial against the same by hand", whole, "×", at_most=TRIAL_BAR)
 
 
-def tutorial(dataset: Dataset) -> Iterator[Row]:
+def tutorial() -> Iterator[Row]:
     """Trials against Lightning as its tutorial shows it."""
+    with Apart[Asked, Answer](trials, "tutorial") as theirs, Apart[Asked, Answer](trials, "ours") as mine:
+        yield from _against_the_tutorial(theirs, mine)
+
+
+def _against_the_tutorial(run_theirs: Trial, run_ours: Trial) -> Iterator[Row]:
     runs = [("small", size, "32-true", FLOAT_BAR) for size in BATCH_SIZES]
     runs += [("medium", 64, "32-true", FLOAT_BAR), *((name, 64, "bf16-mixed", HALF_BAR) for name in EPOCHS)]
     for candidate, batch_size, precision, bar in runs:
         speedups, differences = [], []
         for seed in range(SEEDS):
             recipe = _recipe(EPOCHS[candidate][1], batch_size, precision, seed)
-            theirs, their_accuracy = tutorial_trial(candidate, dataset, recipe)
-            mine, accuracy = our_trial(candidate, dataset, recipe)
+            theirs, their_accuracy = run_theirs((candidate, recipe))
+            mine, accuracy = run_ours((candidate, recipe))
             speedups.append(theirs / mine)
             differences.append(accuracy - their_accuracy)
         name = f"{candidate}, batch {batch_size}, {'bf16' if precision == 'bf16-mixed' else 'float32'}"
@@ -90,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
     dataset = load(Mnist())
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "loop": lambda: loop(dataset),
-        "tutorial": lambda: tutorial(dataset),
+        "tutorial": tutorial,
         "streaming": lambda: streaming(options.get("folder"), options.get("cache")),
         "gpu": lambda: on_gpu(dataset),
     }

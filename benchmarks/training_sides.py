@@ -25,8 +25,10 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
-from explore.data.dataset import Dataset, Split
+from explore.cost.allocator import keep_freed_memory
+from explore.data.dataset import Dataset, Split, load
 from explore.data.loader import Batches
+from explore.data.options import Mnist
 from explore.training.fit import fit
 from explore.training.optimizer import make_optimizer, rate
 from explore.training.options import Training
@@ -236,6 +238,19 @@ class Tutorial(lightning.LightningModule):
 
     def _groups(self) -> list[dict[str, object]]:
         return list(make_optimizer(self.net, self.recipe).param_groups)
+
+
+def trials(side: str) -> Callable[[tuple[str, Training]], tuple[float, float]]:
+    """What trains a candidate by a recipe and returns seconds and accuracy, in a process that has nothing else to do.
+
+    Memory is as this side has it: the process of a trial keeps what is freed, and Lightning leaves that to glibc.
+    """
+    torch.set_num_threads(1)
+    dataset = load(Mnist())
+    if side == "ours":
+        keep_freed_memory()
+    run = our_trial if side == "ours" else tutorial_trial
+    return lambda asked: run(asked[0], dataset, asked[1])
 
 
 def tutorial_trial(candidate: str, dataset: Dataset, recipe: Training) -> tuple[float, float]:

@@ -1,50 +1,76 @@
 """The benchmark of networks compares turn by turn, judges what it prints, and says what it did with how many images."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from benchmarks import networks
-from benchmarks.networks import MEDIUM, S16, SMALL, Row, speed_rows
+from benchmarks import network_sides
+from benchmarks.apart import Apart
+from benchmarks.network_sides import KEPT, MEDIUM, PEAK_SIDE, S16, SMALL, prepared, sides
+from benchmarks.networks import speed_rows
 
 CPU = torch.device("cpu")
-
-
-def test_a_figure_holds_when_its_median_reaches_the_bar() -> None:
-    values = [1.0, 1.3, 9.0]
-    assert Row.of("name", values, "×", 1.3).holds
-    assert not Row.of("name", values, "×", 1.31).holds
-    assert Row.of("name", values, "×").holds is None
-    assert "bar 1.31: MISSED" in str(Row.of("name", values, "×", 1.31))
-
-
-def test_memory_holds_when_it_stays_below_the_bar() -> None:
-    assert Row.of("name", [0.9], "×", 1.0, at_most=True).holds
-    assert not Row.of("name", [1.1], "×", 1.0, at_most=True).holds
 
 
 def test_ratios_and_shares_are_taken_turn_by_turn() -> None:
     # All sides are twice as slow in the second turn and four times in the third.
     seconds = {"timm": [3.0, 6.0, 12.0], "ours": [2.0, 4.0, 8.0], "peak": [1.0, 2.0, 4.0]}
-    rows = {
-        row.name: row for row in speed_rows(S16, "inference", "float32", seconds, networks.PEAK_SIDE["cpu"] ** 3, "cpu")
-    }
+    rows = {row["name"]: row for row in speed_rows(S16, "inference", "float32", seconds, PEAK_SIDE["cpu"] ** 3, "cpu")}
     ratio = rows["mixer_s16 float32 inference: ours to timm"]
-    assert (ratio.value, ratio.low, ratio.high, ratio.bar, ratio.holds) == (1.5, 1.5, 1.5, 1.3, True)
-    assert rows["mixer_s16 float32 inference: share of the peak, ours"].value == pytest.approx(0.5)
-    assert rows["mixer_s16 float32 inference: share of the peak, timm"].value == pytest.approx(1 / 3)
+    assert [ratio[key] for key in ("value", "low", "high", "bar", "holds")] == [1.5, 1.5, 1.5, 1.3, True]
+    assert rows["mixer_s16 float32 inference: share of the peak, ours"]["value"] == pytest.approx(0.5)
+    assert rows["mixer_s16 float32 inference: share of the peak, timm"]["value"] == pytest.approx(1 / 3)
+
+
+def test_the_gain_of_the_network_is_told_from_that_of_memory() -> None:
+    seconds = {side: [1.0, 1.0] for side in sides("inference", "float32", "cpu")} | {"timm": [2.0, 2.0]}
+    rows = {
+        row["name"].partition(": ")[2]: row["value"]
+        for row in speed_rows(SMALL, "inference", "float32", seconds, 1, "cpu")
+    }
+    assert rows["ours to timm"] == rows[f"timm{KEPT} to timm"] == 2.0
+    assert rows[f"ours to timm{KEPT}"] == 1.0
 
 
 def test_on_a_gpu_the_bar_is_held_against_what_is_compiled() -> None:
-    sides = ("timm", "timm compiled", "ours, captured", "timm compiled, captured", "ours compiled", "ours", "peak")
-    seconds = {name: [1.0, 1.0] for name in sides}
+    seconds = {side: [1.0, 1.0] for side in sides("inference", "float32", "cuda")}
     rows = speed_rows(SMALL, "inference", "float32", seconds, 1.0, "cuda")
-    assert [row.name for row in rows if row.bar] == ["mixer_28px float32 inference: ours compiled to timm compiled"]
+    barred = [row["name"] for row in rows if row["bar"]]
+    assert barred == ["mixer_28px float32 inference: ours compiled to timm compiled"]
 
 
 @pytest.mark.parametrize(("fast", "images"), [(True, 256), (False, 32)])
 def test_bfloat16_without_instructions_takes_fewer_images(
     fast: bool, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "multiplies_bfloat16", lambda device: fast)
+    monkeypatch.setattr(network_sides, "multiplies_bfloat16", lambda device: fast)
     assert MEDIUM.images("inference", "bfloat16", CPU) == images
     assert MEDIUM.images("inference", "float32", CPU) == 256
+
+
+@pytest.mark.parametrize("step", ["inference", "training step"])
+def test_a_side_tells_the_seconds_of_its_own_passes(step: str) -> None:
+    assert 0 < prepared("ours", SMALL, step, "float32", "cpu", 1)(2) < 10
+
+
+def _counting(start: int) -> Callable[[int], int]:
+    total = start
+
+    def add(number: int) -> int:
+        nonlocal total
+        total += number
+        if total > 100:
+            raise ValueError("more than a hundred")
+        return total
+
+    return add
+
+
+def test_a_side_stays_in_its_process_and_says_what_went_wrong_there() -> None:
+    with Apart[int, int](_counting, 10) as one, Apart[int, int](_counting, 20) as other:
+        assert [one(1), other(1), one(1)] == [11, 21, 12]
+        with pytest.raises(RuntimeError, match="ValueError: more than a hundred"):
+            one(100)
+    with pytest.raises(RuntimeError, match="TypeError"):
+        Apart(_counting)
