@@ -1,8 +1,8 @@
 """Every form of an operation computes the same, and each is taken where it belongs.
 
 An MLP in parts gives the gradients of automatic differentiation and needs less memory; a network gives the same logits
-however many images it takes at once; oneDNN's product with GELU inside is taken only where it is faster. What is
-compiled, exported or counted sees none of this.
+however many images it takes at once; products of oneDNN, with GELU inside or not, are taken only where they are faster.
+What is compiled, exported or counted sees none of this.
 
 python -m pytest tests/test_forms.py
 """
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from small_networks import images, network
 from torch import Tensor, nn
 
-from explore.architecture import linear_gelu, mlp, mlp_gradient
+from explore.architecture import mlp, mlp_gradient, products
 from explore.architecture import network as network_module
 from explore.architecture.catalog import Mixing
 from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
@@ -200,14 +200,15 @@ def mixer_at_once(mixer: Network, batch: Tensor) -> Tensor:
         return mixer(batch).detach()
 
 
-# GELU inside a product
+# Products of oneDNN, with GELU inside and without
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 def test_gelu_inside_the_product_computes_the_same(approximate: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expand, contract, x = layers(CHANNELS, torch.float32)
     asked = []
-    monkeypatch.setattr(linear_gelu, "fused_is_faster", lambda *size: asked.append(size) or True)
+    monkeypatch.setattr(products, "_LARGE_WITH_GELU", 1)
+    monkeypatch.setattr(products, "fused_is_faster", lambda *size: asked.append(size) or True)
     activation = nn.GELU(approximate)
     with torch.inference_mode():
         result = channel_mlp(expand, activation, contract, x)
@@ -216,17 +217,95 @@ def test_gelu_inside_the_product_computes_the_same(approximate: str, monkeypatch
 
 
 def test_gelu_inside_the_product_is_taken_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    choose = linear_gelu.fused_is_faster.__wrapped__
-    monkeypatch.setattr(linear_gelu, "fused", lambda *given: None)
+    choose = products.fused_is_faster.__wrapped__
+    monkeypatch.setattr(products, "fused", lambda *given: None)
     assert choose(64, 256, "none", 1)
-    monkeypatch.setattr(linear_gelu, "fused", lambda *given: time.sleep(0.02))
+    monkeypatch.setattr(products, "fused", lambda *given: time.sleep(0.02))
     assert not choose(64, 256, "none", 1)
 
 
+def test_a_small_product_has_no_time_for_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "fused_is_faster", pytest.fail)
+    expand, contract, x = layers(CHANNELS, torch.float32)
+    with torch.inference_mode():
+        assert torch.equal(channel_mlp(expand, nn.GELU(), contract, x), contract(nn.GELU()(expand(x))))
+
+
+def onednn_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The weights of those that are asked of oneDNN from now on, as if they were large and the processor new."""
+    monkeypatch.setattr(products, "_LARGE", 1)
+    monkeypatch.setattr(products, "_has_avx512", lambda: True)
+    asked, by_onednn = [], torch.ops.mkldnn._linear_pointwise
+
+    def noted(x: Tensor, weight: Tensor, *others: Any) -> Tensor:
+        asked.append(tuple(weight.shape))
+        return by_onednn(x, weight, *others)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", noted)
+    return asked
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("at_once", [2, BATCH])
+def test_a_training_step_with_products_of_onednn_has_the_same_gradients(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expand, contract, x = layers(CHANNELS, torch.float32)
+    inputs = [x, *expand.parameters(), *contract.parameters()]
+    expected = contract(nn.GELU()(expand(x)))
+    monkeypatch.setattr(mlp_gradient, "images_at_once", lambda *sizes: at_once)
+    asked = onednn_products(monkeypatch)
+    result = channel_mlp(expand, nn.GELU(), contract, x)
+    torch.testing.assert_close(result, expected)
+    for one, reference in zip(
+        *(torch.autograd.grad(each.square().sum(), inputs) for each in (result, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, reference)
+    wide, narrow, parts = (HIDDEN, CHANNELS), (CHANNELS, HIDDEN), -(-BATCH // at_once)
+    assert asked == [wide, narrow] * parts + [wide, narrow] * parts
+
+
+def test_a_large_product_in_inference_is_one_of_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    expand, contract, x = layers(CHANNELS, torch.float32)
+    asked = onednn_products(monkeypatch)
+    with torch.inference_mode():
+        result = channel_mlp(expand, nn.ReLU(), contract, x)
+    assert asked == [(HIDDEN, CHANNELS), (CHANNELS, HIDDEN)]
+    torch.testing.assert_close(result, contract(expand(x).relu()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_onednn_is_asked_for_float32_only(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = onednn_products(monkeypatch)
+    expand, contract, x = layers(CHANNELS, dtype)
+    with torch.inference_mode():
+        channel_mlp(expand, nn.ReLU(), contract, x)
+    assert not asked
+
+
+def test_an_old_processor_keeps_the_library_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = onednn_products(monkeypatch)
+    monkeypatch.setattr(products, "_has_avx512", lambda: False)
+    expand, contract, x = layers(CHANNELS, torch.float32)
+    with torch.inference_mode():
+        channel_mlp(expand, nn.ReLU(), contract, x)
+    assert not asked
+
+
+def test_autocast_casts_a_weight_once_for_all_images() -> None:
+    expand, contract, x = layers(TOKENS, torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), torch.profiler.profile(record_shapes=True) as profile:
+        token_mlp(expand, nn.GELU(), contract, x)
+    cast = [event.input_shapes[0] for event in profile.events() if event.name == "aten::_to_copy"]
+    assert [HIDDEN, TOKENS] in cast
+    assert [BATCH, HIDDEN, TOKENS] not in cast
+
+
 def test_what_is_counted_or_traced_has_no_operator_of_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_LARGE_WITH_GELU", 1)
     mixer = network()
     expected = count_macs(mixer, (3, 16, 16))
-    monkeypatch.setattr(linear_gelu, "fused_is_faster", pytest.fail)
+    monkeypatch.setattr(products, "fused_is_faster", pytest.fail)
     assert count_macs(mixer, (3, 16, 16)) == expected
     assert peak_memory(mixer, (3, 16, 16), 2) > 0
     with torch.no_grad():

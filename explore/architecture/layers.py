@@ -69,7 +69,15 @@ def across_tokens(linear: nn.Linear, x: Tensor) -> Tensor:
         # The backward pass of the form below would make a gradient of W for each image, here larger than x itself.
         return F.linear(x.transpose(1, 2), linear.weight, linear.bias).transpose(1, 2)
     # One batched product W·x + b in place of two transposes around x·Wᵀ + b; `W @ x` would transpose behind the scenes.
-    return torch.baddbmm(linear.bias.unsqueeze(1), linear.weight.expand(x.shape[0], -1, -1), x)
+    return torch.baddbmm(linear.bias.unsqueeze(1), as_autocast(linear.weight).expand(x.shape[0], -1, -1), x)
+
+
+def as_autocast(weight: Tensor) -> Tensor:
+    """A weight in the dtype that autocast multiplies in, to be repeated for each image: it would cast all of them."""
+    kind = weight.device.type
+    if weight.dtype != torch.float32 or not torch.is_autocast_enabled(kind):
+        return weight
+    return weight.to(torch.get_autocast_dtype(kind))
 
 
 def hidden_width(expansion: float, width: int) -> int:

@@ -3,7 +3,7 @@
 All forms compute the same; which one is taken follows from where it runs.
 
 - Inference: the activation function overwrites the hidden values, or is computed inside the product that makes them,
-  whichever was measured to be faster.
+  whichever was measured to be faster; products are oneDNN's where these are faster, see `products`.
 - A training step on a processor: in parts that stay in cache, see `mlp_gradient`.
 - A processor that was asked for bfloat16 but cannot multiply it takes ten times as long as in float32. It computes in
   float32 inside, and what comes out is bfloat16.
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from explore.architecture.hidden import activated
 from explore.architecture.layers import across_tokens
-from explore.architecture.linear_gelu import linear_and_gelu
 from explore.architecture.mlp_gradient import CHANNELS, TOKENS, Axis, mlp_in_parts, takes_parts
 from explore.architecture.parts import multiplies_bfloat16, runs_now_on_processor
+from explore.architecture.products import linear, linear_and_gelu
 
 Operators = Callable[[nn.Linear, nn.Module, nn.Linear, Tensor], Tensor]
 
@@ -46,8 +46,7 @@ def _mlp(
 
 
 def _over_channels(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:
-    mixed: Tensor = contract(linear_and_gelu(expand, activation, x))
-    return mixed
+    return linear(contract, linear_and_gelu(expand, activation, x))
 
 
 def _over_tokens(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> Tensor:

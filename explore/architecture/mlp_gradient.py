@@ -1,14 +1,13 @@
 """A training step of an MLP on a processor, in parts that stay in cache.
 
 Automatic differentiation would keep the hidden values before and behind the activation function, and make two
-gradients of that size, all on fresh pages of memory. Here only the values before it are kept. All others are computed
-in a buffer for a few images at a time, those behind it once more in the backward pass: no more work than to write and
-to read them, and much less memory.
+gradients of that size. Here only the values before it are kept. All others are computed for a few images at a time,
+those behind it once more in the backward pass: no more work than to write and to read them, and much less memory.
 
 Under autocast in bfloat16, what is kept is bfloat16, and what is computed is too where the processor multiplies it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -16,22 +15,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from explore.architecture.parts import fit_into_cache, images_at_once, multiplies_bfloat16, runs_now_on_processor
+from explore.architecture.products import product
 
 
 class Axis(Protocol):
-    """Products of batch × tokens × channels with a weight of outputs × inputs along one axis.
+    """Products of batch × tokens × channels with a weight of outputs × inputs along one axis, in one dtype."""
 
-    All that goes into a product has one dtype; `out` and `total` may have another.
-    """
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """W·x + b."""
 
-    def shape(self, x: Tensor, size: int) -> tuple[int, ...]:
-        """The shape of a tensor like `x` with `size` entries along the axis."""
-
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-        """W·x + b, written into `out`."""
-
-    def input_gradient(self, gradient: Tensor, weight: Tensor, out: Tensor) -> None:
-        """Wᵀ·gradient, written into `out`."""
+    def input_gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        """Wᵀ·gradient."""
 
     def weight_gradient(self, gradient: Tensor, x: Tensor, total: Tensor, *, first: bool) -> None:
         """Writes gradient·xᵀ, summed over the other axes, into `total`, or adds it to what is not the `first`."""
@@ -41,20 +35,11 @@ class Axis(Protocol):
 
 
 class _Channels:
-    def shape(self, x: Tensor, size: int) -> tuple[int, ...]:
-        return (*x.shape[:2], size)
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return product(x, weight, bias)
 
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-        if out.dtype != x.dtype:
-            out.copy_(nn.functional.linear(x, weight, bias))
-        else:
-            torch.addmm(bias, x.flatten(0, 1), weight.t(), out=out.flatten(0, 1))
-
-    def input_gradient(self, gradient: Tensor, weight: Tensor, out: Tensor) -> None:
-        if out.dtype != gradient.dtype:
-            out.copy_(gradient @ weight)
-        else:
-            torch.mm(gradient.flatten(0, 1), weight, out=out.flatten(0, 1))
+    def input_gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        return product(gradient, weight.t())
 
     def weight_gradient(self, gradient: Tensor, x: Tensor, total: Tensor, *, first: bool) -> None:
         columns, rows = gradient.flatten(0, 1).t(), x.flatten(0, 1)
@@ -70,20 +55,11 @@ class _Channels:
 
 
 class _Tokens:
-    def shape(self, x: Tensor, size: int) -> tuple[int, ...]:
-        return (x.shape[0], size, x.shape[2])
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.baddbmm(bias.unsqueeze(1), weight.expand(x.shape[0], -1, -1), x)
 
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-        into = out if out.dtype == x.dtype else x.new_empty(out.shape)
-        torch.baddbmm(bias.unsqueeze(1), weight.expand(x.shape[0], -1, -1), x, out=into)
-        if into is not out:
-            out.copy_(into)
-
-    def input_gradient(self, gradient: Tensor, weight: Tensor, out: Tensor) -> None:
-        into = out if out.dtype == gradient.dtype else gradient.new_empty(out.shape)
-        torch.bmm(weight.t().expand(gradient.shape[0], -1, -1), gradient, out=into)
-        if into is not out:
-            out.copy_(into)
+    def input_gradient(self, gradient: Tensor, weight: Tensor) -> Tensor:
+        return torch.bmm(weight.t().expand(gradient.shape[0], -1, -1), gradient)
 
     def weight_gradient(self, gradient: Tensor, x: Tensor, total: Tensor, *, first: bool) -> None:
         _put(torch.bmm(gradient, x.transpose(1, 2)).sum(0, dtype=total.dtype), total, first=first)
@@ -152,41 +128,39 @@ class _MlpInParts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, expand: Tensor, b: Tensor, contract: Tensor, c: Tensor, how: Any) -> Tensor:
         activation, axis, dtype = how
-        hidden = x.new_empty(axis.shape(x, expand.shape[0]))
-        result = torch.empty_like(x)
-        size = images_at_once(len(x), hidden.shape[1] * hidden.shape[2], x.shape[1], dtype.itemsize)
+        values = x[0].numel() // expand.shape[1] * len(expand) if len(x) else 1
+        size = images_at_once(len(x), values, x.shape[1], dtype.itemsize)
         ctx.how, ctx.size, ctx.dtype = how, size, expand.dtype
         expand, b, contract, c = (one.to(dtype) for one in (expand, b, contract, c))
-        ctx.save_for_backward(x, hidden, expand, contract)
-        buffer = torch.empty_like(hidden[:size], dtype=dtype)
-        for before, inside, behind in _parts(size, x, hidden, result):
-            axis.product(before.to(dtype), expand, b, inside)
-            active = _FORWARD[type(activation)](activation, inside.to(dtype), buffer[: len(inside)])
-            axis.product(active, contract, c, behind)
+        hidden, result = [], torch.empty_like(x)
+        for before, behind in zip(torch.split(x, size), torch.split(result, size), strict=True):
+            inside = axis.product(before.to(dtype), expand, b)
+            active = _FORWARD[type(activation)](activation, inside, torch.empty_like(inside))
+            behind.copy_(axis.product(active, contract, c))
+            hidden.append(inside.to(x.dtype))
+            del inside, active  # before the next part takes as much
+        ctx.save_for_backward(x, expand, contract, *hidden)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        x, hidden, expand, contract = ctx.saved_tensors
+        x, expand, contract, *hidden = ctx.saved_tensors
         activation, axis, dtype = ctx.how
         totals = [torch.empty_like(weight, dtype=ctx.dtype) for weight in (expand, contract)]
         bias, x_gradient, given = totals[0].new_zeros(len(expand)), torch.empty_like(x), given.contiguous()
-        buffers = [torch.empty_like(hidden[: ctx.size], dtype=dtype) for _ in range(2)]
         with torch.autocast("cpu", enabled=False):
-            for number, (before, inside, behind, result) in enumerate(_parts(ctx.size, x, hidden, given, x_gradient)):
+            parts = (torch.split(x, ctx.size), hidden, *(torch.split(one, ctx.size) for one in (given, x_gradient)))
+            for number, (before, inside, behind, result) in enumerate(zip(*parts, strict=True)):
                 first = number == 0
                 before, inside, behind = (one.to(dtype) for one in (before, inside, behind))
-                active, gradient = (buffer[: len(inside)] for buffer in buffers)
-                _FORWARD[type(activation)](activation, inside, active)
+                active = _FORWARD[type(activation)](activation, inside, torch.empty_like(inside))
                 axis.weight_gradient(behind, active, totals[1], first=first)
-                axis.input_gradient(behind, contract, gradient)
+                del active  # before the gradient takes as much
+                gradient = axis.input_gradient(behind, contract)
                 _BACKWARD[type(activation)](activation, gradient, inside)
                 axis.weight_gradient(gradient, before, totals[0], first=first)
                 bias += axis.bias_gradient(gradient)
-                axis.input_gradient(gradient, expand, result)
+                result.copy_(axis.input_gradient(gradient, expand))
+                del gradient
         return x_gradient, totals[0], bias, totals[1], axis.bias_gradient(given).to(bias.dtype), None
-
-
-def _parts(size: int, *tensors: Tensor) -> Sequence[tuple[Tensor, ...]]:
-    return list(zip(*(torch.split(tensor, size) for tensor in tensors), strict=True))
