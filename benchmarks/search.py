@@ -6,41 +6,36 @@
 Each method runs the real search loop on a table, with a simulated clock, until it has 99 % of the hypervolume of the
 table on both scales or has spent 4,000 epochs. So that ours does not end before, nothing is too little for it
 (`search.tolerance=0 search.stop=off`), but for `speed_aware, to its own end`, which has the defaults. What was run is
-kept in `outputs/search-replays` and is not run again. Printed are the epochs to shares of the hypervolume, the regret
-(what is missing of it at fixed budgets) and the bars. Other methods are held against ours, or the one that is named, by
-paired tests, corrected for how many they are. `picture` draws the share over epochs and over seconds.
+kept in `outputs/search-replays` and is not run again, as long as the code and the tables that it follows from stay the
+same. Printed are the epochs to shares of the hypervolume, the regret (what is missing of it at fixed budgets) and the
+bars. Other methods are held against ours, or the one that is named, by paired tests, corrected for how many they are.
+`picture` draws the share over epochs and over seconds.
 """
 
+import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 
-from benchmarks import search_picture, search_public
-from benchmarks.search_judge import SCALES, SHARES, Finish, Table, load_table, reached
-from benchmarks.search_prior import unseen
-from benchmarks.search_replay import SpeedUnknown, replay, sampled, soonest, speed_aware
-from benchmarks.search_rows import Rows
+import explore.search
+from benchmarks import search_picture
+from benchmarks.search_judge import SCALES, SHARES, Finish, load_table, reached
+from benchmarks.search_methods import METHODS, OURS
+from benchmarks.search_replay import soonest
 from benchmarks.search_statistics import corrected, paired, regrets, spread
-from benchmarks.search_table import BASES, record
-from explore.search.options import Search
-from explore.search.prior import unbiased
-from explore.search.schedule import Scheduler
-from explore.search.speed_aware import SpeedAware
+from benchmarks.search_table import BASES, FOLDER, record
 
-OURS = "speed_aware"
-_RUNGS, _WHOLE = (1, 3, 9, 27), (27,)
-_VETO = 0.05
-_MOST = 4000
 _NEVER = 1e6  # epochs
 _KEPT = Path("outputs/search-replays")
-Method = Callable[[Table, int, int], list[Finish]]
+# What a replay follows from, of the benchmark; of the package it is `explore.search`.
+_DECIDES = ("search_judge", "search_methods", "search_prior", "search_public", "search_replay", "search_rows")
 # How many times fewer epochs ours needs to 95 % of the hypervolume, on each of `SCALES`.
 BARS: Mapping[str, tuple[float, float]] = {
     "nsga2": (8.0, 3.0),
@@ -50,54 +45,14 @@ BARS: Mapping[str, tuple[float, float]] = {
 }
 
 
-def _loop(scheduler: Callable[[Rows, int], Scheduler], table: Table, seed: int, workers: int) -> list[Finish]:
-    return replay(table, lambda rows: scheduler(rows, seed), workers, enough=partial(_enough, table))
-
-
-def _enough(table: Table, finishes: list[Finish]) -> bool:
-    if not finishes:
-        return False
-    numbers = [one.configuration for one in finishes]
-    complete = all(table.progress(numbers, scale)[-1] >= SHARES[-1] for scale in SCALES)
-    return complete or finishes[-1].epochs > _MOST
-
-
-def _of_optuna(sampler: str, startup: int, rungs: tuple[int, ...] = _WHOLE, below: float | None = None) -> Method:
-    return partial(_loop, lambda rows, seed: sampled(rows, sampler, seed, startup, rungs, below=below))
-
-
-def _ours(
-    rungs: tuple[int, ...] = _RUNGS, kind: type[SpeedAware] = SpeedAware, *, prior: bool = True, **options: float
-) -> Method:
-    def scheduler(rows: Rows, seed: int) -> Scheduler:
-        trend = unseen(rows.table.data) if prior else unbiased
-        return speed_aware(rows, seed, rungs, kind, trend=trend, **options)
-
-    return partial(_loop, scheduler)
-
-
-# The start-up of each is the best of those tried for it, see docs/log.md.
-METHODS: Mapping[str, Method] = {
-    OURS: _ours(),
-    "random": _of_optuna("random", 0),
-    "nsga2": _of_optuna("nsga2", 12),
-    "tpe": _of_optuna("tpe", 10),
-    "gp": _of_optuna("gp", 6),
-    "moasha": lambda table, seed, workers: search_public.moasha(table, seed, workers, ranked=True),
-    "moasha, as released": lambda table, seed, workers: search_public.moasha(table, seed, workers),
-    "tpe, pruner": lambda table, seed, workers: search_public.with_pruner(table, "tpe", seed, workers, startup=10),
-    "nsga2, pruner": lambda table, seed, workers: search_public.with_pruner(table, "nsga2", seed, workers, startup=12),
-    "random, rungs": _of_optuna("random", 0, _RUNGS),
-    "tpe, rungs": _of_optuna("tpe", 10, _RUNGS),
-    "random, rungs, veto": _of_optuna("random", 0, _RUNGS, _VETO),
-    "tpe, rungs, veto": _of_optuna("tpe", 10, _RUNGS, _VETO),
-    # Ours as it ends by itself, which elsewhere it may not do before it has 99 %.
-    "speed_aware, to its own end": _ours(tolerance=Search.tolerance, fewest=Search.fewest),
-    # Ours with a part taken away.
-    "speed_aware, no prior": _ours(prior=False),
-    "speed_aware, no rungs": _ours(_WHOLE),
-    "speed_aware, speed unknown": _ours(kind=SpeedUnknown),
-}
+@cache
+def _kept() -> Path:
+    """The folder of the replays of this code and these tables."""
+    package = Path(*explore.search.__path__)
+    files = [*package.glob("*.py"), package / "prior.json", *FOLDER.glob("*.parquet")]
+    files += [Path(__file__).with_name(f"{name}.py") for name in _DECIDES]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in sorted(files)))
+    return _KEPT / digest.hexdigest()[:12]
 
 
 def results(data: str, method: str, seeds: int, workers: int) -> list[list[Finish]]:
@@ -105,7 +60,7 @@ def results(data: str, method: str, seeds: int, workers: int) -> list[list[Finis
     table = load_table(data)
     found = []
     for seed in range(seeds):
-        file = _KEPT / data / f"{method.replace(', ', '-')}-{workers}-{seed}.json"
+        file = _kept() / data / f"{method.replace(', ', '-')}-{workers}-{seed}.json"
         if not file.exists():
             finishes = METHODS[method](table, seed, workers)
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -345,3 +345,20 @@ def test_memory_in_large_pages_is_what_it_was() -> None:
     collapse_pages()
     before[1].append(1)
     assert [before[0], before[1][:-1]] == copies
+
+
+def test_memory_is_put_into_large_pages_once_a_server_was_forked_often() -> None:
+    code = """
+import os
+from explore.cluster import pages
+pages.collapse_pages = lambda: print("collapsed after", forks)
+pages.collapse_pages_after(2)
+for forks in range(1, 5):
+    if not (child := os.fork()):
+        for _ in range(3):
+            os.fork() or os._exit(0)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("collapsed after 2\n", "")

@@ -18,7 +18,7 @@ from explore.search.encoding import Encoding
 from explore.search.front import hypervolume as area
 from explore.search.front import losses
 from explore.search.improvement import expected_gain
-from explore.search.space import Space, parse_space, to_overrides
+from explore.search.space import Space, Values, parse_space, to_overrides
 from explore.search.speed_aware import _MOST_WAITING, SpeedAware, _considered
 from explore.search.study import Study, create_study
 from explore.search.trial import Trial, candidates
@@ -173,6 +173,44 @@ def test_why_it_ended_is_said_of_the_last_decision_only() -> None:
     assert "none was expected to add" in ours.ended
     assert ours.next(trials, room=False) is None
     assert ours.ended == ""
+
+
+def known(study: Study, values: Values, speed: float, *accuracies: float) -> Trial:
+    trial = study.claim(proposed(space(), values, ""), command="", target=99)
+    assert trial
+    status = COMPLETE if len(accuracies) == RUNGS[-1] else STOPPED
+    study.finish(trial, Evaluation(status=status, cost=cost(speed), curve=curve(*accuracies)))
+    return study.trials()[-1]
+
+
+def test_who_could_not_reach_the_front_even_when_perfect_is_not_trained() -> None:
+    study, ours = create_study(InMemoryStorage(), "aware", SPACE), scheduler(startup=1, tolerance=0)
+    one, other, fast = space().draw(np.random.default_rng(0), [{}] * 3)
+    slow = known(study, one, 1000.0, 0.9)
+    step = ours.next(study.trials(), room=False)
+    assert step
+    assert step.continues == slow
+    known(study, other, 2000.0, *[1.0] * RUNGS[-1])
+    assert ours.next(study.trials(), room=False) is None
+    chosen = known(study, fast, 3000.0, 0.9)
+    step = ours.next(study.trials(), room=False)
+    assert step
+    assert step.continues == chosen
+
+
+def test_nor_before_there_is_a_model() -> None:
+    study, ours = create_study(InMemoryStorage(), "aware", SPACE), scheduler(startup=2)
+    *slow, perfect, fast = space().draw(np.random.default_rng(0), [{}] * 5)
+    for values in slow:
+        known(study, values, 1000.0)
+    known(study, perfect, 2000.0, *[1.0] * RUNGS[-1])
+    step = ours.next(study.trials(), room=True)
+    assert step
+    assert step.continues is None
+    chosen = known(study, fast, 3000.0)
+    step = ours.next(study.trials(), room=True)
+    assert step
+    assert step.continues == chosen
 
 
 def test_a_space_that_is_exhausted_is_said_to_be() -> None:

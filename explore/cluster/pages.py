@@ -1,6 +1,7 @@
 """The memory of a process in large pages, so that a fork of it has fewer entries to copy."""
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -21,3 +22,17 @@ def collapse_pages() -> None:
             first, end = -(-first // _LARGE) * _LARGE, end // _LARGE * _LARGE
             if first < end:
                 madvise(first, end - first, _MADV_COLLAPSE)  # where it is refused the pages stay as they are
+
+
+def collapse_pages_after(forks: int) -> None:
+    """The same once this process has been forked so often: it takes as long as some thirty forks save by it."""
+    process, left = os.getpid(), forks
+
+    def forked() -> None:
+        nonlocal left
+        if os.getpid() == process:  # its children inherit the order
+            left -= 1
+            if left == 0:
+                collapse_pages()
+
+    os.register_at_fork(after_in_parent=forked)

@@ -3,7 +3,8 @@
 Speed is measured before a candidate is trained, and predicted from those measured where it was not; accuracy is a
 Gaussian process over configurations and epochs, see `predicted`. Of all that could be done next, to go on with a
 candidate that waits at a rung or to begin another one, it does what promises the most hypervolume at the last epoch for
-what it costs to get there. So a candidate is stopped when another one promises more, for as long as it does.
+what it costs to get there. So a candidate is stopped when another one promises more, for as long as it does. Who is not
+faster than one that was trained to the end and makes no error is not trained any more.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -99,8 +100,9 @@ class SpeedAware:
         everyone = [*self.earlier, *trials]
         known = self._known.columns(everyone)
         mine = np.arange(len(everyone)) >= len(self.earlier)
+        hopeless = known["speed"] <= self._fastest_perfect(known, mine)
         # Who was only measured would be one more.
-        waiting = _places(mine & known["waits"] & (room | (known["epochs"] > 0)))
+        waiting = _places(mine & known["waits"] & ~hopeless & (room | (known["epochs"] > 0)))
         learned = known["teaches"]
         # As long as nothing is learned the choice stays the same: else who was measured would lose to a new draw.
         generator = np.random.default_rng(mixed(self.seed, int(known["epochs"][learned].sum())))
@@ -151,6 +153,7 @@ class SpeedAware:
         slowest = np.log(asked) if asked else float(min(speed.min(initial=np.inf), known["speed"][measured].min()))
         mean, deviation = model.at_end(values, speed)
         gain = expected_gain(mean, deviation, speed, front, worst=(1 / self.classes, slowest), smallest=self.smallest)
+        gain[speed <= self._fastest_perfect(known, mine)] = 0
         trained = np.concatenate([known["epochs"][waiting], np.zeros(len(fresh))])
         score = gain / ((last - trained) * np.exp(-_PATIENCE * speed))
         # Where nothing promises anything, as below a speed that is asked for, the fastest comes first.
@@ -160,6 +163,11 @@ class SpeedAware:
             _Choice(values[index], trials[index], float(gain[index]), float(expit(mean[index])))
             for index in np.lexsort((-speed, -score, later)).tolist()
         )
+
+    def _fastest_perfect(self, known: Columns, mine: NDArray[np.bool_]) -> float:
+        """The logarithm of the speed up to which no candidate can reach the front, even if it makes no error."""
+        perfect = mine & known["complete"] & (known["accuracy"] > 1 - self.smallest)
+        return float(known["speed"][perfect].max(initial=-np.inf))
 
     def _taught(self, everyone: Sequence[Trial], known: Columns, speeds: Speeds) -> tuple[list[Trial], Columns]:
         learned = [everyone[place] for place in _places(known["teaches"])], known[known["teaches"]]
