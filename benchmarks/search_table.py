@@ -174,7 +174,8 @@ def _write(data: str, count: int, folder: Path) -> None:
 
 
 def _origin(data: str, count: int) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True, check=True)
     return {
         "command": f"python -m benchmarks.search record data={data} configurations={count}",
         "base": BASES[data],

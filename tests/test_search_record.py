@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 
 RECORD = """
-import sys
 from pathlib import Path
 from benchmarks import search_table
 if __name__ == "__main__":
