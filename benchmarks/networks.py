@@ -113,6 +113,7 @@ def main(arguments: Sequence[str]) -> None:
     options = {"only": "", "rounds": "3", "threads": "1", "device": "cpu", "format": "text", "precision": ""}
     options |= dict(argument.split("=", 1) for argument in arguments)
     rounds, threads, text = int(options["rounds"]), int(options["threads"]), options["format"] == "text"
+    torch.set_num_threads(threads)  # which decides what is counted here, too
     chosen = options["only"].split(",") if options["only"] else [mixer.name for mixer in MIXERS]
     precisions = options["precision"].split(",") if options["precision"] else list(PRECISIONS)
     if text:
