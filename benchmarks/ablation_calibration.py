@@ -12,7 +12,6 @@ channel mixings, or 2 token mixings alone, looked at after 5, 8, 12 and 20 seeds
 to some a true difference is added. Behind ± is the standard error of the simulation.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,6 +24,7 @@ from scipy import stats
 
 from benchmarks.ablation_pool import pool, record
 from benchmarks.ablation_replay import DESIGNS, EVER, OPTIONS, Factors, contain, replay
+from benchmarks.origin import print_json
 from explore.ablation.seeds import looks
 from explore.ablation.statistics import family, judge, subsets
 
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     rows = measure(int(given.get("simulations", "100000")))
     if given.get("format") == "json":
-        print(json.dumps(list(rows)))
+        print_json(list(rows))
         return
     for row in rows:
         print(shown(row), flush=True)

@@ -4,21 +4,17 @@ Its JSON beside it says how it was made.
 """
 
 import json
-import platform
-import subprocess
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
+from benchmarks.origin import origin
 from explore.candidate import evaluate
 from explore.config import compose
-from explore.cost.device import device_name
 from explore.evaluation import COMPLETE
 
 FILE = Path(__file__).parent / "tables" / "ablation.csv"
@@ -49,7 +45,8 @@ def record(networks: int) -> None:
         with FILE.open("a") as file:
             file.write(f"{seed},{accuracy:.6f}\n" if seed else f"seed,accuracy\n{seed},{accuracy:.6f}\n")
         print(f"{seed + 1} of {networks}: {accuracy:.4f}", flush=True)
-    FILE.with_suffix(".json").write_text(json.dumps(_origin(networks), indent=2) + "\n")
+    command = f"python -m benchmarks.ablation_calibration record networks={networks}"
+    FILE.with_suffix(".json").write_text(json.dumps({**origin(command), "base": BASE}, indent=2) + "\n")
 
 
 def _trained(seed: int) -> float:
@@ -59,16 +56,3 @@ def _trained(seed: int) -> float:
         evaluation = evaluate(candidate, Path(folder), lambda item: None)
     assert evaluation.status == COMPLETE, evaluation.reason
     return evaluation.curve[-1].val_accuracy
-
-
-def _origin(networks: int) -> dict[str, object]:
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-    return {
-        "command": f"python -m benchmarks.ablation_calibration record networks={networks}",
-        "base": BASE,
-        "commit": commit.stdout.strip(),
-        "date": date.today().isoformat(),
-        "device": device_name(torch.device("cpu")),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }

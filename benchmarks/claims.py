@@ -15,7 +15,6 @@ network: what differs there is noise.
 What the figures say stands in docs/claims.md.
 """
 
-import json
 import statistics
 import sys
 import time
@@ -33,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.origin import print_json
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.published import published
@@ -285,7 +285,7 @@ def main(arguments: Sequence[str]) -> None:
     style, picture = given.pop("format", "text"), given.pop("picture", None)
     result = measure(Options.of(given))
     if style == "json":
-        print(json.dumps(result, indent=2))
+        print_json(result)
     else:
         show(result)
     if picture:

@@ -8,7 +8,6 @@ ten times. The bars are for its median error and rank correlation. Beside them: 
 when they are measured once more, which no model can be better than; and the time that the features of a network take.
 """
 
-import json
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ from itertools import islice
 import optuna
 from torch import nn
 
+from benchmarks.origin import print_json
 from explore.candidate import Candidate, build
 from explore.config import compose, has_option, vary
 from explore.cost.features import Features
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     result = rows(errors, apart, trace_ms)
     if options["format"] == "json":
-        print(json.dumps(result, indent=2))
+        print_json(result)
         return
     for row in result:
         above = "at least" if row["name"] == "rank correlation" else "at most"

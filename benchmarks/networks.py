@@ -23,7 +23,6 @@ the gain of the network from that of launching.
 """
 
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -32,6 +31,7 @@ import torch
 
 from benchmarks.apart import Apart
 from benchmarks.network_sides import KEPT, MIXERS, PEAK_SIDE, PRECISIONS, S16, Mixer, of_timm, ours, prepared, sides
+from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from explore.cost.device import device_name
 from explore.cost.flops import count_macs
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
                 print(*map(shown, rows), sep="\n", flush=True)
             found += rows
     if not text:
-        print(json.dumps(found, indent=2))
+        print_json(found, options["device"])
 
 
 if __name__ == "__main__":

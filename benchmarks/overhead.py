@@ -9,7 +9,6 @@ the parts of a trial together, also with `count` (parameters, multiply-adds and 
 `--help`; and reading and reporting may not grow with the square of the trials.
 """
 
-import json
 import math
 import statistics
 import sys
@@ -17,6 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from explore.evaluation import COMPLETE, Evaluation, Report
 from explore.search.options import Stopping
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
         after = {number: parts_with_history(number, folder) for number in histories}
     result = rows(start, alone, after)
     if options.get("format") == "json":
-        print(json.dumps(result, indent=2))
+        print_json(result)
         return
     print("\n".join(map(shown, result)))
 

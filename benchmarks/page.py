@@ -9,7 +9,6 @@ both in wall time; and how long the page's main thread computed until then, beca
 others. Bars: 2 s for each of the first two, and 15 MB for the page.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.browser import Browser, browser
 from benchmarks.filled_study import fill
+from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from explore.config import compose, has_option
 from explore.reporting.report import write_report
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
                 seconds += [(when, opened(page, tab)) for when in (FIRST, AGAIN)]
         result = rows(seconds, page.stat().st_size / 1e6)
     if options.get("format") == "json":
-        print(json.dumps(result, indent=2))
+        print_json(result)
         return
     print("\n".join(map(shown, result)))
 

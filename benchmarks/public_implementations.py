@@ -12,7 +12,6 @@ that was compared). What is not there is said and left out. Nothing of it is par
 """
 
 import importlib
-import json
 import statistics
 import sys
 import time
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.origin import print_json
 from explore.architecture.network import Network
 from explore.architecture.published import PUBLISHED, published
 
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str]) -> None:
                 f"{name:18} {source:22} {speeds}   ratio {row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})", flush=True
             )
     if options["format"] == "json":
-        print(json.dumps([asdict(row) for row in rows], indent=2))
+        print_json([asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

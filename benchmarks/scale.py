@@ -14,7 +14,6 @@ epochs, end), and for a proposal of each sampler.
 `running`: what a look at the study, a claim and a heartbeat take while so many others are at work.
 """
 
-import json
 import os
 import statistics
 import sys
@@ -23,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
             for number in sorted(int(number) for number in options.get("running", "1,100,1000").split(",")):
                 found += running_rows(number, parts_among_running(number, folder))
     if options.get("format") == "json":
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     for one in found:
         print(shown(one) + (f", processor {one['processor']:.4g}" if "processor" in one else ""))

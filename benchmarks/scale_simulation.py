@@ -12,7 +12,6 @@ workers measure or train.
 """
 
 import heapq
-import json
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.origin import print_json
 from benchmarks.search_judge import Table, load_table
 from explore.search.owner import HEARTBEAT_SECONDS
 
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str]) -> None:
         shares = {longer * step: {n: load.efficiency for n, load in loads.items()} for longer, loads in found.items()}
         draw(shares, Path(options["picture"]))
     if options.get("format") == "json":
-        print(json.dumps(_rows(found, step), indent=2))
+        print_json(_rows(found, step))
         return
     print("efficiency (share of the time that the turn is taken, that the storage is busy)")
     for longer, loads in found.items():

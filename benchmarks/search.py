@@ -26,6 +26,7 @@ import optuna
 
 import explore.search
 from benchmarks import search_picture
+from benchmarks.origin import print_json
 from benchmarks.search_judge import SCALES, SHARES, Finish, load_table, reached
 from benchmarks.search_methods import METHODS, OURS
 from benchmarks.search_replay import soonest
@@ -175,7 +176,7 @@ def main(arguments: list[str]) -> None:
         runs = {data: {method: results(data, method, seeds, workers) for method in methods} for data in names}
         search_picture.draw({data: load_table(data) for data in names}, runs, workers, Path(given["picture"]))
     if given.get("format") == "json":
-        print(json.dumps({"rows": found, "bounds": least, "bars": compared, "regrets": missing}, indent=2))
+        print_json({"rows": found, "bounds": least, "bars": compared, "regrets": missing})
     else:
         _print(found, least, compared, missing, _called(against))
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from benchmarks.search_statistics import corrected, paired
 from explore.candidate import test_accuracy
@@ -138,7 +139,10 @@ def main(arguments: Sequence[str]) -> None:
     dataset = load(compose(_BASE).data)
     found = volumes(fronts, 0.5 / len(dataset.test), 1 / len(dataset.classes))
     lines = rows(found, OURS)
-    print(json.dumps(lines, indent=2) if given.get("format") == "json" else "\n".join(map(shown, lines)))
+    if given.get("format") == "json":
+        print_json(lines)
+    else:
+        print("\n".join(map(shown, lines)))
 
 
 if __name__ == "__main__":

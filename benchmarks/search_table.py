@@ -6,12 +6,9 @@ A table has two files, `DATA.configurations.parquet` (overrides, parameters, mul
 
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
+from benchmarks.origin import origin
 from explore.candidate import evaluate, test_accuracy
 from explore.config import compose, has_option, vary
-from explore.cost.device import device_name
 from explore.data.dataset import load
 from explore.evaluation import COMPLETE
 from explore.search.front import losses, non_dominated
@@ -174,17 +170,6 @@ def _write(data: str, count: int, folder: Path) -> None:
 
 
 def _origin(data: str, count: int) -> dict[str, Any]:
-    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True, check=True)
-    return {
-        "command": f"python -m benchmarks.search record data={data} configurations={count}",
-        "base": BASES[data],
-        "seeds": SEEDS,
-        "test_images": len(load(compose(BASES[data]).data).test),
-        "commit": commit.stdout.strip(),
-        "date": date.today().isoformat(),
-        "device": device_name(torch.device("cpu")),
-        "cores": os.cpu_count(),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
+    test_images = len(load(compose(BASES[data]).data).test)
+    command = f"python -m benchmarks.search record data={data} configurations={count}"
+    return {**origin(command), "base": BASES[data], "seeds": SEEDS, "test_images": test_images}

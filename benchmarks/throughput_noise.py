@@ -13,7 +13,6 @@ graph, or as `dispatch` says (eager, graph, compiled); those of naive timing and
 `format=json` prints the rows as JSON.
 """
 
-import json
 import multiprocessing
 import os
 import statistics
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.origin import print_json
 from benchmarks.training_devices import wait
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str]) -> None:
         rows += order(options, *subjects) if subjects else []
     _say("")
     if options.format == "json":
-        print(json.dumps(rows, indent=2))
+        print_json(rows, options.device)
         return
     where = f"{device_name(device)}, 1 thread, 32-true, batch {options.batch}"
     print(f"{where}, {dispatch}, torch {torch.__version__}")

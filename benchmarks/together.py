@@ -8,13 +8,13 @@ a ratio is that of the time of a step alone to the share of each seed, the media
 ablation measures, in five rounds with three seeds, before it trains seeds together. One thread on a processor, float32.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
 
+from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
         if options.get("format") != "json":
             print(shown(one), flush=True)
     if options.get("format") == "json":
-        print(json.dumps(found, indent=2))
+        print_json(found, device.type)
     else:
         print(f"torch {torch.__version__}, {device_name(device)}")
 

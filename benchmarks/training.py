@@ -13,7 +13,6 @@ gpu: images per second, share of the peak, and trials per hour with several work
 One thread on a processor, MNIST, float32 unless said otherwise. Figures are medians of ratios, with quartiles.
 """
 
-import json
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.apart import Apart
+from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from benchmarks.training_devices import on_gpu, streaming
 from benchmarks.training_sides import BareTrial, network, ours, trials
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
             if not as_json:
                 print(shown(one), flush=True)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found, "cuda" if torch.cuda.is_available() else "cpu")
     else:
         print(f"torch {torch.__version__}, one thread of {device_name(torch.device('cpu'))}")
 

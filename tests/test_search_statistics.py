@@ -94,6 +94,6 @@ def test_real_searches_are_not_run_again(tmp_path: Path, capsys: pytest.CaptureF
                 json.dumps({"points": [(0.9 + seed / 100, speed)], "reference_ms": 2.0})
             )
     search_real.main(["methods=tpe", "seeds=5", f"outputs={tmp_path}", "format=json"])
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     assert rows["plain: p of speed_aware and tpe"]["value"] == pytest.approx(0.0625)
     assert rows["plain: hypervolume by speed_aware"]["value"] > rows["plain: hypervolume by tpe"]["value"] > 0

@@ -16,7 +16,6 @@ from explore.cost import session as turn
 from explore.cost.device import device_name, resolve_dispatch
 from explore.cost.measure import measure_cost
 from explore.cost.options import Measuring
-from explore.cost.side_by_side import compare_throughput
 from explore.cost.throughput import measure_throughput
 
 IMAGE = (1, 2, 2)
@@ -73,32 +72,6 @@ def options(**changes) -> Measuring:
 
 
 QUICK = {"warmup": 0, "max_seconds": 0.01, "block_seconds": 1e-9}
-
-
-class InParts(Timed):
-    """Takes a batch in parts of four images, as a processor does."""
-
-    def at_once(self, images: Tensor) -> int:
-        return min(4, len(images))
-
-
-def test_what_is_taken_in_parts_is_timed_part_by_part(clock):
-    network = InParts(clock, itertools.repeat(0.010), per_image=0.001)
-    speed = measure_throughput(network, IMAGE, options(), clock)
-    assert speed.images_per_second == pytest.approx(4 / 0.014)
-    assert speed.batch_size == 10
-    assert set(network.batches) == {4, 1}, "and single images for the latency, but not the last part, of two"
-    alone = InParts(clock, itertools.repeat(0.010), per_image=0.001)
-    seconds, _ = compare_throughput({"": alone}, IMAGE, options(), lambda words: None, clock)
-    assert seconds[""] == pytest.approx([10 / 4 * 0.014] * len(seconds[""]))
-    assert set(alone.batches) == {4}
-
-
-def test_what_is_compiled_is_timed_as_a_whole(clock, monkeypatch):
-    network = InParts(clock, itertools.repeat(0.010), per_image=0.001)
-    monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)
-    speed = measure_throughput(network, IMAGE, options(dispatch="compiled"), clock)
-    assert speed.images_per_second == pytest.approx(10 / 0.020)
 
 
 def test_throughput_and_latency_are_exact(clock):

@@ -67,12 +67,9 @@ class Network(nn.Module):
         # In evaluation the images do not know of one another. A tensor without numbers is looked at once, as a whole.
         whole = self.training or torch.is_grad_enabled() or type(image) is not Tensor
         if not whole and runs_now_on_processor(image):
-            return torch.cat([self._logits(part) for part in torch.split(image, self.at_once(image))])
+            size = images_at_once(len(image), *self.largest, image.element_size())
+            return torch.cat([self._logits(part) for part in torch.split(image, size)])
         return self._logits(image)
-
-    def at_once(self, images: Tensor) -> int:
-        """How many of a batch of images a processor takes at once in inference, one part after the other."""
-        return images_at_once(len(images), *self.largest, images.element_size())
 
     def _logits(self, image: Tensor) -> Tensor:
         tokens = self.stages(self._embed(image))

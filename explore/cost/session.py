@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from explore.cost.allocator import keep_freed_memory
 from explore.cost.device import device_name, driver_version, resolve_device, resolve_dispatch, resolve_precision
@@ -69,21 +68,6 @@ class Session:
             return plain, self.dispatch
         launch = at_once(plain, self.device, self.pool)
         return launch, "eager" if self.dispatch == "graph" and launch is plain else self.dispatch
-
-    def ready_batch(
-        self, network: nn.Module, forward: Callable[[Tensor], object], images: Tensor
-    ) -> tuple[Callable[[], object], str, float]:
-        """As `ready_pass`, and how many of these passes make one of all images.
-
-        What a processor takes in parts is timed part by part: the whole may last so long that the reference beside it
-        meets another machine. `forward` is what `network` is called by.
-        """
-        takes: Callable[[Tensor], int] = getattr(network, "at_once", len)
-        size = takes(images) if (self.device.type, self.dispatch) == ("cpu", "eager") else len(images)
-        if size == len(images):
-            return *self.ready_pass(forward, images), 1.0
-        parts = cycle(torch.split(images, size)[: len(images) // size])  # the last may be smaller
-        return lambda: forward(next(parts)), self.dispatch, len(images) / size
 
     def time(self, passes: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
         """Seconds of each pass in each block, as on an undisturbed device; all have as many blocks.

@@ -55,10 +55,10 @@ def compare_throughput(
         if turn.dispatch == "compiled":
             forwards, failures = _compiled(networks, images, report)
         report(f"timing {len(forwards)} networks in turn, {turn.dispatch}")
-        passes = {name: turn.ready_batch(networks[name], one, images[name]) for name, one in forwards.items()}
-        failures |= {name: _UNCAPTURED for name, (_, how, _) in passes.items() if how != turn.dispatch}
-        timed = turn.time({name: one for name, (one, _, _) in passes.items()}, options.max_seconds) if passes else {}
-        seconds = {name: [passes[name][2] * one for one in each] for name, each in timed.items()}
+        ready_passes = {name: turn.ready_pass(forward, images[name]) for name, forward in forwards.items()}
+        failures |= {name: _UNCAPTURED for name, (_, how) in ready_passes.items() if how != turn.dispatch}
+        passes = {name: one for name, (one, _) in ready_passes.items()}
+        seconds = turn.time(passes, options.max_seconds) if passes else {}
         if others := turn.strangers():
             report(f"not alone: {', '.join(others)} used the GPU meanwhile")
         return seconds, failures

@@ -83,8 +83,8 @@ def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
     options = turn.options
     forward = _compiled(network, images) if turn.dispatch == "compiled" else network
     memory_bytes = _peak_memory(partial(forward, images), network, images) if turn.device.type == "cuda" else None
-    part, dispatch, parts = turn.ready_batch(network, forward, images)
-    seconds = [parts * one for one in turn.time({"": part}, options.max_seconds * (1 - _LATENCY_SHARE))[""]]
+    many, dispatch = turn.ready_pass(forward, images)
+    seconds = turn.time({"": many}, options.max_seconds * (1 - _LATENCY_SHARE))[""]
     single, _ = turn.ready_pass(forward, images[:1])
     singles = turn.latencies(single, options.max_seconds * _LATENCY_SHARE)
     speed = Speed.of(seconds, len(images), options.interval)
