@@ -74,6 +74,13 @@ def options(**changes) -> Measuring:
 QUICK = {"warmup": 0, "max_seconds": 0.01, "block_seconds": 1e-9}
 
 
+def test_no_turn_is_begun_that_would_end_too_late(clock):
+    network = Timed(clock, itertools.chain(itertools.repeat(0.4, 6), itertools.repeat(0.001)))
+    measure_throughput(network, IMAGE, options(max_seconds=3.0, interval=1e-9), clock)
+    many = [size for size in network.batches if size > 1]
+    assert len(many) < 6, "the sixth pass and the reference beside it would end after 2.7 seconds"
+
+
 def test_throughput_and_latency_are_exact(clock):
     network = Timed(clock, itertools.repeat(0.010), per_image=0.001)
     speed = measure_throughput(network, IMAGE, options(), clock)

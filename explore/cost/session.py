@@ -73,17 +73,20 @@ class Session:
         """Seconds of each pass in each block, as on an undisturbed device; all have as many blocks.
 
         The blocks of all and of the reference are taken in turn, until every figure has settled or `seconds` for each
-        are over.
+        would be over before another turn.
         """
         began = self.clock()
         soonest, until = began + _SOONEST[self.device.type] * seconds * len(passes), began + seconds * len(passes)
         blocks = {name: Blocks(forward, self.watch, self.options.block_seconds) for name, forward in passes.items()}
         for one in blocks.values():
             one.warm_up(self.options.warmup, self.clock, self.clock() + seconds / 4)
+        before = self.clock()
 
         def go_on(ratios: Mapping[str, Sequence[float]]) -> bool:
+            nonlocal before
             now = self.clock()
-            return now < until and (
+            before, next_end = now, 2 * now - before
+            return next_end < until and (
                 now < soonest or not all(settled(one, self.options.interval) for one in ratios.values())
             )
 
