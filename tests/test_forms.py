@@ -274,6 +274,18 @@ def test_a_large_product_in_inference_is_one_of_onednn(monkeypatch: pytest.Monke
     torch.testing.assert_close(result, contract(expand(x).relu()))
 
 
+def test_without_memory_for_onednn_there_is_the_other_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any) -> Tensor:
+        raise RuntimeError("could not create a primitive")
+
+    asked = onednn_products(monkeypatch)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *given: asked.append(()) or refuse())
+    expand, contract, x = layers(CHANNELS, torch.float32)
+    with torch.inference_mode():
+        assert torch.equal(channel_mlp(expand, nn.ReLU(), contract, x), contract(expand(x).relu()))
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_onednn_is_asked_for_float32_only(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = onednn_products(monkeypatch)

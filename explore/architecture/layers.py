@@ -75,7 +75,7 @@ def across_tokens(linear: nn.Linear, x: Tensor) -> Tensor:
 def as_autocast(weight: Tensor) -> Tensor:
     """A weight in the dtype that autocast multiplies in, to be repeated for each image: it would cast all of them."""
     kind = weight.device.type
-    if weight.dtype != torch.float32 or not torch.is_autocast_enabled(kind):
+    if weight.is_meta or weight.dtype != torch.float32 or not torch.is_autocast_enabled(kind):
         return weight
     return weight.to(torch.get_autocast_dtype(kind))
 

@@ -132,6 +132,8 @@ class _MlpInParts(torch.autograd.Function):
         size = images_at_once(len(x), values, x.shape[1], dtype.itemsize)
         ctx.how, ctx.size, ctx.dtype = how, size, expand.dtype
         expand, b, contract, c = (one.to(dtype) for one in (expand, b, contract, c))
+        # Where memory ends it ends here, and not in small pieces that leave no room for what libraries set up.
+        x.new_empty(len(x), values)
         hidden, result = [], torch.empty_like(x)
         for before, behind in zip(torch.split(x, size), torch.split(result, size), strict=True):
             inside = axis.product(before.to(dtype), expand, b)

@@ -24,15 +24,14 @@ _MARGIN = 1.1  # so that two processes on one machine do not choose differently
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x·Wᵀ + b` of any leading axes × inputs, in the form that is faster here; without gradients."""
-    if _admits(x, weight) and x.numel() * len(weight) >= _LARGE and _has_avx512():
-        by_onednn: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return by_onednn
-    return nn.functional.linear(x, weight, bias)
+    return _by_onednn(x, weight, bias) if _suits_onednn(x, weight) else nn.functional.linear(x, weight, bias)
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """`layer(x)`."""
-    return layer(x) if torch.is_grad_enabled() else product(x, layer.weight, layer.bias)
+    """`layer(x)`, in the form that is faster here."""
+    if torch.is_grad_enabled() or not _suits_onednn(x, layer.weight):
+        return layer(x)  # type: ignore[no-any-return]
+    return _by_onednn(x, layer.weight, layer.bias)
 
 
 def linear_and_gelu(layer: nn.Linear, gelu: nn.Module, x: Tensor) -> Tensor:
@@ -67,6 +66,18 @@ def fused_is_faster(inputs: int, outputs: int, approximate: str, threads: int) -
                 torch.ops.aten.gelu_(nn.functional.linear(x, weight, bias), approximate=approximate)
             times.append(time.perf_counter() - began)
     return min(seconds[True]) * _MARGIN < min(seconds[False])
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    try:
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    except RuntimeError:  # it puts weights into another order first: where memory is short there may be none for that
+        return nn.functional.linear(x, weight, bias)
+    return result
+
+
+def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    return _admits(x, weight) and x.numel() * len(weight) >= _LARGE and _has_avx512()
 
 
 @cache
