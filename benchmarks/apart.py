@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 class Apart(Generic[Question, Answer]):
     """Asks what `prepare(*arguments)` returned in another process, where it stays until the end.
 
-    Raises RuntimeError with what was raised there.
+    Several prepare at the same time unless each is waited for. Raises RuntimeError with what was raised there.
     """
 
     def __init__(
@@ -30,10 +30,17 @@ class Apart(Generic[Question, Answer]):
         self._process = context.Process(target=_serve, args=(theirs, prepare, arguments))
         self._process.start()
         theirs.close()
-        self._heard()
+        self._ready = False
+
+    def wait(self) -> None:
+        """Until it has prepared."""
+        if not self._ready:
+            self._heard()
+            self._ready = True
 
     def __call__(self, question: Question) -> Answer:
         """The answer."""
+        self.wait()
         self._connection.send(question)
         answer: Answer = self._heard()
         return answer

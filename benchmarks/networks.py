@@ -48,12 +48,14 @@ _PRELOAD = ("benchmarks.network_sides", "timm.models.mlp_mixer")
 def in_turn(mixer: Mixer, step: str, precision: str, rounds: int, threads: int, device: str) -> dict[str, list[float]]:
     """Seconds of a pass of each side in each round."""
     with ExitStack() as all_of_them:
-        seconds_of = {
-            side: all_of_them.enter_context(
-                Apart[int, float](prepared, side, mixer, step, precision, device, threads, preload=_PRELOAD)
-            )
-            for side in sides(step, precision, device)
-        }
+        seconds_of: dict[str, Apart[int, float]] = {}
+        for side in sides(step, precision, device):
+            one = Apart[int, float](prepared, side, mixer, step, precision, device, threads, preload=_PRELOAD)
+            seconds_of[side] = all_of_them.enter_context(one)
+            if device == "cpu":  # where some choose what is faster meanwhile
+                one.wait()
+        for one in seconds_of.values():
+            one.wait()
         repeats = {side: max(1, round(TURN_SECONDS[device] / ask(1))) for side, ask in seconds_of.items()}
         turns = [{side: ask(repeats[side]) for side, ask in seconds_of.items()} for _ in range(rounds)]
     return {side: [each[side] for each in turns] for side in seconds_of}

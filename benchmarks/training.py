@@ -69,6 +69,8 @@ def loop(dataset: Dataset) -> Iterator[Row]:
 def tutorial() -> Iterator[Row]:
     """Trials against Lightning as its tutorial shows it."""
     with Apart[Asked, Answer](trials, "tutorial") as theirs, Apart[Asked, Answer](trials, "ours") as mine:
+        theirs.wait()
+        mine.wait()
         yield from _against_the_tutorial(theirs, mine)
 
 

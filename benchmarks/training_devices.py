@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.network_sides import captured_step, turn
 from benchmarks.result_rows import Row, row
 from benchmarks.training_sides import CANDIDATES, network
 from explore.architecture.network import Network
@@ -152,15 +153,12 @@ def on_gpu(dataset: Dataset) -> Iterator[Row]:
     mixer = Network(adapted("mixer_s16", image_size=IMAGE_SIZE, channels=3, classes=1000))
     found = [("Mixer-S/16", mixer, 256), *((name, network(name, dataset, 0), 512) for name in CANDIDATES)]
     for name, net, size in found:
-        steps = Steps(net, device, "bf16-mixed")
-        images, labels = (
-            torch.rand(size, *net.image_shape, device=device),
-            torch.zeros(size, dtype=torch.long, device=device),
-        )
-        with FlopCounterMode(display=False) as counter:
-            net(images)
-        steps.seconds(images, labels, 20)
-        rates = [size / steps.seconds(images, labels, 20) for _ in range(10)]
+        images = torch.rand(size, *net.image_shape, device=device)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net.to(device)(images)
+        step = captured_step(net, images, "bfloat16")
+        turn(step, device, 20)
+        rates = [size / turn(step, device, 20) for _ in range(10)]
         yield row(f"{name}, batch {size}: training", rates, "images/s")
         share = 3 * counter.get_total_flops() / size * statistics.median(rates) / peak
         yield row(f"{name}, batch {size}: share of the peak", share, "")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
+from explore.architecture.parts import exporting
 
 Weighted = TypeVar("Weighted", nn.Linear, nn.Conv2d)
 
@@ -69,7 +70,11 @@ def across_tokens(linear: nn.Linear, x: Tensor) -> Tensor:
         # The backward pass of the form below would make a gradient of W for each image, here larger than x itself.
         return F.linear(x.transpose(1, 2), linear.weight, linear.bias).transpose(1, 2)
     # One batched product W·x + b in place of two transposes around x·Wᵀ + b; `W @ x` would transpose behind the scenes.
-    return torch.baddbmm(linear.bias.unsqueeze(1), as_autocast(linear.weight).expand(x.shape[0], -1, -1), x)
+    weight = as_autocast(linear.weight).expand(x.shape[0], -1, -1)
+    if torch.compiler.is_compiling() and not exporting():
+        # A sum by itself is joined with what follows; in the product it would be written first, and read again.
+        return torch.bmm(weight, x) + as_autocast(linear.bias).unsqueeze(1)
+    return torch.baddbmm(linear.bias.unsqueeze(1), weight, x)
 
 
 def as_autocast(weight: Tensor) -> Tensor:
