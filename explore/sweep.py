@@ -10,8 +10,8 @@ measures their speed on this machine, and writes a report. The same command goes
 Often set:
   study=NAME               name of the study and of its folder (default: the sweep's)
   trials=N                 candidates trained in the whole study, however often it is restarted
-  workers=N                trials evaluated at a time (default: one per GPU, two for images of up to 64 pixels, or up to
-                           4 on a processor); small networks leave room on a GPU for more
+  workers=N                trials evaluated at a time (default: one per GPU, or up to 4 for images of up to 64 pixels;
+                           up to 4 on a processor)
   cluster=slurm            workers=N jobs of an array: cluster.partition, gpus, cpus, memory, time; also cluster=ray
   sampler=NAME             what proposes candidates (default: speed_aware, which knows speed and ends by itself)
   warm_start.study=NAME    begin with the front of an earlier study, and learn from it where its results are comparable

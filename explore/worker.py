@@ -9,8 +9,8 @@ go at any time. What the study searches for is found in it; the images and the o
 Often set:
   study=NAME               name of the study
   storage.url=URL          where it is kept; one with a password belongs into EXPLORE_STORAGE_URL
-  workers=N                trials trained at a time (default: one per GPU, two for images of up to 64 pixels, or up
-                           to 4 on a processor)
+  workers=N                trials trained at a time (default: one per GPU, or up to 4 for images of up to 64 pixels;
+                           up to 4 on a processor)
   outputs=DIR              folder of all results, shared by all machines (default: where the sweep has it)
 
 Of a signal to end (TERM, INT) it leaves at once; its trial goes on elsewhere from its last checkpoint. The exit status

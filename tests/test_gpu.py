@@ -240,8 +240,8 @@ def test_throughput_is_that_of_the_gpu(dispatch: str) -> None:
     assert found.driver
     assert found.images_per_second > 0
     assert found.memory_bytes
-    assert found.latency_p99_ms
-    assert 0 < found.latency_ms <= found.latency_p99_ms
+    assert found.latency_p90_ms
+    assert 0 < found.latency_ms <= found.latency_p90_ms
 
 
 FOREIGN = "import sys, torch; held = torch.zeros(9, device='cuda'); print('here', flush=True); sys.stdin.read()"

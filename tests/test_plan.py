@@ -153,11 +153,12 @@ def test_what_no_candidate_changes_is_refused_before_images_are_read(
         (0, 2, [], 2),
         (0, 64, [], 4),
         (0, 4, ["training.devices=2"], 2),
-        (1, 16, [], 2),  # two share it, as images are small
-        (2, 16, [], 4),
-        (2, 2, [], 2),  # without a core for each of four
+        (1, 16, [], 4),  # they share it, as images are small
+        (2, 16, [], 8),
+        (2, 6, [], 6),  # each with a core
+        (4, 2, [], 4),
         (4, 16, ["training.devices=2"], 2),
-        (1, 16, ["workers=4"], 4),
+        (1, 16, ["workers=2"], 2),
     ],
 )
 def test_a_machine_has_as_many_workers_as_it_has_room_for(

@@ -70,11 +70,20 @@ def across_tokens(linear: nn.Linear, x: Tensor) -> Tensor:
         # The backward pass of the form below would make a gradient of W for each image, here larger than x itself.
         return F.linear(x.transpose(1, 2), linear.weight, linear.bias).transpose(1, 2)
     # One batched product W·x + b in place of two transposes around x·Wᵀ + b; `W @ x` would transpose behind the scenes.
-    weight = as_autocast(linear.weight).expand(x.shape[0], -1, -1)
+    return batched_product(as_autocast(linear.weight).expand(x.shape[0], -1, -1), x, linear.bias.unsqueeze(1))
+
+
+def batched_product(first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`first·second + bias` for each of a batch of matrices: batch × rows × inner, batch × inner × columns.
+
+    `bias` is of any shape that fits batch × rows × columns.
+    """
+    if bias is None:
+        return torch.bmm(first, second)
     if torch.compiler.is_compiling() and not exporting():
         # A sum by itself is joined with what follows; in the product it would be written first, and read again.
-        return torch.bmm(weight, x) + as_autocast(linear.bias).unsqueeze(1)
-    return torch.baddbmm(linear.bias.unsqueeze(1), weight, x)
+        return torch.bmm(first, second) + as_autocast(bias)
+    return torch.baddbmm(bias, first, second)
 
 
 def as_autocast(weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from explore.architecture.hidden import needed
+from explore.architecture.layers import batched_product
 
 
 def grouped_rows(x: Tensor, groups: int) -> Tensor:
@@ -16,7 +17,7 @@ def grouped_rows(x: Tensor, groups: int) -> Tensor:
 
 def block_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiplies each group by its own matrix; `weight` is groups × channels in × channels out, `bias` one axis."""
-    return torch.bmm(x, weight) if bias is None else torch.baddbmm(_by_group(bias, weight), x, weight)
+    return batched_product(x, weight, None if bias is None else _by_group(bias, weight))
 
 
 def exchanging_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

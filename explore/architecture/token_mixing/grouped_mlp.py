@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing, dividing, hidden_width
+from explore.architecture.layers import TokenMixing, batched_product, dividing, hidden_width
 
 
 class GroupedTokenMlp(TokenMixing):
@@ -53,4 +53,4 @@ class LinearOfEachGroup(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Groups × inputs × columns to groups × outputs × columns."""
-        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x)
+        return batched_product(self.weight, x, self.bias.unsqueeze(2))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing, hidden_width
+from explore.architecture.layers import TokenMixing, batched_product, hidden_width
 
 
 class MonarchTokenMlp(TokenMixing):
@@ -73,7 +73,7 @@ class MonarchLinear(nn.Module):
         inside = torch.bmm(self.right, x.reshape(blocks, block_inputs, -1))
         dealt = inside.reshape(inner, blocks, -1).transpose(0, 1)
         bias = F.pad(self.bias, (0, self.output_padding)).reshape(-1, blocks).t().unsqueeze(2)
-        return torch.baddbmm(bias, self.left, dealt).transpose(0, 1)
+        return batched_product(self.left, dealt, bias).transpose(0, 1)
 
 
 def _uniform(blocks: int, outputs: int, inputs: int) -> Tensor:

@@ -7,7 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
-from explore.architecture.layers import TokenMixing, as_image, as_tokens, dividing, lecun_uniform, odd
+from explore.architecture.layers import (
+    TokenMixing,
+    as_image,
+    as_tokens,
+    batched_product,
+    dividing,
+    lecun_uniform,
+    odd,
+)
 
 
 class GlobalPerceptron(nn.Module):
@@ -127,15 +135,12 @@ def across_share_sets(linear: nn.Linear, x: Tensor) -> Tensor:
     weight = linear.weight.view(-1, tokens, tokens)
     sets = weight.shape[0]
     if sets == 1:
-        weight = weight.expand(batch, -1, -1)
-        return torch.bmm(weight, x) if linear.bias is None else torch.baddbmm(linear.bias.unsqueeze(1), weight, x)
+        bias = None if linear.bias is None else linear.bias.unsqueeze(1)
+        return batched_product(weight.expand(batch, -1, -1), x, bias)
     # One product per share set for all images together: sets × (batch · channels of a set) × tokens.
     maps = x.transpose(1, 2).reshape(-1, sets, tokens).transpose(0, 1)
-    matrices = weight.transpose(1, 2)
-    if linear.bias is None:
-        mixed = torch.bmm(maps, matrices)
-    else:
-        mixed = torch.baddbmm(linear.bias.view(sets, 1, tokens), maps, matrices)
+    bias = None if linear.bias is None else linear.bias.view(sets, 1, tokens)
+    mixed = batched_product(maps, weight.transpose(1, 2), bias)
     return mixed.view(sets, batch, -1, tokens).permute(1, 3, 2, 0).reshape(x.shape)
 
 
