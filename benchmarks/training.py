@@ -1,11 +1,13 @@
 """How near training is to its limit, and how far from what one gets without care.
 
-    python -m benchmarks.training [format=json] [only=loop,tutorial,streaming,gpu] [folder=IMAGES] [cache=FOLDER]
+    python -m benchmarks.training [format=json] [only=loop,tutorial,streaming,gpu] [network=timm] [folder=IMAGES]
+        [cache=FOLDER]
 
 loop: an epoch of training against a bare loop of torch at equal precision, and the whole trial (validation, checkpoints
 and logging included) against the same by hand; epoch by epoch in turn.
 tutorial: a whole trial against Lightning as its tutorial shows it, trial by trial in turn, each pair with a seed, and
-each side in a process of its own.
+each side in a process of its own. Both train the network of this package; with network=timm, which needs
+`pip install timm`, the tutorial trains timm's, with the same weights: what people have without this package.
 streaming: whether batches that come from disk keep the device busy with Mixer-S/16 at 224 pixels. `folder` is a folder
 of images as for data=folder; without it 1,000 JPEGs are made for the moment.
 gpu: images per second, share of the peak, and trials per hour with several workers on one device; needs CUDA.
@@ -66,9 +68,9 @@ def loop(dataset: Dataset) -> Iterator[Row]:
             yield row(f"{name}: trial against the same by hand", whole, "×", at_most=TRIAL_BAR)
 
 
-def tutorial() -> Iterator[Row]:
-    """Trials against Lightning as its tutorial shows it."""
-    with Apart[Asked, Answer](trials, "tutorial") as theirs, Apart[Asked, Answer](trials, "ours") as mine:
+def tutorial(network: str) -> Iterator[Row]:
+    """Trials against Lightning as its tutorial shows it, with the network of this `package` or that of `timm`."""
+    with Apart[Asked, Answer](trials, network) as theirs, Apart[Asked, Answer](trials, "ours") as mine:
         theirs.wait()
         mine.wait()
         yield from _against_the_tutorial(theirs, mine)
@@ -102,7 +104,7 @@ def main(arguments: Sequence[str]) -> None:
     dataset = load(Mnist())
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "loop": lambda: loop(dataset),
-        "tutorial": tutorial,
+        "tutorial": lambda: tutorial(options.get("network", "package")),
         "streaming": lambda: streaming(options.get("folder"), options.get("cache")),
         "gpu": lambda: on_gpu(dataset),
     }

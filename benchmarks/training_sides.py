@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from benchmarks.network_sides import SMALL, of_timm
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
@@ -243,20 +245,28 @@ class Tutorial(lightning.LightningModule):
 def trials(side: str) -> Callable[[tuple[str, Training]], tuple[float, float]]:
     """What trains a candidate by a recipe and returns seconds and accuracy, in a process that has nothing else to do.
 
-    Memory is as this side has it: the process of a trial keeps what is freed, and Lightning leaves that to glibc.
+    `side` is `ours`, or whose network the tutorial trains: `package` or `timm`. Memory is as this side has it: the
+    process of a trial keeps what is freed, and Lightning leaves that to glibc.
     """
     torch.set_num_threads(1)
     dataset = load(Mnist())
     if side == "ours":
         keep_freed_memory()
-    run = our_trial if side == "ours" else tutorial_trial
-    return lambda asked: run(asked[0], dataset, asked[1])
+        return lambda asked: our_trial(asked[0], dataset, asked[1])
+    make = {"package": network, "timm": network_of_timm}[side]
+    return lambda asked: tutorial_trial(make(asked[0], dataset, asked[1].seed), dataset, asked[1])
 
 
-def tutorial_trial(candidate: str, dataset: Dataset, recipe: Training) -> tuple[float, float]:
+def network_of_timm(candidate: str, dataset: Dataset, seed: int) -> nn.Module:
+    """A candidate as timm has it, with the same weights."""
+    model, own = CANDIDATES[candidate], network(candidate, dataset, seed)
+    shape = replace(SMALL, patch_size=model.patch_size, depth=model.depth, width=model.width)  # images are the same
+    return of_timm(shape, own).train()
+
+
+def tutorial_trial(net: nn.Module, dataset: Dataset, recipe: Training) -> tuple[float, float]:
     """Seconds and validation accuracy of Lightning with its defaults: progress bar, logger, checkpoints, DataLoader."""
     train, validation = (TensorDataset(*normalised(dataset, split)) for split in (dataset.train, dataset.validation))
-    net = network(candidate, dataset, recipe.seed)
     loaders = (
         DataLoader(train, recipe.batch_size, sampler=SameOrder(len(train), recipe.seed), drop_last=True),
         DataLoader(validation, recipe.batch_size),
