@@ -122,8 +122,11 @@ def compare_speeds(plan: Plan, study: Study) -> None:
             known = decided(seconds, batch_sizes, interval)
         except (ValueError, RuntimeError, MemoryError) as error:
             # The result is worth more than its last digit.
-            print(f"explore: speeds are not compared: {str(error).splitlines()[0]}", file=sys.stderr)
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            print(f"explore: speeds are not compared: {reason}", file=sys.stderr)
+            study.note("not_compared", reason)
             return
+        study.note("not_compared", None)
         left_out = competing.keys() - known.keys()
         study.note("left_out", sorted(left_out))
         study.note("speeds", {str(number): asdict(one) for number, one in known.items()})

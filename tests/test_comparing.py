@@ -50,3 +50,26 @@ def test_a_comparison_is_not_repeated(
     add(study, 0.95, 200.0)
     conclusion.compare_speeds(plan, study)  # type: ignore[arg-type]
     assert made == [[0, 1, 2], [0, 1, 2, 4]], "with another one that competes it is"
+
+
+def test_a_comparison_that_fails_is_told_of_until_one_succeeds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = new_study()
+    add(study, 0.9, 300.0)
+    add(study, 0.8, 600.0)
+    faults: list[Exception] = [RuntimeError("the GPU ran out of memory\nand so on"), MemoryError()]
+
+    def time_together(candidates: Mapping[int, object], *others: object) -> dict[int, list[float]]:
+        if faults:
+            raise faults.pop(0)
+        return {number: [0.5] * 10 for number in candidates}
+
+    monkeypatch.setattr(conclusion, "time_together", time_together)
+    monkeypatch.setattr(conclusion, "this_machine", lambda candidate: ("AMD EPYC", None, "2.13.0"))
+    plan = SimpleNamespace(base=("+sweep=pareto",), keys={"model.depth"}, design=None, output=Path())
+    for reason in ("the GPU ran out of memory", "MemoryError", None):
+        conclusion.compare_speeds(plan, study)  # type: ignore[arg-type]
+        assert study.notes["not_compared"] == reason
+        assert capsys.readouterr().err == (f"explore: speeds are not compared: {reason}\n" if reason else "")
+    assert compared(study).keys() == {0, 1}

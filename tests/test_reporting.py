@@ -252,6 +252,14 @@ def test_page_warns_of_incomparable_speeds(tmp_path: Path) -> None:
     assert "Throughput was measured in 2 ways" in Tags(written(study, tmp_path)).words
 
 
+def test_page_warns_of_speeds_that_were_not_measured_together(tmp_path: Path) -> None:
+    study = new_study()
+    add(study)
+    assert "measured together" not in Tags(written(study, tmp_path)).words
+    study.note("not_compared", "the GPU ran out of memory")
+    assert "could not be measured together: the GPU ran out of memory." in Tags(written(study, tmp_path)).words
+
+
 def test_page_fetches_nothing(tmp_path: Path) -> None:
     tags = Tags(written(searched(), tmp_path))
     assert not tags.all("img")

@@ -37,8 +37,9 @@ def write_search(study: Study, folder: Path) -> Path:
 
     Each file is written whole or not at all. Reads the study alone. Of its notes it knows `test_accuracy` (trial number
     → fraction), `retrained` (trainings with other seeds), `data`, `command`, `commit`, `speeds` (what a comparison of
-    the speeds near the front found) and `references`: published networks on the same device, each with name, throughput
-    in images/s, accuracy as a fraction or None, note, and mostly macs and params.
+    the speeds near the front found), `not_compared` (why there was none) and `references`: published networks on the
+    same device, each with name, throughput in images/s, accuracy as a fraction or None, note, and mostly macs and
+    params.
     """
     trials, notes = results(study), study.notes
     tests = tested(study)
@@ -87,7 +88,7 @@ def _page(
         tiles=_tiles(complete, tests),
         words=[] if complete else ["No trial is complete yet, so there is no front to show."],
         facts=dict(_facts(trials, notes)),
-        warnings=list(_warnings(complete)),
+        warnings=list(_warnings(complete, notes)),
         commands=[*([notes["command"]] if "command" in notes else []), again],
         sections=list(_sections(trials, complete, curve, shares, tests, notes)),
     )
@@ -113,7 +114,9 @@ def _facts(trials: Sequence[Trial], notes: Mapping[str, Any]) -> Iterator[tuple[
         yield "Commit", commit
 
 
-def _warnings(complete: Sequence[Trial]) -> Iterator[str]:
+def _warnings(complete: Sequence[Trial], notes: Mapping[str, Any]) -> Iterator[str]:
+    if reason := notes.get("not_compared"):
+        yield f"The speeds of the front could not be measured together: {reason}. What differs little may be equal."
     if (ways := len(style.protocols(complete))) > 1:
         yield f"Throughput was measured in {ways} ways. Compare trials only within one of them."
     speeds = [cost.throughput for cost in (trial.evaluation.cost for trial in complete) if cost and cost.throughput]
