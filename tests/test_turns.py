@@ -275,3 +275,14 @@ def test_without_nvidia_smi_nobody_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", str(tmp_path))
     assert strangers(GPU) == []
     assert driver_version(GPU) is None
+
+
+def test_locks_in_use_do_not_look_forgotten(turns: Callable[[], Turns], own_locks: Path) -> None:
+    turns()
+    files = list(own_locks.glob("explore-*.lock"))
+    assert len(files) == 2
+    for file in files:
+        os.utime(file, (0, 0))
+    began = time.time()
+    turns()
+    assert all(file.stat().st_mtime > began - 60 for file in files)

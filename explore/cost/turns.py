@@ -147,6 +147,8 @@ def _files(device: torch.device) -> tuple[Path, Path]:
 
 
 def _open(path: Path) -> int:
+    with suppress(OSError):  # it is not there yet, or belongs to another user
+        os.utime(path)  # what nobody touches for days is deleted, and whoever came then would lock another file
     try:
         # Reading is enough to lock, and lets users share a file that one of them owns.
         return os.open(path, os.O_RDONLY)
