@@ -100,6 +100,14 @@ def test_an_actor_ends_with_its_worker(tmp_path: Path, ray: FakeRay) -> None:
     assert "sesame" not in str(ray.asked)
 
 
+@pytest.mark.parametrize(("gpus", "word"), [(0.0, "workers=1"), (0.5, "workers=1"), (1.0, "sh"), (2.0, "sh")])
+def test_a_worker_with_a_part_of_a_gpu_works_on_one_trial(gpus: float, word: str, tmp_path: Path, ray: FakeRay) -> None:
+    options = Ray(gpus=gpus)
+    names = options.submit(job(tmp_path, "sh", "-c", 'echo "$0"'), 1)
+    wait_for(lambda: options.active(names) == 0)
+    assert (tmp_path / "logs" / f"{names[0]}.log").read_text() == f"{word}\n"
+
+
 def test_a_worker_that_cannot_begin_leaves_no_actor_and_its_reason(
     tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ class Ray(Cluster):
     """`workers` actors of a Ray cluster, each a worker; resources are those of one."""
 
     address: str = "auto"  # of the cluster: ray://HOST:10001, or HOST:6379 for one of its machines; auto = this one's
-    gpus: float = 0.0  # 0.5 = two workers share a GPU; one with several works on as many trials at a time
+    gpus: float = 0.0  # 0.5 = two workers share a GPU, with one trial each; one with whole GPUs may have several trials
     cpus: float = 1.0
     resources: dict[str, float] = field(default_factory=dict)  # further ones: +cluster.resources.NAME=1
     follow: bool = True  # show the search until it ends; false = return when the workers were started
@@ -39,7 +39,7 @@ class Ray(Cluster):
         job.logs.mkdir(parents=True, exist_ok=True)
         began = time.time_ns()
         names = [f"{job.name}-{began}-{index}" for index in range(count)]
-        command = [*job.command, *([] if self.gpus else ["workers=1"])]
+        command = [*job.command, *([] if self.gpus >= 1 else ["workers=1"])]
         environment = {**job.secrets, CORES_VARIABLE: str(max(1, int(self.cpus)))}
         for name in names:
             # As arguments, because Ray shows the environments of actors to everybody.

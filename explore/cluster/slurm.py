@@ -23,7 +23,7 @@ class Slurm(Cluster):
     """`workers` jobs of an array, each a worker; resources are those of one job."""
 
     partition: str | None = None
-    gpus: int = 0  # a job with several works on as many trials at a time
+    gpus: int = 0  # a job works on a trial on each, or on several where images are small and it has the cores
     cpus: int = 1
     memory: str | None = None  # as Slurm writes it, such as 16G
     time: str = "4h"  # of one job, which begins again until the study is full; as 30m, 4h or 2d
