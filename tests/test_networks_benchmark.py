@@ -72,5 +72,7 @@ def test_a_side_stays_in_its_process_and_says_what_went_wrong_there() -> None:
         assert [one(1), other(1), one(1)] == [11, 21, 12]
         with pytest.raises(RuntimeError, match="ValueError: more than a hundred"):
             one(100)
-    with pytest.raises(RuntimeError, match="TypeError"):
-        Apart(_counting)
+    with Apart[int, int](_counting) as broken, pytest.raises(RuntimeError, match="TypeError"):
+        broken.wait()
+    with Apart[int, int](_counting) as broken, pytest.raises(RuntimeError, match="TypeError"):
+        broken(1)
