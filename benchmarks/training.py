@@ -104,13 +104,15 @@ def main(arguments: Sequence[str]) -> None:
     dataset = load(Mnist())
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "loop": lambda: loop(dataset),
-        "tutorial": lambda: tutorial(options.get("network", "package")),
+        "tutorial": lambda: tutorial(trained),
         "streaming": lambda: streaming(options.get("folder"), options.get("cache")),
         "gpu": lambda: on_gpu(dataset),
     }
     chosen = options.get("only", ",".join(parts)).split(",")
     if unknown := set(chosen) - set(parts):
         raise ValueError(f"only must be of {', '.join(parts)}, got {', '.join(sorted(unknown))}")
+    if (trained := options.get("network", "package")) not in ("package", "timm"):
+        raise ValueError(f"network must be package or timm, got {trained}")
     as_json = options.get("format") == "json"
     found: list[Row] = []
     for name in chosen:
