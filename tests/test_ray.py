@@ -139,6 +139,19 @@ def test_ray_that_does_not_answer_is_not_without_workers(tmp_path: Path, ray: Fa
         cancel([stopping], waiting=False)
 
 
+def test_what_has_failed_at_the_other_end_is_told_by_its_last_line(
+    ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**given: Any) -> None:
+        trace = "Traceback (most recent call last):\n  File proxier.py\nRuntimeError: Proxy failed to connect\n"
+        raise ConnectionAbortedError(f"Initialization failure from server:\n{trace}")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init, raising=False)
+    with pytest.raises(ValueError, match=r"that answers, got auto: RuntimeError: Proxy failed to connect$"):
+        Ray().check()
+
+
 @pytest.mark.parametrize("address", ["", "head", "local", "ray://head", "http://head:80", "head:99999", "[::1"])
 def test_what_is_no_address_is_refused(address: str, ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

@@ -135,7 +135,9 @@ def _refuse_silence(address: str) -> None:
 
 
 def _unanswered(address: str, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    # Of what has failed at the other end Ray tells the whole traceback, whose last line is the reason.
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = getattr(error, "strerror", None) or lines[-1 if "Traceback" in str(error) else 0]
     return f"cluster.address must be a Ray cluster that answers, got {address}: {reason}"
 
 
