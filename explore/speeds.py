@@ -45,7 +45,7 @@ def this_machine(candidate: Candidate) -> tuple[str, str | None, str]:
 
 def reference_ms(options: Measuring, study: Path) -> float:
     """Milliseconds of the reference network by which figures of speed of a study are on one scale."""
-    with session(options, study=study / COSTS) as turn:
+    with session(options, study=study / COSTS) as here, here.alone() as turn:
         return 1000 * turn.reference_seconds
 
 

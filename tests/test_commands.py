@@ -132,7 +132,7 @@ def test_measure_prints_a_table(run: Run) -> None:
 def test_measure_prints_no_percentile_of_too_few_passes(
     run: Run, monkeypatch: pytest.MonkeyPatch, passes: int, shown: list[str]
 ) -> None:
-    monkeypatch.setattr("explore.cost.session.Session.latencies", lambda self, forward, seconds: [1e-3] * passes)
+    monkeypatch.setattr("explore.cost.session.Alone.latencies", lambda self, forward, seconds: [1e-3] * passes)
     status, out, err = run(measure, *TINY)
     assert (status, err) == (0, "")
     assert re.findall(r"latency, batch 1, (\w+(?: %)?)", out) == shown

@@ -356,3 +356,12 @@ def test_the_lock_is_held_in_every_pass(own_lock):
     network = Watching(own_lock)
     measure_throughput(network, IMAGE, options(**QUICK))
     assert set(network.seen) == {True}
+
+
+def test_others_compute_while_a_network_is_compiled_and_captured(own_lock, clock, played, monkeypatch):
+    launches, compiled, seen = played(), Timed(clock, itertools.repeat(0.010)), []
+    compiled.register_forward_pre_hook(lambda *given: seen.append(locked(own_lock)))
+    monkeypatch.setattr("torch.compile", lambda network, dynamic: compiled)
+    measure_throughput(Timed(clock, itertools.repeat(9.0)), IMAGE, options(dispatch="compiled"), clock)
+    assert launches.captured == [10, 1]
+    assert seen == [False] * 4, "for two batches; what is timed is what was captured"

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from explore.cost.device import autocast, float32_is_meant
 from explore.cost.options import Measuring
 from explore.cost.session import session
-from explore.cost.timing import Clock, ready
+from explore.cost.timing import Clock
 from explore.cost.training_step import training_step
+from explore.cost.turns import Turns
 
 # Behind torch's own limits a network would silently run eagerly; each network is another program for the same code.
 _PROGRAMS = 100_000
@@ -41,25 +42,25 @@ def compare_throughput(
         ValueError: the device, precision or dispatch does not exist here, or a network lies on the meta device.
     """
     with ExitStack() as stack:
-        turn = stack.enter_context(session(options, clock, study))
-        # Moved in inference mode, weights could not be trained any more.
-        for network in networks.values():
-            stack.enter_context(ready(network, turn.device))
+        here = stack.enter_context(session(options, networks.values(), clock, study))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(autocast(turn.device, turn.precision))
+        stack.enter_context(autocast(here.device, here.precision))
         sizes = batch_sizes or dict.fromkeys(networks, options.images)
-        batches = {size: _images((size, *image_shape), turn.device, pixels) for size in set(sizes.values())}
+        batches = {size: _images((size, *image_shape), here.device, pixels) for size in set(sizes.values())}
         images = {name: batches[size] for name, size in sizes.items()}
         failures: dict[str, str] = {}
         forwards: Mapping[str, Callable[[Tensor], Tensor]] = networks
-        if turn.dispatch == "compiled":
-            forwards, failures = _compiled(networks, images, report)
-        report(f"timing {len(forwards)} networks in turn, {turn.dispatch}")
-        ready_passes = {name: turn.ready_pass(forward, images[name]) for name, forward in forwards.items()}
-        failures |= {name: _UNCAPTURED for name, (_, how) in ready_passes.items() if how != turn.dispatch}
+        if here.dispatch == "compiled":
+            forwards, failures = _compiled(networks, images, here.turns, report)
+        ready_passes = {name: here.ready_pass(forward, images[name]) for name, forward in forwards.items()}
+        failures |= {name: _UNCAPTURED for name, (_, how) in ready_passes.items() if how != here.dispatch}
         passes = {name: one for name, (one, _) in ready_passes.items()}
-        seconds = turn.time(passes, options.max_seconds) if passes else {}
-        if others := turn.strangers():
+        report(f"timing {len(passes)} networks in turn, {here.dispatch}")
+        if not passes:
+            return {}, failures
+        with here.alone() as turn:
+            seconds = turn.time(passes, options.max_seconds)
+        if others := here.strangers():
             report(f"not alone: {', '.join(others)} used the GPU meanwhile")
         return seconds, failures
 
@@ -82,15 +83,16 @@ def compare_training_steps(
     Raises:
         ValueError: the device or precision does not exist here, or a network lies on the meta device.
     """
-    with session(options, clock) as turn:
-        images = torch.rand(options.images, *image_shape, device=turn.device)
-        steps = {name: training_step(network, images, turn.precision) for name, network in networks.items()}
+    with session(options, clock=clock) as here:
+        images = torch.rand(options.images, *image_shape, device=here.device)
+        steps = {name: training_step(network, images, here.precision) for name, network in networks.items()}
         report(f"timing training steps of {len(steps)} networks in turn")
-        return turn.time(steps, options.max_seconds)
+        with here.alone() as turn:
+            return turn.time(steps, options.max_seconds)
 
 
 def _compiled(
-    networks: Mapping[str, nn.Module], images: Mapping[str, Tensor], report: Callable[[str], None]
+    networks: Mapping[str, nn.Module], images: Mapping[str, Tensor], turns: Turns, report: Callable[[str], None]
 ) -> tuple[dict[str, Callable[[Tensor], Tensor]], dict[str, str]]:
     """Every network compiled for its images, and the reasons of those that cannot be."""
     torch.compiler.reset()
@@ -102,7 +104,8 @@ def _compiled(
             report(f"compiling {name}, {number} of {len(networks)}")
             forward: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
             try:
-                forward(images[name])
+                with turns.computing():
+                    forward(images[name])
             except RuntimeError as error:  # of torch's compiler or the one that it calls
                 failures[name] = str(error).strip().partition("\n")[0]
             else:

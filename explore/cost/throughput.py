@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from explore.cost.device import autocast, device_name, float32_is_meant
 from explore.cost.options import Measuring
 from explore.cost.record import Throughput
-from explore.cost.session import Session, session
+from explore.cost.session import Alone, Session, session
 from explore.cost.speed import Speed
-from explore.cost.timing import Clock, ready
+from explore.cost.timing import Clock
 
 _LATENCY_SHARE = 1 / 10  # of the time; the others are for throughput
 # Batches that `auto` tries, and how much faster a larger one has to be.
@@ -45,18 +45,18 @@ def measure_throughput(
         ValueError: the device, precision or dispatch does not exist here, or the network lies on the meta device.
     """
     with (
-        session(options, clock, study) as turn,
-        ready(network, turn.device),
+        session(options, [network], clock, study) as here,
         torch.inference_mode(),
-        autocast(turn.device, turn.precision),
+        autocast(here.device, here.precision),
     ):
         batch_size = options.batch_size
         if isinstance(batch_size, str):
-            batch_size = fastest_batch(network, image_shape, turn)
-        return _timed(network, torch.rand(batch_size, *image_shape, device=turn.device), turn)
+            with here.alone() as turn:
+                batch_size = fastest_batch(network, image_shape, turn)
+        return _timed(network, torch.rand(batch_size, *image_shape, device=here.device), here)
 
 
-def fastest_batch(network: nn.Module, image_shape: tuple[int, int, int], turn: Session) -> int:
+def fastest_batch(network: nn.Module, image_shape: tuple[int, int, int], turn: Alone) -> int:
     """The power of two that gives the most images per second, up to what fits into memory.
 
     Tried without compiling, from the smallest on, until two in a row are no more than 3 % faster than the best before
@@ -65,9 +65,10 @@ def fastest_batch(network: nn.Module, image_shape: tuple[int, int, int], turn: S
     best, most, disappointments = _BATCHES[0], 0.0, 0
     for batch_size in _BATCHES:
         try:
-            images = torch.rand(batch_size, *image_shape, device=turn.device)
+            images = torch.rand(batch_size, *image_shape, device=turn.session.device)
             # No pass is kept, so that the memory of one is there for the next.
-            seconds = turn.time({"": turn.ready_pass(network, images)[0]}, turn.options.max_seconds / 30)[""]
+            longest = turn.session.options.max_seconds / 30
+            seconds = turn.time({"": turn.session.launched(network, images)[0]}, longest)[""]
         except (RuntimeError, MemoryError):  # a processor without memory raises a plain RuntimeError
             if not most:
                 raise
@@ -79,14 +80,20 @@ def fastest_batch(network: nn.Module, image_shape: tuple[int, int, int], turn: S
     return best
 
 
-def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
-    options = turn.options
-    forward = _compiled(network, images) if turn.dispatch == "compiled" else network
-    memory_bytes = _peak_memory(partial(forward, images), network, images) if turn.device.type == "cuda" else None
-    many, dispatch = turn.ready_pass(forward, images)
-    seconds = turn.time({"": many}, options.max_seconds * (1 - _LATENCY_SHARE))[""]
-    single, _ = turn.ready_pass(forward, images[:1])
-    singles = turn.latencies(single, options.max_seconds * _LATENCY_SHARE)
+def _timed(network: nn.Module, images: Tensor, here: Session) -> Throughput:
+    options, forward, memory_bytes = here.options, network, None
+    # In turns of their own, so that who waits to measure need not wait for all of them.
+    if here.dispatch == "compiled":
+        with here.turns.computing():
+            forward = _compiled(network, images)
+    if here.device.type == "cuda":
+        with here.turns.computing():
+            memory_bytes = _peak_memory(partial(forward, images), network, images)
+    many, dispatch = here.ready_pass(forward, images)
+    single, _ = here.ready_pass(forward, images[:1])
+    with here.alone() as turn:
+        seconds = turn.time({"": many}, options.max_seconds * (1 - _LATENCY_SHARE))[""]
+        singles = turn.latencies(single, options.max_seconds * _LATENCY_SHARE)
     speed = Speed.of(seconds, len(images), options.interval)
     return Throughput(
         images_per_second=speed.images_per_second,
@@ -97,16 +104,16 @@ def _timed(network: nn.Module, images: Tensor, turn: Session) -> Throughput:
         latency_p90_ms=_percentile_ms(singles, 90),
         latency_p99_ms=_percentile_ms(singles, 99),
         batch_size=len(images),
-        precision=turn.precision,
-        device=device_name(turn.device),
-        driver=turn.driver,
+        precision=here.precision,
+        device=device_name(here.device),
+        driver=here.driver,
         threads=options.threads,
         blocks=len(seconds),
         reference_ms=1000 * turn.reference_seconds,
         torch_version=str(torch.__version__),
         dispatch=dispatch,
         memory_bytes=memory_bytes,
-        strangers=turn.strangers(),
+        strangers=here.strangers(),
         warmup=options.warmup,
         block_seconds=options.block_seconds,
         interval=options.interval,
@@ -119,11 +126,11 @@ def _percentile_ms(seconds: Sequence[float], percent: int) -> float | None:
     return 1000 * float(np.percentile(seconds, percent)) if len(seconds) * (100 - percent) >= 100 else None
 
 
-def _compiled(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
+def _compiled(network: nn.Module, images: Tensor) -> nn.Module:
     """The network compiled for this batch and for one image, which takes its time before any that counts."""
     # Programs of the networks before this one would count towards torch's limit, behind which it does not compile.
     torch.compiler.reset()
-    compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
+    compiled: nn.Module = torch.compile(network, dynamic=False)  # type: ignore[assignment]
     with float32_is_meant():
         for batch in (images, images[:1]):
             compiled(batch)
