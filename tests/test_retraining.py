@@ -67,7 +67,7 @@ def test_members_are_trained_again_and_the_search_stays_as_it_was(tmp_path: Path
 
 
 def test_what_is_killed_or_stopped_in_the_middle_goes_on(tmp_path: Path) -> None:
-    epochs = 400  # so many take some seconds
+    epochs = 150  # so many take some seconds
     command = [*WHOLE, "trials=2", "workers=2", f"training.epochs={epochs}", "front.seeds=2"]
     with killed_after(command, tmp_path) as killed:
         wait_until(in_the_middle, tmp_path, killed)

@@ -62,7 +62,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_finishes_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [*WHOLE, "trials=3", "workers=2", "training.epochs=240"]
+    command = [*WHOLE, "trials=3", "workers=2", "training.epochs=90"]
     process = start_command(command, tmp_path)
     wait_for_epochs(tmp_path, 3)
     os.killpg(process.pid, signal.SIGINT)
@@ -72,7 +72,7 @@ def test_ctrl_c_finishes_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Go on:  python -m explore.sweep +sweep=smoke sampler=tpe stopping.rule=off trials=3" in out
     assert {trial.status for trial in trials_of(tmp_path)} <= {INTERRUPTED, COMPLETE}
     assert not children_of(tmp_path)
-    done = run_command([*WHOLE, "trials=3", "workers=2", "training.epochs=240"], tmp_path)
+    done = run_command([*WHOLE, "trials=3", "workers=2", "training.epochs=90"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert [trial.status for trial in finished(trials_of(tmp_path))] == [COMPLETE] * 3
 
