@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Self
 
-import pandas as pd
-
 from explore.ablation.arms import Arm
 from explore.ablation.options import Ablation
 from explore.ablation.records import Scores
@@ -91,6 +89,8 @@ class Design:
 
         An arm with a run that ended otherwise than complete is left out: nobody knows what it would have reached.
         """
+        import pandas as pd  # which no search needs, to begin
+
         runs = list(self.runs(trials, count))
         failed = {arm.name for arm, _, run in runs if run and run.status not in (COMPLETE, RUNNING, INTERRUPTED)}
         sound = [arm for arm in self.arms if arm.name not in failed]

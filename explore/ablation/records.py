@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Scores:
 
     factors: Mapping[str, Sequence[Any]]
     arms: Mapping[str, Mapping[str, Any]]
-    accuracies: pd.DataFrame
+    accuracies: "pd.DataFrame"
 
 
 @dataclass(frozen=True, kw_only=True)
