@@ -24,6 +24,7 @@ from scipy import stats
 
 from benchmarks.ablation_pool import pool, record
 from benchmarks.ablation_replay import DESIGNS, EVER, OPTIONS, Factors, contain, replay
+from benchmarks.arguments import parse
 from benchmarks.origin import print_json
 from explore.ablation.seeds import looks
 from explore.ablation.statistics import family, judge, subsets
@@ -187,12 +188,14 @@ def shown(row: Row) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Record or replay."""
-    given = dict(one.split("=", 1) for one in arguments if "=" in one)
-    if "record" in arguments:
-        record(int(given.get("networks", "800")))
+    recording = "record" in arguments
+    defaults = {"networks": 800} if recording else {"simulations": 100_000}
+    asked = parse(arguments, __doc__, defaults, words=["record"])
+    if recording:
+        record(asked["networks"])
         return
-    rows = measure(int(given.get("simulations", "100000")))
-    if given.get("format") == "json":
+    rows = measure(asked["simulations"])
+    if asked["format"] == "json":
         print_json(list(rows))
         return
     for row in rows:

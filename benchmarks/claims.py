@@ -32,12 +32,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.arguments import parse, refusing
 from benchmarks.origin import print_json
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
-from explore.architecture.published import published
+from explore.architecture.published import PUBLISHED, published
 from explore.architecture.spec import Architecture, Model, architecture
-from explore.cost.device import autocast, device_name, resolve_device, resolve_precision
+from explore.cost.device import PRECISIONS, autocast, device_name, resolve_device, resolve_precision
 from explore.cost.flops import count_macs
 from explore.cost.measure import count_params
 from explore.cost.timing import Blocks, seconds_in_turn, stopwatch, threads
@@ -64,19 +65,6 @@ class Options:
     blocks: int = 7
     sides: tuple[int, ...] = (7, 14, 21, 28, 32)
     published: tuple[str, ...] = ("mixer_b16", "vit_b16")
-
-    @classmethod
-    def of(cls, given: Mapping[str, str]) -> "Options":
-        """Read `KEY=VALUE` pairs; raises ValueError for an unknown key."""
-        read: dict[str, Any] = {}
-        for key, text in given.items():
-            if key not in cls.__dataclass_fields__:
-                raise ValueError(f"unknown key {key}; there are {', '.join(cls.__dataclass_fields__)}")
-            words = [] if text == "none" else text.split(",")
-            kind = type(getattr(cls, key))
-            one = tuple(map(int, words)) if key == "sides" else tuple(words)
-            read[key] = one if kind is tuple else kind(text)
-        return cls(**read)
 
 
 class AttentionCore(nn.Module):
@@ -281,9 +269,13 @@ def _spread(seconds: Mapping[str, Sequence[float]]) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, print, and draw where a picture is asked for."""
-    given = dict(argument.split("=", 1) for argument in arguments)
-    style, picture = given.pop("format", "text"), given.pop("picture", None)
-    result = measure(Options.of(given))
+    choices = {"published": (*PUBLISHED, "none"), "precision": PRECISIONS}
+    given = parse(arguments, __doc__, asdict(Options()) | {"picture": ""}, choices)
+    style, picture = given.pop("format"), given.pop("picture")
+    with refusing(arguments):
+        resolve_device(given["device"])
+    whole = tuple(name for name in given["published"] if name != "none")
+    result = measure(Options(**given | {"published": whole}))
     if style == "json":
         print_json(result)
     else:

@@ -18,6 +18,7 @@ from itertools import islice
 import optuna
 from torch import nn
 
+from benchmarks.arguments import parse, refusing
 from benchmarks.origin import print_json
 from explore.candidate import Candidate, build
 from explore.config import compose, has_option, vary
@@ -33,7 +34,7 @@ from explore.search.space import parse_space, to_overrides
 BAR_ERROR, BAR_RANKS = 0.05, 0.98
 _SWEEP = "+sweep=pareto"
 _SECONDS = 0.8  # for each measurement
-_DEFAULTS = {"networks": "100", "repeats": "20", "seed": "0", "format": "text"}
+_DEFAULTS = {"networks": 100, "repeats": 20, "seed": 0}
 
 
 def candidates(base: Sequence[str], config: Config, dataset: Dataset, seed: int) -> Iterator[Candidate]:
@@ -100,13 +101,13 @@ def rows(errors: Errors, apart: Sequence[float], trace_ms: float) -> list[dict[s
 
 def main(arguments: Sequence[str]) -> None:
     """Print the errors."""
-    given = dict(one.split("=", 1) for one in arguments if one.partition("=")[0] in _DEFAULTS)
-    options = _DEFAULTS | given
-    base = [_SWEEP, *(one for one in arguments if one.partition("=")[0] not in _DEFAULTS)]
+    own = tuple(f"{key}=" for key in (*_DEFAULTS, "format"))
+    overrides = [one for one in arguments if not one.startswith(own)]
+    options = parse(arguments, __doc__, _DEFAULTS, words=overrides)
+    with refusing(arguments):
+        compose([_SWEEP, *overrides])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    errors, apart, trace_ms = measure(
-        base, int(options["networks"]), max(1, int(options["repeats"])), int(options["seed"])
-    )
+    errors, apart, trace_ms = measure([_SWEEP, *overrides], options["networks"], options["repeats"], options["seed"])
     result = rows(errors, apart, trace_ms)
     if options["format"] == "json":
         print_json(result)

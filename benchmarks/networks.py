@@ -30,10 +30,11 @@ from contextlib import ExitStack
 import torch
 
 from benchmarks.apart import Apart
+from benchmarks.arguments import parse, refusing
 from benchmarks.network_sides import KEPT, MIXERS, PEAK_SIDE, PRECISIONS, S16, Mixer, of_timm, ours, prepared, sides
 from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
-from explore.cost.device import device_name
+from explore.cost.device import device_name, resolve_device
 from explore.cost.flops import count_macs
 from explore.cost.memory import peak_memory
 
@@ -112,18 +113,19 @@ def compare(mixer: Mixer, step: str, precision: str, rounds: int, threads: int, 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the rows."""
-    options = {"only": "", "rounds": "3", "threads": "1", "device": "cpu", "format": "text", "precision": ""}
-    options |= dict(argument.split("=", 1) for argument in arguments)
-    rounds, threads, text = int(options["rounds"]), int(options["threads"]), options["format"] == "text"
+    names = tuple(mixer.name for mixer in MIXERS)
+    defaults = {"only": names, "rounds": 3, "threads": 1, "device": "cpu", "precision": (*PRECISIONS,)}
+    options = parse(arguments, __doc__, defaults, {"device": TURN_SECONDS})
+    with refusing(arguments):
+        device = resolve_device(options["device"])
+    rounds, threads, text = options["rounds"], options["threads"], options["format"] == "text"
     torch.set_num_threads(threads)  # which decides what is counted here, too
-    chosen = options["only"].split(",") if options["only"] else [mixer.name for mixer in MIXERS]
-    precisions = options["precision"].split(",") if options["precision"] else list(PRECISIONS)
     if text:
-        name = device_name(torch.device(options["device"]))
-        print(f"{name}, {threads} threads, torch {torch.__version__}; median of {rounds} turns [quartiles]")
+        where = f"{device_name(device)}, {threads} threads, torch {torch.__version__}"
+        print(f"{where}; median of {rounds} turns [quartiles]")
     found: list[Row] = []
-    for mixer in (one for one in MIXERS if one.name in chosen):
-        for precision, step in itertools.product(precisions, PASSES):
+    for mixer in (one for one in MIXERS if one.name in options["only"]):
+        for precision, step in itertools.product(options["precision"], PASSES):
             rows = compare(mixer, step, precision, rounds, threads, options["device"])
             if text:
                 print(*map(shown, rows), sep="\n", flush=True)

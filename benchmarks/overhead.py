@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.arguments import parse
 from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from explore.evaluation import COMPLETE, Evaluation, Report
@@ -24,7 +25,7 @@ from explore.search.options import Stopping
 TRIAL_SECONDS = 0.3
 HELP_SECONDS = 0.5
 MOST_EXPONENT = 1.3  # 1 is as the trials, 2 as their square
-HISTORIES = "10,1000,10000"
+HISTORIES = (10, 1000, 10_000)
 # Measuring and training: the bar is for all the rest of a trial, without and with `count`.
 COUNT, LARGER = "count", "count a larger one: patch 4, depth 4, width 64"
 TURN = "a turn to compute, which every step takes, with nobody else there"
@@ -87,16 +88,15 @@ def main(arguments: Sequence[str]) -> None:
     from benchmarks.trial_parts import parts_with_history, parts_without_history, start_of_a_command
     from explore.cluster.isolation import start_server
 
-    options = dict(argument.split("=", 1) for argument in arguments)
-    histories = sorted(int(number) for number in options.get("trials", HISTORIES).split(","))
+    options = parse(arguments, __doc__, {"trials": HISTORIES})
     start_server()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = start_of_a_command(folder)
         alone = parts_without_history(folder, nothing)
-        after = {number: parts_with_history(number, folder) for number in histories}
+        after = {number: parts_with_history(number, folder) for number in sorted(options["trials"])}
     result = rows(start, alone, after)
-    if options.get("format") == "json":
+    if options["format"] == "json":
         print_json(result)
         return
     print("\n".join(map(shown, result)))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.arguments import parse
 from benchmarks.browser import Browser, browser
 from benchmarks.filled_study import fill
 from benchmarks.origin import print_json
@@ -70,17 +71,17 @@ def rows(seconds: Sequence[tuple[str, dict[str, float]]], megabytes: float) -> l
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print."""
-    options = dict(argument.split("=", 1) for argument in arguments)
+    options = parse(arguments, __doc__, {"trials": 10_000, "repeats": 7})
     seconds: list[tuple[str, dict[str, float]]] = []
     with tempfile.TemporaryDirectory() as name:
-        page = written(int(options.get("trials", 10_000)), Path(name))
-        for _ in range(int(options.get("repeats", 7))):
+        page = written(options["trials"], Path(name))
+        for _ in range(options["repeats"]):
             with browser() as tab:
                 tab.look()
                 time.sleep(_REST_SECONDS)
                 seconds += [(when, opened(page, tab)) for when in (FIRST, AGAIN)]
         result = rows(seconds, page.stat().st_size / 1e6)
-    if options.get("format") == "json":
+    if options["format"] == "json":
         print_json(result)
         return
     print("\n".join(map(shown, result)))

@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,9 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.arguments import parse, refusing
 from benchmarks.origin import print_json
 from explore.architecture.network import Network
 from explore.architecture.published import PUBLISHED, published
+from explore.cost.device import resolve_device
 
 SOURCES = {
     "AS-MLP": "https://github.com/svip-lab/AS-MLP at dd1eb4f",
@@ -150,10 +152,10 @@ COMPARED: tuple[tuple[str, str, Build], ...] = (
 )
 
 
-def compare(name: str, build: Build, options: dict[str, str]) -> tuple[float, float, list[float]]:
+def compare(name: str, build: Build, options: Mapping[str, Any]) -> tuple[float, float, list[float]]:
     """Images per second of theirs and ours, and the ratio in each round."""
-    device, training = torch.device(options["device"]), options["step"] == "training"
-    size, batch = PUBLISHED[name].image_size, int(options["batch"])
+    device, training = resolve_device(options["device"]), options["step"] == "training"
+    size, batch = PUBLISHED[name].image_size, options["batch"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of old code on a new torch
         theirs = build(Path(options["repositories"]))
@@ -163,7 +165,7 @@ def compare(name: str, build: Build, options: dict[str, str]) -> tuple[float, fl
     seconds: list[list[float]] = [[], []]
     for one in passes:
         one()
-    for _ in range(int(options["rounds"])):
+    for _ in range(options["rounds"]):
         for times, one in zip(seconds, passes, strict=True):
             times.append(_timed(one, device))
     ratios = [slow / fast for slow, fast in zip(*seconds, strict=True)]
@@ -193,13 +195,15 @@ def _timed(one: Callable[[], None], device: torch.device) -> float:
 
 def main(arguments: Sequence[str]) -> None:
     """Print the ratios."""
-    options = {"repositories": "repositories", "only": "", "batch": "8", "rounds": "7", "threads": "1", "device": "cpu"}
-    options |= {"step": "inference", "format": "text"} | dict(argument.split("=", 1) for argument in arguments)
-    torch.set_num_threads(int(options["threads"]))
-    chosen = options["only"].split(",") if options["only"] else None
+    names = tuple(dict.fromkeys(name for name, _, _ in COMPARED))
+    defaults = {"repositories": "repositories", "only": names, "batch": 8, "rounds": 7, "threads": 1, "device": "cpu"}
+    options = parse(arguments, __doc__, defaults | {"step": "inference"}, {"step": ("inference", "training")})
+    with refusing(arguments):
+        resolve_device(options["device"])
+    torch.set_num_threads(options["threads"])
     rows = []
     for name, source, build in COMPARED:
-        if chosen and name not in chosen:
+        if name not in options["only"]:
             continue
         try:
             theirs, ours, ratios = compare(name, build, options)

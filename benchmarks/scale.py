@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.arguments import parse
 from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 
@@ -30,7 +31,14 @@ if TYPE_CHECKING:
     from benchmarks.trial_parts import Clock
 
 MOST_SECONDS, MOST_TRIALS = 0.05, 10_000
-PARTS = ("rates", "history", "running")
+DEFAULTS = {
+    "only": ("rates", "history", "running"),
+    "workers": (1, 4, 16, 64),
+    "seconds": 8.0,
+    "trials": (100, 1000, 10_000),
+    "running": (1, 100, 1000),
+    "storage.url": "",
+}
 BARRED = ("propose", "decide", "ask", "tell")
 
 
@@ -74,26 +82,26 @@ def main(arguments: Sequence[str]) -> None:
     from benchmarks.scale_rates import faults_of, rate_of
     from explore.search.secrets import hidden
 
-    options = dict(argument.split("=", 1) for argument in arguments)
-    only = options.get("only", ",".join(PARTS)).split(",")
+    options = parse(arguments, __doc__, DEFAULTS)
+    only = options["only"]
     found: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "rates" in only:
-            for workers in (int(number) for number in options.get("workers", "1,4,16,64").split(",")):
+            for workers in options["workers"]:
                 own = folder / str(workers)
-                url = options.get("storage.url") or f"sqlite:///{own}/study.db"
+                url = options["storage.url"] or f"sqlite:///{own}/study.db"
                 study = f"scale-{os.getpid()}-{workers}"
-                rate = rate_of(url, study, own, workers, float(options.get("seconds", "8")))
+                rate = rate_of(url, study, own, workers, options["seconds"])
                 faults = faults_of(url, study, rate.looked_up)
                 found += rate_rows(hidden(url).partition(":")[0], workers, rate, faults)
         if "history" in only:
-            for number in sorted(int(number) for number in options.get("trials", "100,1000,10000").split(",")):
+            for number in sorted(options["trials"]):
                 found += history_rows(number, parts_with_history(number, folder))
         if "running" in only:
-            for number in sorted(int(number) for number in options.get("running", "1,100,1000").split(",")):
+            for number in sorted(options["running"]):
                 found += running_rows(number, parts_among_running(number, folder))
-    if options.get("format") == "json":
+    if options["format"] == "json":
         print_json(found)
         return
     for one in found:

@@ -21,14 +21,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.arguments import parse
 from benchmarks.origin import print_json
 from benchmarks.search_judge import Table, load_table
+from benchmarks.search_table import BASES
 from explore.search.owner import HEARTBEAT_SECONDS
 
 # How many of the 140 steps of that search came to each rung, and the epochs that led there; the first only measured.
 STEPS = {0: 50, 1: 36, 2: 21, 6: 18, 18: 15}
 _ROUNDS, _LEAST = 8, 4000  # steps that are simulated, for each worker and at all
-_WORKERS = "10,30,100,300,1000,3000,10000"
+_COSTS = ("propose", "claim", "tell", "beat", "look")
+_WORKERS = (10, 30, 100, 300, 1000, 3000, 10_000)
+_DEFAULTS = {"writers": 1, "data": "mnist", "longer": (1.0, 10.0, 100.0, 1000.0), "workers": _WORKERS, "picture": ""}
 _ASK, _CLAIM, _CLAIMED, _TELL = range(4)
 
 
@@ -100,25 +104,23 @@ def simulate(workers: int, seconds: Sequence[float], costs: Costs) -> Load:
 
 def main(arguments: Sequence[str]) -> None:
     """Simulate, print, and draw where a picture is asked for."""
-    options = dict(argument.split("=", 1) for argument in arguments)
-    seconds = {name: float(options[name]) for name in ("propose", "look", "claim", "tell", "beat")}
-    costs = Costs(**seconds, writers=int(options.get("writers", "1")))
-    table = load_table(options.get("data", "mnist"))
-    counts = [int(number) for number in options.get("workers", _WORKERS).split(",")]
+    options = parse(arguments, __doc__, dict.fromkeys(_COSTS, float) | _DEFAULTS, {"data": BASES})
+    costs = Costs(**{name: options[name] for name in (*_COSTS, "writers")})
+    table = load_table(options["data"])
     found: dict[float, dict[int, Load]] = {}
-    for longer in (float(factor) for factor in options.get("longer", "1,10,100,1000").split(",")):
+    for longer in options["longer"]:
         generator = np.random.default_rng(0)
         found[longer] = {
             workers: simulate(workers, drawn(table, max(_LEAST, _ROUNDS * workers), longer, generator).tolist(), costs)
-            for workers in counts
+            for workers in options["workers"]
         }
     step = float(drawn(table, 100_000, 1.0, np.random.default_rng(1)).mean())
-    if "picture" in options:
+    if options["picture"]:
         from benchmarks.scale_picture import draw
 
         shares = {longer * step: {n: load.efficiency for n, load in loads.items()} for longer, loads in found.items()}
         draw(shares, Path(options["picture"]))
-    if options.get("format") == "json":
+    if options["format"] == "json":
         print_json(_rows(found, step))
         return
     print("efficiency (share of the time that the turn is taken, that the storage is busy)")

@@ -15,9 +15,9 @@ bars. Other methods are held against ours, or the one that is named, by paired t
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import optuna
 
 import explore.search
 from benchmarks import search_picture
+from benchmarks.arguments import parse
 from benchmarks.origin import print_json
 from benchmarks.search_judge import SCALES, SHARES, Finish, load_table, reached
 from benchmarks.search_methods import METHODS, OURS
@@ -156,26 +157,26 @@ def regret_rows(data: str, methods: list[str], seeds: int, workers: int, against
     return found
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    given = dict(one.partition("=")[::2] for one in arguments if "=" in one)
-    names = given.get("data", ",".join(BASES)).split(",")
-    if arguments[:1] == ["record"]:
-        count, workers = int(given.get("configurations", 300)), int(given.get("workers", 2))
-        record(names, count, Path("outputs/search-tables"), workers)
+    read = partial(parse, arguments, __doc__, choices={"against": METHODS}, words=["record"])
+    if "record" in arguments:
+        asked = read({"data": (*BASES,), "configurations": 300, "workers": 2})
+        record(asked["data"], asked["configurations"], Path("outputs/search-tables"), asked["workers"])
         return
-    methods = given["methods"].split(";") if "methods" in given else list(METHODS)
-    against = given.get("against", OURS)
-    methods.sort(key=lambda method: method != against)  # the first of each list and the one that stands out
-    seeds, workers = int(given.get("seeds", 30)), int(given.get("workers", 1))
+    replays = {"data": (*BASES,), "methods": (*METHODS,), "seeds": 30, "workers": 1, "against": OURS, "picture": ""}
+    asked = read(replays)
+    names, seeds, workers, against = asked["data"], asked["seeds"], asked["workers"], asked["against"]
+    # The first of each list and the one that stands out.
+    methods = sorted(asked["methods"], key=lambda method: method != against)
     found = [row for data in names for row in rows(data, methods, seeds, workers)]
     compared = bars(found, against) if against in methods else []
     missing = [row for data in names for row in regret_rows(data, methods, seeds, workers, against)]
     least = [row for data in names for row in bounds(data)]
-    if "picture" in given:
+    if asked["picture"]:
         runs = {data: {method: results(data, method, seeds, workers) for method in methods} for data in names}
-        search_picture.draw({data: load_table(data) for data in names}, runs, workers, Path(given["picture"]))
-    if given.get("format") == "json":
+        search_picture.draw({data: load_table(data) for data in names}, runs, workers, Path(asked["picture"]))
+    if asked["format"] == "json":
         print_json({"rows": found, "bounds": least, "bars": compared, "regrets": missing})
     else:
         _print(found, least, compared, missing, _called(against))

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.arguments import parse
 from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from benchmarks.search_statistics import corrected, paired
@@ -31,6 +32,7 @@ from explore.config import compose, vary
 from explore.data.dataset import load
 from explore.search.front import hypervolume
 from explore.search.improvement import scales
+from explore.search.samplers import SAMPLERS
 from explore.search.storage import open_storage
 from explore.search.study import Study
 from explore.search.trial import Trial, front
@@ -128,18 +130,16 @@ def rows(found: Mapping[str, Mapping[str, Sequence[float]]], ours: str) -> list[
 
 
 def main(arguments: Sequence[str]) -> None:
-    given = dict(one.partition("=")[::2] for one in arguments)
-    methods = [OURS, *given.get("methods", "tpe,nsga2").split(",")]
-    seeds, seconds = int(given.get("seeds", 5)), float(given.get("seconds", 150))
-    outputs = Path(given.get("outputs", "outputs/search-real"))
-    fronts: dict[str, list[Points]] = {method: [] for method in methods}
-    for seed in range(seeds):
-        for method in methods:
-            fronts[method].append(search(method, seed, seconds, outputs))
+    defaults = {"methods": ("tpe", "nsga2"), "seeds": 5, "seconds": 150.0, "outputs": "outputs/search-real"}
+    asked = parse(arguments, __doc__, defaults, {"methods": SAMPLERS})
+    fronts: dict[str, list[Points]] = {method: [] for method in (OURS, *asked["methods"])}
+    for seed in range(asked["seeds"]):
+        for method, ended in fronts.items():
+            ended.append(search(method, seed, asked["seconds"], Path(asked["outputs"])))
     dataset = load(compose(_BASE).data)
     found = volumes(fronts, 0.5 / len(dataset.test), 1 / len(dataset.classes))
     lines = rows(found, OURS)
-    if given.get("format") == "json":
+    if asked["format"] == "json":
         print_json(lines)
     else:
         print("\n".join(map(shown, lines)))

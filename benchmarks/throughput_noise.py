@@ -20,19 +20,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.arguments import parse, refusing
 from benchmarks.origin import print_json
 from benchmarks.training_devices import wait
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
-from explore.cost.device import device_name, resolve_dispatch
+from explore.cost.device import device_name, resolve_device, resolve_dispatch
 from explore.cost.options import AUTO, Measuring
 from explore.cost.side_by_side import compare_throughput
 from explore.cost.speed import Speed
@@ -54,23 +55,12 @@ class Options:
     repeats: int = 30
     turns: int = 20
     seconds: float = SECONDS
-    only: str = ""
+    only: tuple[str, ...] = ("figure", "order")
     device: str = "cpu"
     batch: int = 256
     load: str = "yes"
     dispatch: str = AUTO
     format: str = "text"
-
-    @classmethod
-    def of(cls, arguments: Sequence[str]) -> "Options":
-        """Read `KEY=VALUE` pairs; raises ValueError for an unknown key or load."""
-        given = dict(argument.split("=", 1) for argument in arguments)
-        for key in given:
-            if key not in cls.__dataclass_fields__:
-                raise ValueError(f"unknown key {key}; there are {', '.join(cls.__dataclass_fields__)}")
-        if (said := given.get("load", "yes")) not in ("yes", "no"):
-            raise ValueError(f"load must be yes or no, got {said}")
-        return cls(**{key: type(getattr(cls, key))(text) for key, text in given.items()})
 
 
 def network(patch_size: int, depth: int, width: int, token_mixing: str = "mlp") -> Network:
@@ -230,13 +220,15 @@ def _say(text: str) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print."""
-    options = Options.of(arguments)
-    device = torch.device(options.device)
-    dispatch = resolve_dispatch(options.dispatch, device)
+    options = Options(**parse(arguments, __doc__, asdict(Options()), {"load": ("yes", "no")}))
+    with refusing(arguments):
+        device = resolve_device(options.device)
+        dispatch = resolve_dispatch(options.dispatch, device)
+    options = replace(options, device=str(device))
     torch.set_num_threads(1)
-    subjects = known(options) if options.only != "figure" else None
+    subjects = known(options) if "order" in options.only else None
     with load(options.device) if options.load == "yes" else nullcontext():
-        rows = figures(options) if options.only != "order" else []
+        rows = figures(options) if "figure" in options.only else []
         rows += order(options, *subjects) if subjects else []
     _say("")
     if options.format == "json":

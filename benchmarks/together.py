@@ -14,6 +14,7 @@ from contextlib import nullcontext
 
 import torch
 
+from benchmarks.arguments import parse, refusing
 from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from explore.architecture.catalog import Mixing
@@ -67,16 +68,17 @@ def _network(model: Model, dataset: Dataset, seed: int) -> Network:
 
 def main(arguments: Sequence[str]) -> None:
     """Print the rows as they come, or all of them as JSON."""
-    options = dict(argument.split("=", 1) for argument in arguments)
-    device = resolve_device(options.get("device", "cpu"))
+    options = parse(arguments, __doc__, {"device": "cpu"})
+    with refusing(arguments):
+        device = resolve_device(options["device"])
     torch.set_num_threads(1)
     keep_freed_memory()
     found: list[Row] = []
     for one in rows(load(Mnist()), device):
         found.append(one)
-        if options.get("format") != "json":
+        if options["format"] != "json":
             print(shown(one), flush=True)
-    if options.get("format") == "json":
+    if options["format"] == "json":
         print_json(found, device.type)
     else:
         print(f"torch {torch.__version__}, {device_name(device)}")

@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.apart import Apart
+from benchmarks.arguments import parse
 from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 from benchmarks.training_devices import on_gpu, streaming
@@ -99,23 +100,19 @@ def _recipe(epochs: int, batch_size: int, precision: str = "32-true", seed: int 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the rows of each part as they come, or all of them as JSON."""
-    options = dict(argument.split("=", 1) for argument in arguments)
-    torch.set_num_threads(1)
-    dataset = load(Mnist())
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "loop": lambda: loop(dataset),
-        "tutorial": lambda: tutorial(trained),
-        "streaming": lambda: streaming(options.get("folder"), options.get("cache")),
+        "tutorial": lambda: tutorial(options["network"]),
+        "streaming": lambda: streaming(options["folder"], options["cache"]),
         "gpu": lambda: on_gpu(dataset),
     }
-    chosen = options.get("only", ",".join(parts)).split(",")
-    if unknown := set(chosen) - set(parts):
-        raise ValueError(f"only must be of {', '.join(parts)}, got {', '.join(sorted(unknown))}")
-    if (trained := options.get("network", "package")) not in ("package", "timm"):
-        raise ValueError(f"network must be package or timm, got {trained}")
-    as_json = options.get("format") == "json"
+    defaults = {"only": (*parts,), "network": "package", "folder": "", "cache": ""}
+    options = parse(arguments, __doc__, defaults, {"network": ("package", "timm")})
+    torch.set_num_threads(1)
+    dataset = load(Mnist())
+    as_json = options["format"] == "json"
     found: list[Row] = []
-    for name in chosen:
+    for name in options["only"]:
         for one in parts[name]():
             found.append(one)
             if not as_json:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -81,6 +81,14 @@ def make_folder(folder: Path) -> None:
         raise Refused(f"outputs must be a folder that can be written to, got {folder} ({reason})") from error
 
 
+def refuse(reason: Exception, arguments: Sequence[str]) -> int:
+    """Say what a person has to mend, as JSON too where the arguments ask for that; returns the status to exit with."""
+    print(f"explore: {reason}", file=sys.stderr)
+    if "format=json" in arguments:
+        print(json.dumps({"error": str(reason)}))
+    return _BAD_INPUT
+
+
 def _run(
     main: "Callable[[Config, list[str]], int]",
     arguments: list[str],
@@ -91,7 +99,7 @@ def _run(
             return _show(flags, arguments)
         return main(_composed([one for one in arguments if not own(one)]), arguments)
     except Refused as refusal:
-        return _refuse(refusal, arguments)
+        return refuse(refusal, arguments)
     except BrokenPipeError:
         # Whoever read the output, `head` for instance, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,15 +109,7 @@ def _run(
     except Exception as error:
         if not (fault := unwritable(error)):
             raise
-        return _refuse(fault, arguments)
-
-
-def _refuse(reason: Exception, arguments: list[str]) -> int:
-    """Say what a person has to mend."""
-    print(f"explore: {reason}", file=sys.stderr)
-    if "format=json" in arguments:
-        print(json.dumps({"error": str(reason)}))
-    return _BAD_INPUT
+        return refuse(fault, arguments)
 
 
 def _composed(overrides: list[str]) -> "Config":

@@ -23,7 +23,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from explore.architecture.catalog import hyperparameters, one_of, schema
+from explore.architecture.catalog import hyperparameters, nearest, one_of, schema
 from explore.architecture.spec import Model, options_in_stages, set_in_every_stage
 from explore.schema import CATALOGS, KINDS, Config, register
 from explore.search.secrets import refuse_passwords
@@ -337,6 +337,4 @@ def _unknown_key(key: str, where: str, known: Sequence[str]) -> str:
 def _unknown_option(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     options = sorted(CATALOGS.get(group) or error.options or [])
-    near = difflib.get_close_matches(name, options, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{group or 'config'} must be one of {', '.join(options)}, got {name!r}{hint}"
+    return f"{group or 'config'} must be one of {', '.join(options)}, got {name!r}{nearest(name, options)}"

@@ -77,14 +77,6 @@ def test_exponents_are_those_of_the_growth() -> None:
     assert vit["eager"] == pytest.approx(2.0)
 
 
-def test_options_are_read() -> None:
-    given = {"width": "32", "sides": "7,14", "published": "none", "device": "cpu"}
-    expected = claims.Options(width=32, sides=(7, 14), published=(), device="cpu")
-    assert claims.Options.of(given) == expected
-    with pytest.raises(ValueError, match="unknown key widht; there are width, depth"):
-        claims.Options.of({"widht": "3"})
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_the_whole_benchmark_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """What the documentation shows can be done: its links lead somewhere, its commands compose, its example runs."""
 
 import importlib
+import inspect
 import json
 import re
 import shlex
@@ -49,12 +50,17 @@ def test_links_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_commands_compose(command: tuple[str, ...]) -> None:
+def test_commands_compose(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     _, module, *overrides = command
     if module.endswith(".NAME"):
         return
     assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), f"there is no {module}"
     if module.startswith("benchmarks"):
+        main = importlib.import_module(module).main
+        if "arguments" in inspect.signature(main).parameters:
+            with pytest.raises(SystemExit):
+                main([*overrides, "unheard=1"])
+            assert "unknown key unheard" in capsys.readouterr().err, "the first that it does not know"
         return
     placeholders = [word for word in overrides if re.search(r"=[A-Z]+$|\.\.\.", word)]
     own = getattr(importlib.import_module(module), "own", lambda word: False)

@@ -101,10 +101,14 @@ def one_of(what: str, value: str, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     if value in names:
         return value
-    near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
     rule = f"must be one of {', '.join(names)}" if names else "cannot be given, there are none"
-    raise ValueError(f"{what} {rule}, got {value!r}{hint}")
+    raise ValueError(f"{what} {rule}, got {value!r}{nearest(str(value), names)}")
+
+
+def nearest(value: str, names: Iterable[str]) -> str:
+    """Asks whether the nearest of the names was meant, as the end of a message; empty where none is near."""
+    near = difflib.get_close_matches(value, list(names), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _fits(value: object, annotation: Any) -> bool:
