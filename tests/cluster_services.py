@@ -341,7 +341,6 @@ def start_ray(cpus: int, gpus: int = 0) -> Iterator[Ray]:
             "RAY_ADDRESS": f"127.0.0.1:{RAY_PORT}",
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": str(PATIENCE * 60),  # beside other tests 30 s were too few
             "HOME": str(folder / "home"),
             "PYTHONPATH": str(ROOT),
         }

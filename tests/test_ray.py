@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,17 +140,30 @@ def test_ray_that_does_not_answer_is_not_without_workers(tmp_path: Path, ray: Fa
         cancel([stopping], waiting=False)
 
 
-def test_what_has_failed_at_the_other_end_is_told_by_its_last_line(
-    ray: FakeRay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def init(**given: Any) -> None:
-        trace = "Traceback (most recent call last):\n  File proxier.py\nRuntimeError: Proxy failed to connect\n"
-        raise ConnectionAbortedError(f"Initialization failure from server:\n{trace}")
+class Stillborn:
+    """Beginnings of a connection of which the first so many fail at the other end."""
 
+    def __init__(self, failures: int) -> None:
+        self.failures, self.asked = failures, 0
+
+    def __call__(self, **given: Any) -> None:
+        self.asked += 1
+        if self.asked <= self.failures:
+            trace = "Traceback (most recent call last):\n  File proxier.py\nRuntimeError: Proxy failed to connect\n"
+            raise ConnectionAbortedError(f"Initialization failure from server:\n{trace}")
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 3])
+def test_a_server_that_is_dead_at_birth_is_asked_for_again(
+    failures: int, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = Stillborn(failures)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init, raising=False)
-    with pytest.raises(ValueError, match=r"that answers, got auto: RuntimeError: Proxy failed to connect$"):
+    told = r"that answers, got auto: RuntimeError: Proxy failed to connect$"
+    with pytest.raises(ValueError, match=told) if failures == 3 else nullcontext():
         Ray().check()
+    assert init.asked == min(failures + 1, 3)
 
 
 @pytest.mark.parametrize("address", ["", "head", "local", "ray://head", "http://head:80", "head:99999", "[::1"])

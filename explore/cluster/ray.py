@@ -14,6 +14,7 @@ from explore.cluster.local import CORES_VARIABLE
 
 _NAMESPACE = "explore"
 _ANSWER_SECONDS = 10.0
+_ATTEMPTS = 3  # to connect
 _STARTED: dict[str, Any] = {}  # the actors of this process by name: of one that is dead, Ray tells others nothing
 
 
@@ -109,10 +110,21 @@ def _connected(address: str) -> Any:
     if not ray.is_initialized():
         _refuse_silence(address)
         try:
-            ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+            _connect(ray, address)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ValueError(_unanswered(address, error)) from None
     return ray
+
+
+def _connect(ray: Any, address: str) -> None:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        except ConnectionAbortedError:
+            # Of the servers that a head forks for its clients some are dead at birth (ray-project/ray#63202).
+            if attempt == _ATTEMPTS:
+                raise
 
 
 def _refuse_silence(address: str) -> None:
