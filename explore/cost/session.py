@@ -32,9 +32,7 @@ from explore.launching import Pool, at_once
 
 _CALIBRATION_SECONDS = 1.0
 _UNDISTURBED = 0.1  # of the blocks; a device that others use is left alone in its fastest moments only
-# Share of the time before which nothing counts as settled: what a machine does changes more slowly than blocks. A GPU
-# does the same again and again.
-_SOONEST = {"cpu": 0.25, "cuda": 0.08}
+_SOONEST = 0.08  # share of the time before which nothing counts as settled
 _LATENCIES = 1000  # are enough for the slowest in a hundred
 
 
@@ -56,8 +54,8 @@ class Alone:
         would be over before another turn.
         """
         clock, watch, options = self.session.clock, self.session.watch, self.session.options
-        began, soonest = clock(), _SOONEST[self.session.device.type]
-        soonest, until = began + soonest * seconds * len(passes), began + seconds * len(passes)
+        began, longest = clock(), seconds * len(passes)
+        soonest, until = began + _SOONEST * longest, began + longest
         blocks = {name: Blocks(forward, watch, options.block_seconds) for name, forward in passes.items()}
         for one in blocks.values():
             one.warm_up(options.warmup, clock, clock() + seconds / 4)
