@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,10 +110,8 @@ class Session:
     study: Path | None
 
     def ready_pass(self, forward: Callable[[Tensor], object], images: Tensor) -> tuple[Callable[[], object], str]:
-        """As `launched`, in a turn of its own."""
-        if self.dispatch == "eager":  # for which nothing is done beforehand
-            return partial(forward, images), self.dispatch
-        with self.turns.computing():
+        """As `launched`, in a turn of its own where anything is done beforehand."""
+        with nullcontext() if self.dispatch == "eager" else self.turns.computing():
             return self.launched(forward, images)
 
     def launched(self, forward: Callable[[Tensor], object], images: Tensor) -> tuple[Callable[[], object], str]:

@@ -55,9 +55,9 @@ def compare_throughput(
         ready_passes = {name: here.ready_pass(forward, images[name]) for name, forward in forwards.items()}
         failures |= {name: _UNCAPTURED for name, (_, how) in ready_passes.items() if how != here.dispatch}
         passes = {name: one for name, (one, _) in ready_passes.items()}
-        report(f"timing {len(passes)} networks in turn, {here.dispatch}")
         if not passes:
             return {}, failures
+        report(f"timing {len(passes)} networks in turn, {here.dispatch}")
         with here.alone() as turn:
             seconds = turn.time(passes, options.max_seconds)
         if others := here.strangers():
