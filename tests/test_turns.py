@@ -240,6 +240,7 @@ def test_processes_that_take_no_turns_are_named(gpu: Callable[[str], None]) -> N
     gpu(f"""
         {other.pid}, /usr/bin/python3
         {os.getpid()}, python
+        {other.pid + 1}, /usr/bin/nvidia-cuda-mps-server
         """)
     with Turns(GPU):
         assert strangers(GPU) == [f"/usr/bin/python3 ({other.pid})"]

@@ -23,6 +23,7 @@ from explore.cost.waiting import WAITING
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 5e-5, 0.01  # seconds between two looks at a lock
 _PATIENCE = 2.0  # seconds with those who were stopped
+_MPS_SERVER = "nvidia-cuda-mps-server"  # computes nothing itself: kernels are those of its clients
 
 
 class Turns:
@@ -89,7 +90,8 @@ def strangers(device: torch.device) -> list[str]:
     answers = (line.partition(",") for line in nvidia_smi("--query-compute-apps=pid,process_name", device))
     others = {int(pid): name.strip() for pid, _, name in answers if pid.strip().isdigit()}
     file = os.path.realpath(_files(device)[1])
-    return [f"{name} ({pid})" for pid, name in sorted(others.items()) if not _takes_turns(pid, file)]
+    programs = {pid: name for pid, name in others.items() if Path(name).name != _MPS_SERVER}
+    return [f"{name} ({pid})" for pid, name in sorted(programs.items()) if not _takes_turns(pid, file)]
 
 
 def _lock(file: int, kind: int) -> None:
