@@ -76,7 +76,9 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def chosen_to_conclude(study: Study) -> bool:
     """Whether this worker concludes a search where nothing is left to do; of all that ask, one does.
 
-    Two might, if one is held up for seconds between two lines; they would measure and write the same.
+    Two might, if one is held up for seconds between two lines; they would measure and write the same. One that leaves
+    before it was done says so by `leave_to_others`; one that died is given up for dead after a quarter of an hour, or
+    at once where this machine can tell.
     """
     if study.notes.get("concluded"):
         return False
@@ -86,6 +88,11 @@ def chosen_to_conclude(study: Study) -> bool:
     study.note("concluding", here)
     time.sleep(_SETTLING_SECONDS)
     return bool(study.notes["concluding"] == here)
+
+
+def leave_to_others(study: Study) -> None:
+    """Let another worker be chosen at once."""
+    study.note("concluding", "")
 
 
 def _gone(worker: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from explore.cluster.job import Elsewhere, Job
+from explore.cluster.local import in_turn
 from explore.cluster.options import CLUSTERS, Local
 from explore.conclusion import conclude
 from explore.evaluation import COMPLETE
@@ -31,8 +32,9 @@ def submit(plan: Plan, study: Study) -> list[str]:
     """Start the workers elsewhere that are missing; the names of all. Raises ValueError in the cluster's words."""
     if isinstance(plan.cluster, Local) or _is_concluded(plan, study):
         return []
-    _begin_anew(study)
-    return _submit(plan, plan.cluster, study)
+    with in_turn(plan.output / ".begin"):  # of two who begin at once the second one finds the workers of the first
+        _begin_anew(study)
+        return _submit(plan, plan.cluster, study)
 
 
 def search(plan: Plan, study: Study, view: View, jobs: Sequence[str]) -> int:
@@ -66,13 +68,13 @@ def _search_here(plan: Plan, study: Study, view: View) -> int:
 
 def _search_elsewhere(plan: Plan, cluster: Elsewhere, names: Sequence[str], study: Study, view: View) -> int:
     if not cluster.follow:
-        print(f"Follow it: {plan.command}\nStop it:   {_stop_command(plan)}", flush=True)
+        print(f"Follow it: {_follow_command(plan)}\nStop it:   {_stop_command(plan)}", flush=True)
         return 0
     try:
         with view:
             _follow(cluster, names, study, view)
     except KeyboardInterrupt:
-        print(f"The workers go on. Follow them again: {plan.command}", file=sys.stderr)
+        print(f"The workers go on. Follow them again: {_follow_command(plan)}", file=sys.stderr)
         print(f"Stop them: {_stop_command(plan)}", file=sys.stderr)
         return _INTERRUPTED
     for reason in cluster.unable(names):
@@ -144,6 +146,10 @@ def _report(plan: Plan, study: Study) -> Path:
 
 def _logs(plan: Plan) -> Path:
     return plan.output.resolve() / "workers"
+
+
+def _follow_command(plan: Plan) -> str:
+    return shlex.join(word for word in shlex.split(plan.command) if not word.startswith("cluster.follow="))
 
 
 def _stop_command(plan: Plan) -> str:

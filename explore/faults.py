@@ -29,7 +29,7 @@ _ADVICE = "what was found so far is kept: make room, and the same command goes o
 
 
 class Unwritable(Exception):  # noqa: N818 - a state of the machine that a person can mend
-    """What was found out cannot be kept. Trials wait where they are, and the same command goes on."""
+    """What was found out cannot be kept, here. Trials wait where they are, and the same command goes on."""
 
 
 def unwritable(error: BaseException) -> Unwritable | None:

@@ -11,7 +11,7 @@ from uuid import uuid4
 from explore.candidate import Candidate
 from explore.cluster.isolation import server_context
 from explore.evaluation import INTERRUPTED, RUNNING, STOPPED
-from explore.search.owner import GIVEN_UP_SECONDS, is_here
+from explore.search.owner import GIVEN_UP_SECONDS, is_here, is_running
 from explore.search.storage import of_one_machine
 from explore.search.study import Study
 from explore.search.trial import Trial
@@ -24,20 +24,32 @@ _WITH_CHECKPOINTS = (RUNNING, STOPPED, INTERRUPTED)
 def mark_folder(study: Study, output: Path) -> None:
     """Leave in the output folder what tells other machines that they see the same one.
 
-    Raises ValueError where the study has another folder, with checkpoints that trials go on from.
+    Raises ValueError where the study has another folder, with checkpoints that trials go on from, or with somebody at
+    work. Who has begun in another one and has nothing there yet is refused by `check_folder` from now on.
     """
     mark = study.notes.get("folder")
     if mark and _mark_in(output) == mark:
         return
-    if mark and any(trial.status in _WITH_CHECKPOINTS and trial.evaluation.epochs for trial in study.trials()):
+    if mark and any(_needs_its_folder(trial) for trial in study.trials()):
         check_folder(study, output)
     if _mark_in(output) is None:
         new = output / f"{_MARK}-{uuid4().hex}"
-        new.write_text(mark or uuid4().hex)
+        new.write_text(uuid4().hex)
         with suppress(FileExistsError):  # of two who begin at once the first one decides
             os.link(new, output / _MARK)
         new.unlink()
     study.note("folder", _mark_in(output))
+
+
+def _needs_its_folder(trial: Trial) -> bool:
+    return (trial.status in _WITH_CHECKPOINTS and trial.evaluation.epochs > 0) or _is_at_work(trial)
+
+
+def _is_at_work(trial: Trial) -> bool:
+    """Whether somebody trains it, as far as this machine can tell."""
+    if trial.status != RUNNING:
+        return False
+    return is_running(trial.owner) if is_here(trial.owner) else time.time() - trial.heartbeat < GIVEN_UP_SECONDS
 
 
 def check_folder(study: Study, output: Path) -> None:
@@ -54,7 +66,7 @@ def check_machine(study: Study, url: str) -> None:
     if not of_one_machine(url):
         return
     for trial in study.trials():
-        if trial.status == RUNNING and not is_here(trial.owner) and time.time() - trial.heartbeat < GIVEN_UP_SECONDS:
+        if not is_here(trial.owner) and _is_at_work(trial):
             raise ValueError(
                 f"an SQLite file can be worked on by one machine at a time, and {trial.owner.get('host')} works on "
                 f"study {study.name}; take storage=postgres for several machines, or try again in "

@@ -28,10 +28,13 @@ def main(config: "Config", overrides: list[str]) -> int:
     from explore.working import AFTER_THE_RUNG, AT_ONCE
 
     with refusing_bad_input():
+        if not config.cluster.grace >= 0:
+            raise ValueError(f"cluster.grace must be at least 0 seconds, got {config.cluster.grace}")
         study = named_study(config)
     jobs = study.notes.get("jobs") or []
     left = _at_work(study)
-    print(f"explore: {left} trials are running; their workers leave after their rung", file=sys.stderr)
+    words = f"{left} trials are running; their workers leave after their rung" if left else "no trial is running"
+    print(f"explore: {words}", file=sys.stderr)
     study.note("stop", AFTER_THE_RUNG)
     _cancel(jobs, waiting=True)
     if not _leave(study, config.cluster.grace):

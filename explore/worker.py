@@ -22,6 +22,7 @@ report.
 import os
 import signal
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from explore.cluster.isolation import start_server
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from explore.schema import Config
     from explore.search.study import Study
 
+_POLL_SECONDS = 5.0
 _ORDERS: list[int] = []  # the signals to leave that have come
 
 
@@ -75,18 +77,38 @@ def _listen() -> None:
 
 
 def _work(plan: "Plan", study: "Study") -> int:
-    from explore.conclusion import chosen_to_conclude, conclude
     from explore.view import OwnView
     from explore.working import keep_working
 
     view = OwnView(plan.study, plan.trials)
-    if not keep_working(plan, study, lambda: view.update(study.trials()), lambda: bool(_ORDERS)):
-        return 1
-    if _ORDERS or study.notes.get("stop") or not chosen_to_conclude(study):
-        return 0
-    if report := conclude(plan, study, lambda: bool(_ORDERS)):
+    # Who comes while another one concludes may have been sent in its place, so it stays until that is done.
+    late = bool(study.notes.get("concluding"))
+    while keep_working(plan, study, lambda: view.update(study.trials()), lambda: bool(_ORDERS)):
+        _conclude(plan, study)
+        if not late or _told_to_leave(study) or study.notes.get("concluded"):
+            return 0
+        time.sleep(_POLL_SECONDS)
+    return 1
+
+
+def _conclude(plan: "Plan", study: "Study") -> None:
+    """Conclude, if it is for this worker to do."""
+    from explore.conclusion import chosen_to_conclude, conclude, leave_to_others
+
+    if _told_to_leave(study) or not chosen_to_conclude(study):
+        return
+    report = None
+    try:
+        report = conclude(plan, study, lambda: bool(_ORDERS))
+    finally:
+        if not report:
+            leave_to_others(study)
+    if report:
         print(f"explore: nothing is left to do, report: {report}", flush=True)
-    return 0
+
+
+def _told_to_leave(study: "Study") -> bool:
+    return bool(_ORDERS or study.notes.get("stop"))
 
 
 def _find(config: "Config") -> "Study":

@@ -51,8 +51,11 @@ def work(plan: Plan, study: Study, faults: list[Unwritable], place: int, stop: C
     evaluator = TrainingEvaluator(plan.base, plan.costs or plan.output / COSTS, plan.keys, isolated)
 
     def proposing() -> AbstractContextManager[None]:
-        check_folder(study, plan.output)
-        check_machine(study, plan.url)  # two may have joined at the same moment
+        try:  # two may have begun or joined at the same moment
+            check_folder(study, plan.output)
+            check_machine(study, plan.url)
+        except ValueError as error:
+            raise Unwritable(str(error)) from error
         return in_turn(plan.output / ".turn")
 
     pace, together = at_once(plan, evaluator, lambda: worker.check_in(), gpus)

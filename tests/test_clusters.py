@@ -7,6 +7,7 @@ python -m pytest tests/test_clusters.py             # real clusters: tests/test_
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,15 @@ def test_patience_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch, capsys: 
     waiting.get_all_studies()
     storage.asked = 0
     waiting.get_all_studies()  # and is patient again with one that came back
+
+
+@pytest.mark.parametrize(
+    ("module", "url", "extra"),
+    [("psycopg", "postgresql://me@127.0.0.1:1/name", "postgres"), ("grpc", "grpc://127.0.0.1:1", "grpc")],
+)
+def test_a_driver_that_is_missing_is_named_with_what_installs_it(
+    module: str, url: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=rf"storage\.url needs a driver .*; pip install 'explore\[{extra}\]'"):
+        open_storage(url)

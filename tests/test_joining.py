@@ -68,6 +68,39 @@ def test_a_study_moves_to_another_folder_only_without_checkpoints_to_go_on_from(
     joining.check_folder(finished, tmp_path / "two")
 
 
+def test_of_two_who_begin_a_study_in_different_folders_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would go on with trials whose checkpoints the other one has."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    study = new_study()
+    joining.mark_folder(study, tmp_path / "one")
+    joining.mark_folder(study, tmp_path / "two")
+    joining.check_folder(study, tmp_path / "two")
+    with pytest.raises(ValueError, match="outputs must be the folder where the checkpoints"):
+        joining.check_folder(study, tmp_path / "one")
+    begun = study.claim(add(new_study(), 0.5, 100.0).proposal, command="", target=9)
+    assert begun is not None
+    with pytest.raises(ValueError, match="outputs must be the folder where the checkpoints"):
+        joining.mark_folder(study, tmp_path / "one")
+    monkeypatch.setattr(joining, "is_running", lambda owner: False)
+    joining.mark_folder(study, tmp_path / "one")
+
+
+def test_who_works_in_a_folder_that_the_study_has_left_is_told_in_a_line(tmp_path: Path) -> None:
+    start_server()
+    plans = []
+    for name in ("one", "two"):
+        more = ["+sweep=smoke", "workers=2", "tracking.mode=disabled", f"storage.url=sqlite:///{tmp_path}/study.db"]
+        more.append(f"outputs={tmp_path / name}")
+        plans.append(prepare(compose(more), more))
+    first, second = map(begin, plans)
+    with pytest.raises(Unwritable, match=r"outputs must be the folder where the checkpoints of study smoke lie"):
+        working.keep_working(plans[0], first, lambda: None, lambda: False)
+    assert second.trials() == []
+
+
 def test_of_two_who_begin_a_study_at_once_the_second_finds_what_the_first_has_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

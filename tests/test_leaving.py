@@ -14,10 +14,12 @@ import pytest
 from filled_studies import new_study
 from small_sweeps import WHOLE, study_of, wait_for_work_of
 
-from explore import worker
+from explore import conclusion, worker, working
+from explore.command import Refused
 from explore.config import compose
 from explore.evaluation import INTERRUPTED
 from explore.plan import begin, prepare
+from explore.search.study import Study
 from explore.stop import main as stop
 
 
@@ -83,3 +85,70 @@ def test_a_job_of_slurm_that_puts_itself_back_has_not_failed(
     assert (worker.main(compose([]), []), put_back) == (128 + worker.TIME_IS_UP, [])
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     assert (worker.main(compose([]), []), put_back) == (0, [True])
+
+
+@pytest.fixture
+def concluding(monkeypatch: pytest.MonkeyPatch) -> list[Path | None]:
+    """What comes of concluding, in this order; nothing is left to do, and seconds pass at once."""
+    outcomes: list[Path | None] = []
+
+    def conclude(plan: object, study: Study, stop: object) -> Path | None:
+        if report := outcomes.pop(0):
+            study.note("concluded", ["trials=3"])
+        return report
+
+    monkeypatch.setattr(working, "keep_working", lambda *arguments: True)
+    monkeypatch.setattr(conclusion, "conclude", conclude)
+    monkeypatch.setattr(conclusion.time, "sleep", lambda seconds: None)
+    return outcomes
+
+
+PLAN = SimpleNamespace(study="smoke", trials=3)
+
+
+def test_who_comes_in_the_place_of_one_that_died_while_it_concluded_waits_until_that_is_certain(
+    concluding: list[Path | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, now = new_study(), [0.0]
+    monkeypatch.setattr(conclusion.time, "time", lambda: now[0])
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    study.note("concluding", {"host": "elsewhere", "boot": "another", "processes": "", "pid": 1, "since": 0.0})
+    concluding.append(Path("report.html"))
+    assert worker._work(PLAN, study) == 0  # type: ignore[arg-type]
+    assert study.notes["concluded"]
+    assert now[0] >= 900
+
+
+def test_who_was_there_before_leaves_the_end_to_the_one_that_concludes(concluding: list[Path | None]) -> None:
+    study = new_study()
+    elsewhere = {"host": "elsewhere", "boot": "another", "processes": "", "pid": 1}
+
+    def others_conclude_meanwhile(*arguments: object) -> bool:
+        study.note("concluding", elsewhere | {"since": worker.time.time()})
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(working, "keep_working", others_conclude_meanwhile)
+        assert worker._work(PLAN, study) == 0  # type: ignore[arg-type]
+    assert not study.notes.get("concluded")
+
+
+def test_who_leaves_before_it_has_concluded_lets_another_one_do_it_at_once(concluding: list[Path | None]) -> None:
+    study = new_study()
+    concluding += [None, Path("report.html")]
+    assert worker._work(PLAN, study) == 0  # type: ignore[arg-type]
+    assert not study.notes["concluding"]
+    assert worker._work(PLAN, study) == 0  # type: ignore[arg-type]
+    assert study.notes["concluded"]
+
+
+def test_a_stop_without_workers_says_so_and_takes_no_time_below_zero(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun(tmp_path)
+    line = ["study=smoke", f"outputs={tmp_path}"]
+    assert stop(compose(line), line) == 0
+    assert "explore: no trial is running\n" in capsys.readouterr().err
+    line.append("cluster.grace=-1")
+    with pytest.raises(Refused, match=r"cluster\.grace must be at least 0 seconds, got -1\.0"):
+        stop(compose(line), line)

@@ -51,7 +51,8 @@ def open_storage(url: str) -> BaseStorage:
         return patient(storage, (StorageInternalError, SQLAlchemyError, UnboundLocalError), reason)
     except ImportError as error:
         extra = {"psycopg": "; pip install 'explore[postgres]'", "grpc": "; pip install 'explore[grpc]'"}
-        advice = next((words for name, words in extra.items() if name in str(error)), "")
+        # Optuna names no module itself.
+        advice = next((words for name, words in extra.items() if name in f"{error} {error.__cause__}"), "")
         raise ValueError(
             f"storage.url needs a driver that is not installed, got {hidden(url)}: {error.msg}{advice}"
         ) from None
