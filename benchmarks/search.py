@@ -15,7 +15,7 @@ bars. Other methods are held against ours, or the one that is named, by paired t
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -103,15 +103,33 @@ def bounds(data: str) -> list[dict[str, Any]]:
 
 def bars(found: list[dict[str, Any]], against: str = OURS) -> list[dict[str, Any]]:
     """How many times fewer epochs `against` needs than each other; of ours, whether that is what was aimed at."""
-    questions: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in found:
-        if row["share"] == SHARES[1]:
-            questions.setdefault((row["data"], row["scale"]), []).append(row)
     lines = []
-    for asked in questions.values():
+    for asked in _questions(found, SHARES[1]):
         ours = next(row for row in asked if row["method"] == against)
         lines += corrected([_compared(ours, row) for row in asked if row is not ours])
     return lines
+
+
+def far_end(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Whether ours needs no more epochs to the last share than the best of the others, of those that have a bar."""
+    lines = []
+    for asked in _questions(found, SHARES[-1]):
+        ours = next(row for row in asked if row["method"] == OURS)
+        if others := [row for row in asked if row["method"] in BARS]:
+            best = min(others, key=lambda row: float(row["epochs"]))
+            ratio = best["epochs"] / ours["epochs"] if np.isfinite(ours["epochs"]) else 0.0
+            name = f"{ours['data']}, {ours['scale']}: epochs to {SHARES[-1]:.0%} by the best of the others / ours"
+            lines.append({"name": name, "value": ratio, "unit": "×", "bar": 1.0, "holds": ratio >= 1})
+    return lines
+
+
+def _questions(found: list[dict[str, Any]], share: float) -> Iterable[list[dict[str, Any]]]:
+    """The rows of each table and scale."""
+    questions: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found:
+        if row["share"] == share:
+            questions.setdefault((row["data"], row["scale"]), []).append(row)
+    return questions.values()
 
 
 def _compared(ours: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,15 +189,18 @@ def main(arguments: Sequence[str]) -> None:
     methods = sorted(asked["methods"], key=lambda method: method != against)
     found = [row for data in names for row in rows(data, methods, seeds, workers)]
     compared = bars(found, against) if against in methods else []
+    last = far_end(found) if against == OURS and OURS in methods else []
     missing = [row for data in names for row in regret_rows(data, methods, seeds, workers, against)]
     least = [row for data in names for row in bounds(data)]
     if asked["picture"]:
         runs = {data: {method: results(data, method, seeds, workers) for method in methods} for data in names}
         search_picture.draw({data: load_table(data) for data in names}, runs, workers, Path(asked["picture"]))
     if asked["format"] == "json":
-        print_json({"rows": found, "bounds": least, "bars": compared, "regrets": missing})
+        print_json({"rows": found, "bounds": least, "bars": [*compared, *last], "regrets": missing})
     else:
         _print(found, least, compared, missing, _called(against))
+        for line in last:
+            print(f"{line['name']}: {line['value']:.2f} ×, bar 1: {'holds' if line['holds'] else 'MISSED'}")
 
 
 def _print(

@@ -17,6 +17,8 @@ OURS = "speed_aware"
 _RUNGS, _WHOLE = (1, 3, 9, 27), (27,)
 _VETO = 0.05
 _MOST = 4000
+# Of each sampler of Optuna what came off best, and others, its own among them; the start-up of NSGA-II is its population.
+_STARTUPS: Mapping[str, tuple[int, ...]] = {"nsga2": (12, 6, 25, 50), "tpe": (10, 5, 20), "gp": (6, 10)}
 Method = Callable[[Table, int, int], list[Finish]]
 
 
@@ -46,13 +48,10 @@ def _ours(
     return partial(_loop, scheduler)
 
 
-# The start-up of each is the best of those tried for it, see docs/log.md.
 METHODS: Mapping[str, Method] = {
     OURS: _ours(),
     "random": _of_optuna("random", 0),
-    "nsga2": _of_optuna("nsga2", 12),
-    "tpe": _of_optuna("tpe", 10),
-    "gp": _of_optuna("gp", 6),
+    **{sampler: _of_optuna(sampler, startups[0]) for sampler, startups in _STARTUPS.items()},
     "moasha": lambda table, seed, workers: search_public.moasha(table, seed, workers, ranked=True),
     "moasha, as released": lambda table, seed, workers: search_public.moasha(table, seed, workers),
     "tpe, pruner": lambda table, seed, workers: search_public.with_pruner(table, "tpe", seed, workers, startup=10),
@@ -63,6 +62,11 @@ METHODS: Mapping[str, Method] = {
     "tpe, rungs, veto": _of_optuna("tpe", 10, _RUNGS, _VETO),
     # Ours as it ends by itself, which elsewhere it may not do before it has 99 %.
     "speed_aware, to its own end": _ours(tolerance=Search.tolerance, fewest=Search.fewest),
+    **{
+        f"{sampler}, start-up {startup}": _of_optuna(sampler, startup)
+        for sampler, startups in _STARTUPS.items()
+        for startup in startups[1:]
+    },
     # Ours with a part taken away.
     "speed_aware, no prior": _ours(prior=False),
     "speed_aware, no rungs": _ours(_WHOLE),

@@ -38,7 +38,7 @@ from explore.search.study import Study
 from explore.search.trial import Trial, front
 
 _BASE = ("+sweep=pareto", "training.threads=1", "training.precision=32-true")
-_ENDLESS = ("trials=10000", "search.stop=off", "workers=1", "tracking.mode=disabled")
+_ENDLESS = ("trials=10000", "workers=1", "tracking.mode=disabled")
 _LEAVING_SECONDS = 60.0  # until a search that was interrupted has written its report
 Array = NDArray[np.float64]
 Points = list[tuple[float, float]]  # test accuracy as a fraction, images in a pass of the reference network
@@ -54,8 +54,8 @@ def search(method: str, seed: int, seconds: float, outputs: Path) -> Points:
         shutil.rmtree(
             outputs / name, ignore_errors=True
         )  # of one that was cut off: it would have more than its seconds
-        whole = [] if method == OURS else ["stopping.rule=off"]
-        _run([*_BASE, *_ENDLESS, *whole, f"sampler={method}", f"search.seed={seed}", f"study={name}"], seconds, outputs)
+        own = ["search.stop=off"] if method == OURS else ["stopping.rule=off"]
+        _run([*_BASE, *_ENDLESS, *own, f"sampler={method}", f"search.seed={seed}", f"study={name}"], seconds, outputs)
         study = Study(open_storage(f"sqlite:///{outputs / name / 'study.db'}"), name)
         trials = study.trials()
         found = {"points": _tested(study, outputs / name), "reference_ms": _reference_ms(trials)}

@@ -23,6 +23,7 @@ from explore.search.study import Study
 
 _MOST_WORKERS_PER_CORE = 8
 _SEARCHED = ("model", *CATALOGS, "training", "data", "pretrained")
+_OF_SPEED_AWARE = tuple(f"search.{name}=" for name in ("prior", "stop", "fewest", "tolerance"))
 _HOW_TRIALS_RUN = ("accelerator", "devices", "num_nodes", "strategy", "threads", "rung")
 
 
@@ -53,6 +54,7 @@ def check_options(config: Config, overrides: Sequence[str]) -> None:
         )
     if config.sampler != PAIRED:
         _refuse_a_veto_without_effect(config, overrides)
+        _refuse_what_the_sampler_ignores(config, overrides)
         _refuse_a_first_rung_behind_the_end(config, overrides)
     if config.training.num_nodes > 1:
         raise ValueError(
@@ -102,6 +104,18 @@ def _refuse_a_veto_without_effect(config: Config, overrides: Sequence[str]) -> N
             "stopping.veto needs candidates that wait at a rung, got "
             f"{veto:g} and {fewest if rule == 'rungs' else f'stopping.rule={rule}'}; leave it out, or have them wait"
         )
+
+
+def _refuse_what_the_sampler_ignores(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse options of `speed_aware` that were asked for with another sampler."""
+    if config.sampler == SPEED_AWARE:
+        return
+    for override in overrides:
+        if override.lstrip("+").startswith(_OF_SPEED_AWARE):
+            raise ValueError(
+                f"{override.lstrip('+')} has an effect with sampler={SPEED_AWARE}, got sampler={config.sampler}; "
+                f"leave it out, or take sampler={SPEED_AWARE}"
+            )
 
 
 def _refuse_a_first_rung_behind_the_end(config: Config, overrides: Sequence[str]) -> None:

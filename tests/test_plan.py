@@ -18,7 +18,9 @@ from explore.cost.flops import count_macs
 from explore.cost.measure import count_params
 from explore.data.dataset import load
 from explore.plan import prepare, scheduler
+from explore.search.prior import unbiased
 from explore.search.space import parse_space, to_overrides
+from explore.search.speed_aware import SpeedAware
 from explore.search.storage import open_storage
 from explore.search.study import create_study
 
@@ -52,6 +54,12 @@ from explore.search.study import create_study
             "space.token_mixing.heads: none of token_mixing=mlp, s2 has this option",
         ),
         ("smoke", ["workers=9999"], "for each core of this machine, "),
+        (
+            "smoke",
+            ["sampler=tpe", "search.prior=off"],
+            "search.prior=off has an effect with sampler=speed_aware, got sampler=tpe; leave it out, or take",
+        ),
+        ("smoke", ["sampler=random", "search.fewest=3"], "search.fewest=3 has an effect with sampler=speed_aware, got"),
         ("smoke", ["study="], "study must be a name of letters, digits, dots, dashes and underscores"),
         ("smoke", ["cost.precision=8"], "precision must be one of auto, 32-true, bf16-mixed, got '8'"),
         ("smoke", ["training.precision=8"], "got none; precision must be one of auto, 32-true, bf16-mixed, got '8'"),
@@ -178,6 +186,25 @@ def test_large_images_leave_no_room_on_a_gpu_for_a_second_worker(
     monkeypatch.setattr("explore.plan._SMALL_IMAGES", 7)  # of digits there are eight
     given = ["+sweep=smoke", f"outputs={tmp_path}"]
     assert prepare(compose(given), given).workers == 1
+
+
+def test_what_is_switched_off_does_not_decide(tmp_path: Path) -> None:
+    def decides(*more: str) -> SpeedAware:
+        given = ["+sweep=smoke", f"outputs={tmp_path}", *more]
+        config = compose(given)
+        plan = prepare(config, given)
+        found = scheduler(plan, parse_space(plan.space), load(config.data))
+        assert isinstance(found, SpeedAware)
+        return found
+
+    by_default = decides()
+    assert (by_default.fewest, by_default.tolerance) == (20, 0.002)
+    assert by_default.trend is not unbiased
+    assert len(by_default.rungs) > 1
+    assert decides("search.stop=off").fewest is None
+    assert decides("search.prior=off").trend is unbiased
+    assert decides("search.tolerance=0").tolerance == 0
+    assert len(decides("stopping.rule=off").rungs) == 1
 
 
 @pytest.mark.parametrize("limit", ["limits.params=2000", "limits.macs=8000"])

@@ -8,7 +8,7 @@ import pytest
 from filled_studies import add, new_study
 from test_stopping import trial
 
-from benchmarks.search import bars
+from benchmarks.search import bars, far_end
 from benchmarks.search_judge import SCALES, Finish, Table, reached
 from benchmarks.search_replay import replay, sampled, soonest, speed_aware
 from benchmarks.search_rows import Rows
@@ -105,6 +105,19 @@ def test_bars_are_ratios_of_medians() -> None:
     fast, slow = bars([row("speed_aware", 50), row("tpe", 250), row("gp", 90)])
     assert (fast["value"], fast["bar"], fast["holds"]) == (5.0, 4.0, True)
     assert (slow["value"], slow["bar"], slow["holds"]) == (1.8, 2.0, False)
+
+
+def test_at_the_far_end_ours_is_held_against_the_best_of_the_others() -> None:
+    def row(method: str, epochs: float) -> dict[str, object]:
+        return {"data": "digits", "method": method, "scale": "plain", "share": 0.99, "epochs": epochs}
+
+    [held] = far_end([row("speed_aware", 50), row("tpe", 250), row("gp", 90), row("speed_aware, no rungs", 10)])
+    assert (held["value"], held["holds"]) == (1.8, True)
+    [missed] = far_end([row("speed_aware", 100), row("tpe", np.inf), row("gp", 90)])
+    assert (missed["value"], missed["holds"]) == (0.9, False)
+    [never] = far_end([row("speed_aware", np.inf), row("tpe", np.inf)])
+    assert never["holds"] is False
+    assert far_end([row("speed_aware", 50), row("random, rungs", 40)]) == []
 
 
 def test_any_method_can_be_held_against() -> None:

@@ -1,7 +1,7 @@
 """The search that knows speed proposes nothing twice and nothing impossible, trains nobody that cannot reach the front,
 counts what others are training, ends by itself, and finds a front with fewer epochs than chance."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from optuna.storages import InMemoryStorage
 from test_stopping import curve
 
 from explore.evaluation import COMPLETE, DIVERGED, MEMORY, REFUSED, RUNNING, STOPPED, Evaluation, Report
-from explore.search import checkpoints
+from explore.search import checkpoints, speed_aware
 from explore.search.columns import columns_of
 from explore.search.encoding import Encoding
 from explore.search.front import hypervolume as area
 from explore.search.front import losses
 from explore.search.improvement import expected_gain
 from explore.search.space import Space, Values, parse_space, to_overrides
-from explore.search.speed_aware import _MOST_WAITING, SpeedAware, _considered
+from explore.search.speed_aware import _MOST_WAITING, SpeedAware, _Choice, _considered
 from explore.search.study import Study, create_study
 from explore.search.trial import Trial, candidates
 from explore.search.warm_start import proposed
@@ -211,6 +211,63 @@ def test_nor_before_there_is_a_model() -> None:
     step = ours.next(study.trials(), room=True)
     assert step
     assert step.continues == chosen
+
+
+@pytest.mark.parametrize("fewest", [None, 2])
+def test_a_search_in_which_everything_diverges_ends_with_its_reason(fewest: int | None) -> None:
+    class Diverging(Trainings):
+        def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+            found = super().__call__(overrides, folder, report, until)
+            return replace(found, status=DIVERGED, curve=()) if until else found
+
+    study = create_study(InMemoryStorage(), "aware", SPACE)
+    worker = Worker(study, scheduler(fewest=fewest), Diverging(), target=6, output=Path("out"), wait=lambda: None)
+    worker.run()
+    assert {one.status for one in study.trials()} <= {DIVERGED, STOPPED}
+    assert worker.ended
+
+
+def choices(ours: SpeedAware, study: Study) -> dict[str, _Choice]:
+    """What could be gone on with, by key, in the order in which it would be."""
+    found = dict[str, _Choice]()
+
+    def take(choices: Iterable[_Choice], *more: object) -> None:
+        found.update((one.trial.proposal.key, one) for one in choices if one.trial)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ours, "_first_worth_it", take)
+        ours.next(study.trials(), room=False)
+    return found
+
+
+def test_what_others_train_counts_as_if_it_had_ended_as_expected() -> None:
+    """Who is as good as one that another worker trains, and not faster, has little to add."""
+    study, ours = create_study(InMemoryStorage(), "aware", SPACE), scheduler(startup=1)
+    values = {"width": 64, "depth": 4, "mixing": "mlp"}
+    for speed in (100.0, 5000.0):
+        known(study, {"width": 8, "depth": 1, "mixing": "none", "lr": 10 / speed}, speed, *[0.3] * RUNGS[-1])
+    twin = known(study, values | {"lr": 0.0101}, 1010.0, 0.5, 0.7, 0.8)
+    one = known(study, values | {"lr": 0.01}, 1000.0, 0.5, 0.7, 0.8)
+    alone = choices(ours, study)[one.proposal.key].gain
+    assert study.claim(twin.proposal, command="", target=99, continues=twin)
+    beside = choices(ours, study)[one.proposal.key].gain
+    assert 0 < beside < 0.5 * alone
+
+
+def test_a_gain_counts_for_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the epochs that are missing, and the root of the time of an image."""
+    study, ours = create_study(InMemoryStorage(), "aware", SPACE), scheduler(startup=1)
+    one, other, third = space().draw(np.random.default_rng(0), [{}] * 3)
+    slow, fast = known(study, one, 1000.0, 0.5, 0.6, 0.7), known(study, other, 1200.0, 0.5)
+    gains = {1000.0: 0.5, 1200.0: 0.5, 4000.0: 0.4}
+
+    def expected(mean: object, deviation: object, speed: np.ndarray, *more: object, **named: object) -> np.ndarray:
+        return np.array([gains[round(float(np.exp(each)), 1)] for each in speed])
+
+    monkeypatch.setattr(speed_aware, "expected_gain", expected)
+    assert list(choices(ours, study)) == [slow.proposal.key, fast.proposal.key], "six epochs are missing, and eight"
+    fastest = known(study, third, 4000.0, 0.5, 0.6, 0.7)
+    assert next(iter(choices(ours, study))) == fastest.proposal.key, "an epoch costs half as much"
 
 
 def test_a_space_that_is_exhausted_is_said_to_be() -> None:

@@ -57,7 +57,7 @@ def expected_gain(
             gain += width * (np.maximum(better, 0, out=better) @ _SHARES)
         steps = np.diff(np.where(np.isfinite(edges), edges, edges[-2]))
         area = float((steps * (levels - scale(np.array(worst[0])))).sum())
-        total += gain / area if area > 0 else gain / max(float(gain.max()), 1e-12)
+        total += gain / area if area > 0 else gain / max(float(gain.max(initial=0.0)), 1e-12)
     return total / 2
 
 
