@@ -17,7 +17,7 @@ OURS = "speed_aware"
 _RUNGS, _WHOLE = (1, 3, 9, 27), (27,)
 _VETO = 0.05
 _MOST = 4000
-# Of each sampler of Optuna what came off best, and others, its own among them; the start-up of NSGA-II is its population.
+# Of each sampler of Optuna what came off best, and others, its own among them. That of NSGA-II is its population.
 _STARTUPS: Mapping[str, tuple[int, ...]] = {"nsga2": (12, 6, 25, 50), "tpe": (10, 5, 20), "gp": (6, 10)}
 Method = Callable[[Table, int, int], list[Finish]]
 
