@@ -8,8 +8,9 @@ and logging included) against the same by hand; epoch by epoch in turn.
 tutorial: a whole trial against Lightning as its tutorial shows it, trial by trial in turn, each pair with a seed, and
 each side in a process of its own. Both train the network of this package; with network=timm, which needs
 `pip install timm`, the tutorial trains timm's, with the same weights: what people have without this package.
-streaming: whether batches that come from disk keep the device busy with Mixer-S/16 at 224 pixels. `folder` is a folder
-of images as for data=folder; without it 1,000 JPEGs are made for the moment.
+streaming: whether batches that come from disk keep the device busy with Mixer-S/16 at 224 pixels, by runs of steps one
+after the other, in turn with runs on a batch in memory. `folder` is a folder of images as for data=folder; without it
+1,000 JPEGs are made for the moment, 5,000 for a GPU.
 gpu: images per second, share of the peak, and trials per hour with several workers on one device; needs CUDA.
 
 One thread on a processor, MNIST, float32 unless said otherwise. Figures are medians of ratios, with quartiles.

@@ -1,16 +1,23 @@
 """The benchmark of training compares the same training: a row tells its bar, and by hand it learns what a trial learns.
 
+A loader that is too slow for the device is seen.
+
 python -m pytest tests/test_training_benchmark.py
 """
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from benchmarks.result_rows import row, shown
+from benchmarks.result_rows import Row, row, shown
+from benchmarks.training_devices import LOADER_BAR, STREAMED_BAR, Steps, _passed, streamed
 from benchmarks.training_sides import BareTrial, Tutorial, network, normalised, our_trial, ours, tutorial_trial
 from explore.data.dataset import Dataset, load
+from explore.data.gathering import Streamed
+from explore.data.loader import Batches
 from explore.data.options import Mnist
 from explore.training.options import Training
 
@@ -68,3 +75,41 @@ def test_images_by_hand_are_those_of_the_loader(mnist: Dataset) -> None:
     images, _ = normalised(mnist, mnist.train)
     assert torch.mean(images).item() == pytest.approx(0, abs=1e-4)
     assert torch.std(images).item() == pytest.approx(1, abs=1e-4)
+
+
+class Slow(torch.nn.Linear):
+    """A network whose step takes 20 ms, and a core almost nothing."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        time.sleep(0.02)
+        return super().forward(images.flatten(1))
+
+
+def streamed_rows(mnist: Dataset, monkeypatch: pytest.MonkeyPatch, gathering: float) -> list[Row]:
+    """The rows of steps from disk where the loader takes so many seconds longer for a batch."""
+    gather = Streamed._gather
+
+    def slowly(own: Streamed, rows: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        time.sleep(gathering)
+        return gather(own, rows)
+
+    monkeypatch.setattr(Streamed, "_gather", slowly)
+    monkeypatch.setattr("explore.data.loader.fits", lambda images, margin, device: False)
+    loader = Batches(mnist.train, 8, device="cpu", mean=mnist.mean, std=mnist.std, classes=10, drop_last=True)
+    rate = _passed(loader, torch.device("cpu"), most=80)
+    steps = Steps(Slow(28 * 28, 10), torch.device("cpu"), "32-true")
+    return list(streamed(loader, steps, rate))
+
+
+def test_a_loader_slower_than_a_step_is_seen(mnist: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slower than one, but faster than two, between which it would have a batch ready."""
+    _, times, cores = streamed_rows(mnist, monkeypatch, gathering=0.036)
+    assert (times["bar"], times["holds"], cores["bar"], cores["holds"]) == (STREAMED_BAR, False, LOADER_BAR, False)
+    assert 1.4 < times["value"] < 2.2
+    assert 1.4 < cores["value"] < 2.2
+
+
+def test_a_loader_faster_than_a_step_costs_no_time(mnist: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, times, cores = streamed_rows(mnist, monkeypatch, gathering=0.0)
+    assert times["value"] < 1.3
+    assert cores["holds"]
