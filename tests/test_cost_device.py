@@ -35,11 +35,22 @@ from explore.cost.throughput import measure_throughput
         ({"warmup": -1}, "warmup must be at least 0, got -1"),
         ({"block_seconds": 0.0}, "block_seconds must be above 0 seconds, got 0.0"),
         ({"max_seconds": float("nan")}, "max_seconds must be above 0 seconds, got nan"),
+        ({"block_seconds": float("inf")}, "cost.block_seconds must be finite, got inf; try 0.004"),
+        ({"max_seconds": float("inf")}, "cost.max_seconds must be finite, got inf; try 3.0"),
+        (
+            {"block_seconds": 20, "max_seconds": 1},
+            "cost.block_seconds must be at most cost.max_seconds, 1, got 20; try shorter blocks or more time",
+        ),
+        ({"max_seconds": 0.001}, "cost.block_seconds must be at most cost.max_seconds, 0.001, got 0.004; try .*"),
     ],
 )
 def test_impossible_protocols_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Measuring(**changes)
+
+
+def test_one_block_may_fill_the_time() -> None:
+    assert Measuring(block_seconds=1, max_seconds=1).block_seconds == 1
 
 
 @pytest.fixture

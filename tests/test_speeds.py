@@ -23,6 +23,20 @@ def candidate(*overrides: str) -> Candidate:
     return compose([*TINY, *overrides]).candidate
 
 
+def test_long_blocks_keep_to_the_shorter_time_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def resolve(options: Measuring) -> Measuring:
+        asked.append((options.block_seconds, options.max_seconds))
+        return Measuring(dispatch="eager")
+
+    monkeypatch.setattr(speeds, "compare_throughput", lambda *rest, **named: ({}, {}))
+    monkeypatch.setattr(speeds, "resolve_protocol", resolve)
+    for block in (0.01, 0.3):
+        time_together({0: candidate("cost.max_seconds=0.3", f"cost.block_seconds={block}")}, {0: 256})
+    assert asked == [(0.01, pytest.approx(0.2)), (pytest.approx(0.2), pytest.approx(0.2))]
+
+
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Plays a comparison in which networks fail, some of which are timed operator by operator for it."""

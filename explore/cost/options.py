@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from math import isinf
 from typing import Union
 
 AUTO = "auto"
@@ -55,8 +56,16 @@ class Measuring:
         if self.warmup < 0:
             raise ValueError(f"cost.warmup must be at least 0, got {self.warmup}")
         for name in ("block_seconds", "max_seconds"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"cost.{name} must be above 0 seconds, got {getattr(self, name)}")
+            seconds, usual = getattr(self, name), getattr(Measuring, name)
+            if not seconds > 0:
+                raise ValueError(f"cost.{name} must be above 0 seconds, got {seconds}")
+            if isinf(seconds):
+                raise ValueError(f"cost.{name} must be finite, got {seconds}; try {usual}")
+        if self.block_seconds > self.max_seconds:
+            raise ValueError(
+                f"cost.block_seconds must be at most cost.max_seconds, {self.max_seconds}, got {self.block_seconds}; "
+                "try shorter blocks or more time"
+            )
         if not 0 < self.interval < 1:
             raise ValueError(f"cost.interval must lie between 0 and 1, as 0.02 for ±2 %, got {self.interval}")
 
