@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from math import inf, nan
 from typing import Any
 
@@ -49,6 +50,13 @@ def refusing(arguments: Sequence[str]) -> Iterator[None]:
         yield
     except ValueError as error:
         sys.exit(refuse(error, arguments))
+
+
+def check_installed(*modules: str) -> None:
+    """Raise ValueError where others' networks that are compared with are not installed."""
+    if missing := [name for name in modules if not find_spec(name)]:
+        install = f"pip install {' '.join(modules)}".replace("_", "-")
+        raise ValueError(f"{', '.join(modules)} must be installed, got no {missing[0]}; {install}")
 
 
 def _pair(argument: str, known: Collection[str], words: Sequence[str]) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from benchmarks.origin import print_json
 from explore.candidate import Candidate, build
 from explore.config import compose, has_option, vary
 from explore.cost.features import Features
-from explore.cost.latency_model import Errors, cross_validated
+from explore.cost.latency_model import FEWEST, Errors, cross_validated
 from explore.cost.options import Measuring
 from explore.cost.throughput import measure_throughput
 from explore.cost.trace import features
@@ -60,12 +60,17 @@ def seconds_per_pass(network: nn.Module, shape: tuple[int, int, int], options: M
     return speed.batch_size / speed.images_per_second, speed.batch_size
 
 
+def protocol(config: Config) -> Measuring:
+    """That of a trial, but shorter."""
+    return replace(config.cost, max_seconds=_SECONDS)
+
+
 def measure(base: Sequence[str], networks: int, repeats: int, seed: int) -> tuple[Errors, list[float], float]:
     """The cross-validated errors, the relative differences of repeated measurements, and milliseconds of a trace."""
     config = compose(base)
     dataset = load(config.data)
     shape = dataset.image_shape
-    options = replace(config.cost, max_seconds=_SECONDS)
+    options = protocol(config)
     chosen = list(islice(candidates(base, config, dataset, seed), networks))
     seconds, known, traced = [], list[Features](), []
     for candidate in chosen:
@@ -105,7 +110,9 @@ def main(arguments: Sequence[str]) -> None:
     overrides = [one for one in arguments if not one.startswith(own)]
     options = parse(arguments, __doc__, _DEFAULTS, words=overrides)
     with refusing(arguments):
-        compose([_SWEEP, *overrides])
+        if options["networks"] < FEWEST:
+            raise ValueError(f"networks must be at least {FEWEST}, got {options['networks']}; a model needs as many")
+        protocol(compose([_SWEEP, *overrides]))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     errors, apart, trace_ms = measure([_SWEEP, *overrides], options["networks"], options["repeats"], options["seed"])
     result = rows(errors, apart, trace_ms)

@@ -30,7 +30,7 @@ from contextlib import ExitStack
 import torch
 
 from benchmarks.apart import Apart
-from benchmarks.arguments import parse, refusing
+from benchmarks.arguments import check_installed, parse, refusing
 from benchmarks.network_sides import KEPT, MIXERS, PEAK_SIDE, PRECISIONS, S16, Mixer, of_timm, ours, prepared, sides
 from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
@@ -118,6 +118,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(arguments, __doc__, defaults, {"device": TURN_SECONDS})
     with refusing(arguments):
         device = resolve_device(options["device"])
+        compared = {side for one in options["precision"] for side in sides("inference", one, options["device"])}
+        check_installed("timm", *(["mlp_mixer_pytorch"] if "lucidrains" in compared else []))
     rounds, threads, text = options["rounds"], options["threads"], options["format"] == "text"
     torch.set_num_threads(threads)  # which decides what is counted here, too
     if text:

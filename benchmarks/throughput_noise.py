@@ -5,12 +5,13 @@
 
 A process on every core, or one on the GPU, trains a network meanwhile, unless `load=no`. `figure`: small candidates are
 measured again and again, in turn with naive timing (the mean of ten passes by the clock on the wall); bars: the largest
-over the smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 3 s. `order`: twelve
-networks whose speeds, measured at length without the other processes, are 5 % or more apart, are compared again and
-again, each time as the front of a search is; bar: no pair in the wrong order. A quarter of an hour. Competitors do not
-take turns: they stand for the programs of others. Networks are launched as by default, on a GPU at once as a CUDA
-graph, or as `dispatch` says (eager, graph, compiled); those of naive timing and of competitors operator by operator.
-`format=json` prints the rows as JSON.
+over the smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 1.05 times `seconds`
+(3.15 s by default; the median of all). `order`: twelve networks whose speeds, measured at length without the other
+processes, are 5 % or more apart, are compared again and again, each time as the front of a search is, in two thirds of
+`seconds` for each; bar: no pair in the wrong order. A quarter of an hour. Competitors do not take turns: they stand for
+the programs of others. Networks are launched as by default, on a GPU at once as a CUDA graph, or as `dispatch` says
+(eager, graph, compiled); those of naive timing and of competitors operator by operator. `format=json` prints the rows
+as JSON.
 """
 
 import multiprocessing
@@ -43,6 +44,7 @@ from explore.speeds import TIME_BESIDE_OTHERS
 
 SPREAD, QUARTILES, SECONDS, GAP = 1.10, 0.03, 3.0, 1.05
 COUNT = 12
+LEAST_SECONDS = 0.01  # some blocks
 _IMAGE = (1, 28, 28)
 _NAIVE_PASSES = 10
 _TRUTH_SECONDS = 4.0
@@ -127,7 +129,7 @@ def order(options: Options, networks: Mapping[str, Network], truth: Mapping[str,
     wrong = []
     for turn in range(options.turns):
         _say(f"order: {turn + 1} of {options.turns}")
-        wrong.append(wrong_pairs(_speeds(networks, SECONDS * TIME_BESIDE_OTHERS, options), truth))
+        wrong.append(wrong_pairs(_speeds(networks, options.seconds * TIME_BESIDE_OTHERS, options), truth))
     nearest = min(truth[a] / truth[b] for a, b in zip(list(truth), list(truth)[1:], strict=False))
     pairs = len(networks) * (len(networks) - 1) // 2
     return [
@@ -224,6 +226,8 @@ def main(arguments: Sequence[str]) -> None:
     with refusing(arguments):
         device = resolve_device(options.device)
         dispatch = resolve_dispatch(options.dispatch, device)
+        if options.seconds < LEAST_SECONDS:
+            raise ValueError(f"seconds must be at least {LEAST_SECONDS}, got {options.seconds}")
     options = replace(options, device=str(device))
     torch.set_num_threads(1)
     subjects = known(options) if "order" in options.only else None

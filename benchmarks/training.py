@@ -27,10 +27,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.apart import Apart
-from benchmarks.arguments import parse
+from benchmarks.arguments import check_installed, parse, refusing
 from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
-from benchmarks.training_devices import on_gpu, streaming
+from benchmarks.training_devices import check_folder, on_gpu, streaming
 from benchmarks.training_sides import BareTrial, network, ours, trials
 from explore.cost.allocator import keep_freed_memory
 from explore.cost.device import device_name
@@ -109,6 +109,11 @@ def main(arguments: Sequence[str]) -> None:
     }
     defaults = {"only": (*parts,), "network": "package", "folder": "", "cache": ""}
     options = parse(arguments, __doc__, defaults, {"network": ("package", "timm")})
+    with refusing(arguments):
+        if "tutorial" in options["only"] and options["network"] == "timm":
+            check_installed("timm")
+        if "streaming" in options["only"] and options["folder"]:
+            check_folder(options["folder"])
     torch.set_num_threads(1)
     dataset = load(Mnist())
     as_json = options["format"] == "json"

@@ -41,6 +41,7 @@ IMAGE_SIZE = 224
 STEPS = 8  # of a run that is timed
 RUNS = {"cpu": 2, "cuda": 5}  # a step takes a processor a second or more
 BATCH = {"cpu": 8, "cuda": 256}
+FEWEST_IMAGES = 100
 MADE = {"cpu": 1_000, "cuda": 5_000}  # of which 0.6 are trained with: enough batches for a run
 WORKERS = (1, 2, 4, 8)
 
@@ -73,6 +74,16 @@ def wait(device: torch.device) -> None:
     """Wait until a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def check_folder(path: str) -> None:
+    """Raise ValueError where `streaming` could not train with the images of a folder."""
+    try:
+        images = sum(map(len, image_files(path)["train"].values()))
+    except ValueError as error:
+        raise ValueError(str(error).replace("data.path", "folder")) from error
+    if images < FEWEST_IMAGES:
+        raise ValueError(f"folder must have at least {FEWEST_IMAGES} images to train with, got {images} in {path!r}")
 
 
 def streaming(folder: str | None, cache: str | None) -> Iterator[Row]:

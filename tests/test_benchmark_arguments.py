@@ -84,6 +84,7 @@ def test_unknown_keys_are_refused_and_the_others_are_in_the_help(command: str, r
         ("networks device=auto", "device must be one of cpu, cuda, got 'auto'"),
         ("training only=loop,lop", "only must be one of gpu, loop, .*, got 'lop'; did you mean loop?"),
         ("training network=tim", "network must be one of package, timm, got 'tim'; did you mean timm?"),
+        ("training folder=/nonexist", "folder must be a folder .* per class, got '/nonexist', which does not exist"),
         ("together device=tpu", "device must be one of auto, cpu.* on this machine, got 'tpu'"),
         ("claims device=tpu", "device must be one of auto, cpu.* on this machine, got 'tpu'"),
         ("claims published=mixer_b61", "published must be one of .*, got 'mixer_b61'; did you mean mixer_.*"),
@@ -97,9 +98,12 @@ def test_unknown_keys_are_refused_and_the_others_are_in_the_help(command: str, r
         (f"scale_simulation {' '.join(COSTS)} data=cifar", "data must be one of digits, mnist, got 'cifar'"),
         ("public_implementations step=train", "step must be one of inference, training, got 'train'; .*"),
         ("latency_model networks=0", "networks must be a whole number above 0, got '0'"),
+        ("latency_model networks=5", "networks must be at least 20, got 5; a model needs as many"),
+        ("latency_model cost.block_seconds=1", "cost.block_seconds must be at most cost.max_seconds, 0.8, got 1.0; .*"),
         ("latency_model model.dpth=1", "unknown key model.dpth; model has .*; did you mean model.depth?"),
         ("latency_model networks", "'networks' must be written KEY=VALUE"),
         ("throughput_noise load=maybe", "load must be one of no, yes, got 'maybe'"),
+        ("throughput_noise seconds=0.001", "seconds must be at least 0.01, got 0.001"),
         ("throughput_noise only=oder", "only must be one of figure, order, got 'oder'; did you mean order?"),
         ("throughput_noise dispatch=egaer", "cost.dispatch must be one of .*, got 'egaer'"),
         ("ablation_calibration record simulations=3", "unknown key simulations; keys are networks, format"),
@@ -108,6 +112,44 @@ def test_unknown_keys_are_refused_and_the_others_are_in_the_help(command: str, r
 def test_what_cannot_be_is_refused(line: str, message: str, refusal: Refusal) -> None:
     said = refusal(*line.split(" "))
     assert re.fullmatch("explore: " + message.replace("?", r"\?"), said), said
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("networks", "timm, mlp_mixer_pytorch must be installed, got no timm; pip install timm mlp-mixer-pytorch"),
+        ("networks precision=bfloat16", "timm must be installed, got no timm; pip install timm"),
+        ("training network=timm", "timm must be installed, got no timm; pip install timm"),
+    ],
+)
+def test_what_is_not_installed_is_said(
+    line: str, message: str, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.arguments.find_spec", lambda name: None)
+    assert refusal(*line.split(" ")) == f"explore: {message}"
+
+
+def test_a_folder_that_cannot_be_trained_with_is_refused(tmp_path: Path, refusal: Refusal) -> None:
+    (tmp_path / "boots").mkdir()
+    (tmp_path / "boots" / "1.jpg").touch()
+    asked = ("training", "only=streaming", f"folder={tmp_path}")
+    assert re.search("folder must have a subfolder of images for each of at least 2 classes, got only", refusal(*asked))
+    (tmp_path / "shoes").mkdir()
+    (tmp_path / "shoes" / "2.jpg").touch()
+    assert re.search("folder must have at least 100 images to train with, got 2 in", refusal(*asked))
+
+
+def test_the_order_takes_the_seconds_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def speeds(networks: Any, seconds: float, options: Any) -> dict[str, float]:
+        taken.append(seconds)
+        return {"slow": 1.0, "fast": 2.0}
+
+    monkeypatch.setattr(throughput_noise, "_speeds", speeds)
+    truth = {"fast": 2.0, "slow": 1.0}
+    throughput_noise.order(throughput_noise.Options(turns=1, seconds=6.0), dict.fromkeys(truth, Any), truth)
+    assert taken == [pytest.approx(4.0)]
 
 
 def test_a_refusal_is_json_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
