@@ -245,6 +245,20 @@ def prepared(side: str, mixer: Mixer, step: str, precision: str, device: str, th
     return partial(turn, one, where)
 
 
+def allocating(side: str, mixer: Mixer, precision: str, device: str) -> Callable[[int], int]:
+    """What tells the most bytes that tensors take on a GPU during training steps of a side, so many of them."""
+    where = torch.device(device)
+    one = _pass(side, mixer, "training step", precision, where)
+    turn(one, where, 2)  # from then on the optimizer has its state
+
+    def most(steps: int) -> int:
+        torch.cuda.reset_peak_memory_stats(where)
+        turn(one, where, steps)
+        return torch.cuda.max_memory_allocated(where)
+
+    return most
+
+
 def _pass(side: str, mixer: Mixer, step: str, precision: str, device: torch.device) -> Pass:
     network = _network(side, mixer, deployed=step == "inference").to(device)
     images = torch.rand(mixer.images(step, precision, device), *mixer.image_shape).to(device)

@@ -1,14 +1,15 @@
 """The benchmark of networks compares turn by turn, judges what it prints, and says what it did with how many images."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import network_sides
+from benchmarks import network_sides, networks
 from benchmarks.apart import Apart
-from benchmarks.network_sides import KEPT, MEDIUM, PEAK_SIDE, S16, SMALL, prepared, sides
-from benchmarks.networks import speed_rows
+from benchmarks.network_sides import KEPT, MEDIUM, PEAK_SIDE, S16, SMALL, allocating, prepared, sides
+from benchmarks.networks import memory_row, speed_rows
 
 CPU = torch.device("cpu")
 
@@ -52,6 +53,38 @@ def test_bfloat16_without_instructions_takes_fewer_images(
 @pytest.mark.parametrize("step", ["inference", "training step"])
 def test_a_side_tells_the_seconds_of_its_own_passes(step: str) -> None:
     assert 0 < prepared("ours", SMALL, step, "float32", "cpu", 1)(2) < 10
+
+
+def test_memory_on_a_gpu_is_what_steps_allocate_once_the_optimizer_has_its_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = list[str]()
+    turn = network_sides.turn
+    monkeypatch.setattr(network_sides, "turn", lambda one, *rest: done.append("steps") or turn(one, *rest))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: done.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: done.append("read") or 7)
+    assert allocating("ours", SMALL, "float32", "cpu")(3) == 7
+    assert done == ["steps", "reset", "steps", "read"]
+
+
+def test_memory_on_a_gpu_is_compared_with_one_optimizer_each_side_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told:
+        def __init__(self, prepare: Any, side: str, *arguments: Any, preload: Any) -> None:
+            assert (prepare, arguments) == (allocating, (SMALL, "float32", "cuda"))
+            self.bytes = {"ours": 30, "timm with fused AdamW": 40}[side]
+
+        def __class_getitem__(cls, types: Any) -> Any:
+            return cls
+
+        def __enter__(self) -> Callable[[int], int]:
+            return lambda steps: self.bytes
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(networks, "Apart", Told)
+    found = memory_row(SMALL, "float32", "cuda")
+    assert (found["value"], found["bar"]) == (0.75, None)
 
 
 def _counting(start: int) -> Callable[[int], int]:
