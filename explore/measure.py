@@ -24,7 +24,8 @@ One of these may be `all`:
 Often set:
   throughput=off         count only
   study=NAME             with it, predict the speed from what a search has measured (storage.url, outputs as there)
-  cost.batch_size=N      images in one pass (default: 256; 8 for a published model on a processor)
+  cost.batch_size=N      images in one pass (default: 256; 8 for a published model on a processor); auto finds the
+                         number that is fastest, of one network
   cost.precision=NAME    auto, 32-true or bf16-mixed
   cost.device=NAME       auto, cpu, cuda or cuda:N
   cost.dispatch=NAME     auto, eager, graph or compiled (default: a graph, launched at once, on a GPU, else eager)

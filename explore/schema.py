@@ -33,7 +33,7 @@ class Config:
     study: str | None = None  # name of the study; a sweep brings its own
     outputs: str = "outputs"  # folder of all results
     trials: int = 24  # finished trials of the whole study, however often it is restarted
-    workers: int | None = None  # trials evaluated at a time; null = one or two per GPU, or per core; see cluster
+    workers: int | None = None  # trials evaluated at a time; null = one or up to 4 per GPU; up to 4 on a processor
     sampler: str = "speed_aware"  # speed_aware | tpe | gp | nsga2 | nsga3 | random | grid | paired, for an ablation
     format: str = "text"  # text for people, json for machines
     throughput: bool = True  # measure speed; off = count only
