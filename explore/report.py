@@ -37,6 +37,7 @@ def main(config: "Config", overrides: list[str]) -> int:
             "study": study.name,
             "finished": len(finished(trials)),
             "front": [trial.number for trial in front(trials)],
+            "unsettled": [trial.number for trial in front(trials) if trial.settled is False],
             "savings": asdict(saved) if (saved := savings(trials)) else None,
             "ended": study.notes.get("ended") or None,
             "report": str(report),

@@ -29,6 +29,7 @@ from explore.search.seeds import over_seeds, over_seeds_in_test
 from explore.search.trial import Trial, finished, front
 
 _ROWS = 12
+_UNSETTLED = "~"  # before a speed whose interval is wider than asked for
 _COLOURS = {COMPLETE: "green", RUNNING: "cyan", STOPPED: "blue", MEASURED: "dim"}
 _COLOURS |= {REFUSED: "yellow", DIVERGED: "red", FAILED: "red"}
 
@@ -158,6 +159,7 @@ class JsonView(PlainView):
                 "val_accuracy": trial.accuracy,
                 "test_accuracy": tests.get(trial.number),
                 "throughput": trial.throughput,
+                "settled": trial.settled,
                 "seeds": _over_seeds(trial),
                 "as_fast_as": [number for number in trial.alike if number in numbers],
                 "values": dict(trial.proposal.values),
@@ -254,13 +256,18 @@ def _line(trial: Trial) -> str:
     if trial.accuracy is not None:
         parts.append(f"val {100 * trial.accuracy:5.1f} %")
     if trial.throughput is not None:
-        parts.append(f"{trial.throughput:>9,.0f} img/s")
+        parts.append(f"{_speed(trial):>9} img/s")
     if trial.evaluation.seconds:
         parts.append(f"{sum(trial.evaluation.seconds.values()):5.1f} s")
     parts.append(_values(trial))
     if trial.evaluation.reason:
         parts.append(f"({trial.evaluation.reason})")
     return "  ".join(parts)
+
+
+def _speed(trial: Trial) -> str:
+    """Images per second of a measured trial, with a mark where they are less well known than was asked for."""
+    return f"{_UNSETTLED if trial.settled is False else ''}{trial.throughput:,.0f}"
 
 
 def _values(trial: Trial) -> str:
@@ -303,13 +310,17 @@ def _front_table(trials: Sequence[Trial], tests: Mapping[int, float], *, title: 
     if again:
         table.add_column("other seeds", justify="right")
     table.add_column("configuration")
-    for trial in members[:_ROWS] if not tests else members:
+    shown = members[:_ROWS] if not tests else members
+    if any(trial.settled is False for trial in shown):
+        table.caption = f"{_UNSETTLED} did not settle: its interval is wider than asked for"
+        table.caption_justify = "left"
+    for trial in shown:
         cost = trial.evaluation.cost
         assert cost and trial.accuracy is not None and trial.throughput is not None
         test = tests.get(trial.number)
         table.add_row(
             str(trial.number),
-            f"{trial.throughput:,.0f}",
+            _speed(trial),
             f"{100 * trial.accuracy:.1f} %",
             "" if test is None else f"{100 * test:.1f} %",
             f"{cost.params:,}",

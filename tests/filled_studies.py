@@ -17,7 +17,7 @@ def new_study(name: str = "pareto") -> Study:
     return create_study(InMemoryStorage(), name, {"space": {}})
 
 
-def cost(speed: float, device: str = "AMD EPYC") -> Cost:
+def cost(speed: float, device: str = "AMD EPYC", *, settled: bool | None = None) -> Cost:
     timed = Throughput(
         images_per_second=speed,
         low=0.9 * speed,
@@ -29,6 +29,7 @@ def cost(speed: float, device: str = "AMD EPYC") -> Cost:
         threads=1,
         blocks=15,
         torch_version="2.13.0",
+        settled=settled,
     )
     return Cost(params=54_321, macs=12_345_678, memory_bytes=1_048_576, throughput=timed)
 
@@ -49,6 +50,7 @@ def add(
     reason: str = "",
     values: Mapping[str, Any] | None = None,
     device: str = "AMD EPYC",
+    settled: bool | None = None,
 ) -> Trial:
     """Evaluate one candidate, by default another one each time."""
     sampled = {"model.depth": len(study.trials()) + 1, **(values or {})}
@@ -63,7 +65,7 @@ def add(
     evaluation = Evaluation(
         status=status,
         reason=reason,
-        cost=cost(speed, device) if trained else None,
+        cost=cost(speed, device, settled=settled) if trained else None,
         curve=curve(accuracy) if trained else (),
         seconds={"cost": 1.5, "train": 3.0} if trained else {},
     )

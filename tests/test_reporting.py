@@ -29,7 +29,8 @@ from explore.search.study import Study, create_study
 
 FIXED = [
     *("trial", "status", "val_accuracy", "test_accuracy", "throughput", "throughput_low", "throughput_high"),
-    *("latency_ms", "macs", "params", "memory_bytes", "epochs", "seconds", "batch_size", "precision", "device"),
+    *("settled", "latency_ms", "macs", "params", "memory_bytes", "epochs", "seconds", "batch_size", "precision"),
+    "device",
 ]
 
 
@@ -81,13 +82,13 @@ def test_a_report_for_machines_says_what_was_saved_and_why_the_search_ended(
 ) -> None:
     (tmp_path / "pareto").mkdir()
     study = create_study(open_storage(f"sqlite:///{tmp_path}/pareto/study.db"), "pareto", {"space": {}})
-    whole = add(study)
+    whole = add(study, settled=False)
     stopped = study.claim(add(new_study(), values={"token_mixing": "mlp"}).proposal, command="", target=9)
     assert stopped
     study.finish(stopped, Evaluation(status=STOPPED, cost=cost(100.0), curve=curve(0.9)[:1]))
     assert _run(main, ["study=pareto", f"outputs={tmp_path}", "format=json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["front"], found["ended"]) == ([whole.number], None)
+    assert (found["front"], found["unsettled"], found["ended"]) == ([whole.number], [whole.number], None)
     assert (found["savings"]["epochs_saved"], found["savings"]["stopped"]) == (2, {"1": 1})
     study.note("ended", "All 2 trials are done.")
     assert _run(main, ["study=pareto", f"outputs={tmp_path}", "format=json"]) == 0
@@ -113,6 +114,18 @@ def test_trials_table_has_full_numbers_in_the_promised_order(tmp_path: Path) -> 
     assert first["command"] == "python -m explore.train model.depth=1"
     assert rows.iloc[1]["reason"] == "RuntimeError: out of memory"
     assert math.isnan(rows.iloc[1]["throughput"])
+
+
+def test_a_speed_that_did_not_settle_says_so_in_the_tables(tmp_path: Path) -> None:
+    study = new_study()
+    add(study, 0.9, 1000.0, settled=True)
+    add(study, 0.95, 500.0, settled=False)
+    add(study, 0.99, 100.0)  # nobody looked
+    add(study, status=FAILED, reason="RuntimeError: out of memory")
+    write_tables(study.trials(), {}, tmp_path)
+    trials, members = (pd.read_csv(tmp_path / name, dtype=str) for name in ("trials.csv", "front.csv"))
+    assert trials["settled"].fillna("").tolist() == ["True", "False", "", ""]
+    assert members["settled"].fillna("").tolist() == ["True", "False", ""]
 
 
 def test_whole_numbers_stay_whole_beside_missing_ones(tmp_path: Path) -> None:
@@ -258,6 +271,20 @@ def test_page_warns_of_speeds_that_were_not_measured_together(tmp_path: Path) ->
     assert "measured together" not in Tags(written(study, tmp_path)).words
     study.note("not_compared", "the GPU ran out of memory")
     assert "could not be measured together: the GPU ran out of memory." in Tags(written(study, tmp_path)).words
+
+
+def test_page_names_the_speeds_that_did_not_settle_while_they_are_few(tmp_path: Path) -> None:
+    study = new_study()
+    add(study, settled=True)
+    assert "did not settle" not in Tags(written(study, tmp_path)).words
+    add(study, settled=False)
+    add(study, settled=False)
+    assert (
+        "The speed of 2 of these trials (1, 2) did not settle within its time" in Tags(written(study, tmp_path)).words
+    )
+    for _ in range(9):
+        add(study, settled=False)
+    assert "The speed of 11 of these trials did not settle within its time" in Tags(written(study, tmp_path)).words
 
 
 def test_page_fetches_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from filled_studies import TEMPLATE, fabricated, searched
+from filled_studies import TEMPLATE, add, fabricated, new_study, searched
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,9 +49,9 @@ def test_nobody_competes_where_nothing_is_complete() -> None:
     assert rivals([]) == rivals([failed]) == []
 
 
-def compared(speed: float, *alike: int) -> Compared:
+def compared(speed: float, *alike: int, settled: bool = True) -> Compared:
     return Compared(
-        speed=Speed(images_per_second=speed, low=0.99 * speed, high=1.01 * speed, settled=True), alike=alike
+        speed=Speed(images_per_second=speed, low=0.99 * speed, high=1.01 * speed, settled=settled), alike=alike
     )
 
 
@@ -64,6 +64,17 @@ def test_a_comparison_may_bring_a_neighbour_to_the_front() -> None:
     assert [one.throughput for one in final] == [990.0, 1005.0, 500.0, 600.0]
     assert [one.alike for one in final] == [(1,), (0,), (), ()]
     assert [one.throughput for one in trials] == [1000.0, 980.0, 500.0, 600.0]
+
+
+def test_what_is_shown_as_settled_is_the_figure_of_the_comparison() -> None:
+    study = new_study()
+    for place, settled in enumerate((False, True, False)):
+        add(study, 0.9 + place / 100, 1000.0 - place, settled=settled)
+    final = with_speeds(study.trials(), {0: compared(990.0), 1: compared(980.0, settled=False)})
+    assert [one.settled for one in final] == [True, False, False]
+    steady, restless = [1.0] * 8, [1.0, 1.5] * 4
+    found = decided({0: steady, 1: restless}, {0: 1, 1: 1}, 0.02)
+    assert [one.settled for one in with_speeds(study.trials(), found)] == [True, False, False]
 
 
 def test_comparisons_survive_json() -> None:

@@ -151,6 +151,32 @@ def test_the_end_in_json_says_what_was_saved(capsys: pytest.CaptureFixture[str])
     }
 
 
+def shown_at_the_end(study: Study, view: PlainView, capsys: pytest.CaptureFixture[str]) -> str:
+    view.conclude(study.trials(), {}, Path("report.html"), ended="", go_on=None)
+    return capsys.readouterr().out
+
+
+def test_a_speed_that_did_not_settle_says_so_wherever_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    study, said = new_study(), "~ did not settle: its interval is wider than asked for"
+    plain, screen = PlainView("pareto", 5), Screen()
+    plain.update([])
+    add(study, 0.9, 21_000.0, settled=True)
+    add(study, 0.95, 12_000.0)  # nobody looked
+    with screen.view:
+        assert "~" not in screen.after(study.trials())
+        assert "~" not in shown_at_the_end(study, plain, capsys)
+        add(study, 0.99, 7_000.0, settled=False)
+        shown = screen.after(study.trials())
+    assert ("~7,000" in shown, "~12,000" in shown, "~21,000" in shown, said in shown) == (True, False, False, True)
+    plain.update(study.trials())
+    lines = capsys.readouterr().out
+    assert ("   ~7,000 img/s" in lines, lines.count("~")) == (True, 1)
+    shown = shown_at_the_end(study, plain, capsys)
+    assert ("~7,000" in shown, said in shown, shown.count("~")) == (True, True, 2)
+    found = json.loads(shown_at_the_end(study, JsonView("pareto", 5), capsys))
+    assert [one["settled"] for one in found["front"]] == [True, None, False]
+
+
 def test_the_end_says_why_it_came(capsys: pytest.CaptureFixture[str]) -> None:
     study, why = new_study(), "It ended after 1 candidates: none was expected to add anything."
     add(study)

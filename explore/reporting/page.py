@@ -29,6 +29,7 @@ from explore.search.trial import Trial, front
 
 Shares = Mapping[str, Mapping[str, float]]
 _PAGE = "report.html"
+_FEW = 10  # trials that a sentence can name
 _NEAR = 0.01  # accuracy that one may give up for speed, as a fraction
 
 
@@ -120,10 +121,11 @@ def _warnings(complete: Sequence[Trial], notes: Mapping[str, Any]) -> Iterator[s
     if (ways := len(style.protocols(complete))) > 1:
         yield f"Throughput was measured in {ways} ways. Compare trials only within one of them."
     speeds = [cost.throughput for cost in (trial.evaluation.cost for trial in complete) if cost and cost.throughput]
-    if unsettled := sum(speed.settled is False for speed in speeds):
+    if unsettled := [trial.number for trial in complete if trial.settled is False]:
+        names = f" ({', '.join(map(str, unsettled))})" if len(unsettled) <= _FEW else ""
         yield (
-            f"The speed of {unsettled} of these trials did not settle within its time: its interval is wider than was "
-            "asked for."
+            f"The speed of {len(unsettled)} of these trials{names} did not settle within its time: its interval is "
+            "wider than was asked for."
         )
     if strangers := sorted({name for speed in speeds for name in speed.strangers}):
         yield f"Others used the GPU while speed was measured: {', '.join(strangers)}."

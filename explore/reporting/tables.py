@@ -25,6 +25,7 @@ _MEASURED: Mapping[str, Callable[[Trial], Any]] = {
     "throughput": _of_throughput("images_per_second"),
     "throughput_low": _of_throughput("low"),
     "throughput_high": _of_throughput("high"),
+    "settled": lambda trial: trial.settled,
     "latency_ms": _of_throughput("latency_ms"),
     "macs": _of_cost("macs"),
     "params": _of_cost("params"),
@@ -41,12 +42,13 @@ def trial_rows(trials: Sequence[Trial], tests: Mapping[int, float]) -> pd.DataFr
     """Return one row per trial, in the order given; what is not known of a trial is missing in its row.
 
     `tests` maps trial numbers to test accuracy. Accuracies are fractions, throughput is in images/s with the
-    ends of its 95 % interval, latency in ms for one image, macs are multiply-adds of one image, memory is in bytes,
-    seconds are of the whole evaluation, `as_fast_as` are the trials of the table from which a comparison of speeds
-    could not tell it apart, `origin` where those come from that the search did not find itself, both where there are
-    any. Members that were trained again with other seeds have the number of these `seeds`, means over them, the
-    half-widths of their 95 % intervals (`ci95`), and the trials that they are `as_accurate_as`. After the fixed columns
-    comes one per sampled dimension under its config key, then `reason` and `command`.
+    ends of its 95 % interval, `settled` whether that became as narrow as asked, latency in ms for one image, macs are
+    multiply-adds of one image, memory is in bytes, seconds are of the whole evaluation, `as_fast_as` are the trials of
+    the table from which a comparison of speeds could not tell it apart, `origin` where those come from that the search
+    did not find itself, both where there are any. Members that were trained again with other seeds have the number of
+    these `seeds`, means over them, the half-widths of their 95 % intervals (`ci95`), and the trials that they are
+    `as_accurate_as`. After the fixed columns comes one per sampled dimension under its config key, then `reason` and
+    `command`.
     """
     columns: dict[str, list[Any]] = {
         "trial": [trial.number for trial in trials],

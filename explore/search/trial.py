@@ -101,6 +101,12 @@ class Trial:
         cost = self.evaluation.cost
         return cost.throughput.images_per_second if cost and cost.throughput else None
 
+    @cached_property
+    def settled(self) -> bool | None:
+        """Whether its speed is as well known as was asked for; None before it was measured, and where nobody looked."""
+        cost = self.evaluation.cost
+        return cost.throughput.settled if cost and cost.throughput else None
+
 
 def candidates(trials: Sequence[Trial]) -> list[Trial]:
     """Those that count in the size of a study: not who was only measured, nor who waits for being taken up again."""
