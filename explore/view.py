@@ -364,6 +364,7 @@ def _print_result(
         states = Counter(trial.status for trial in finished(trials))
         how = ", ".join(f"{number} {status}" for status, number in states.items())
         advice = "; loosen limits. or widen the space" if states[REFUSED] else ""
+        advice += "; give more stopping.disk, and more trials" if any(trial.given_up for trial in trials) else ""
         console.print(f"No front of {study}: no trial was trained to its end ({how}){advice}", highlight=False)
     for trial in trials:
         if trial.status in (FAILED, DIVERGED):

@@ -1,6 +1,7 @@
 """A replay is the real search on a simulated clock: it counts every epoch once, is judged by test accuracy, and many
 workers take less time for the same work."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,25 @@ def test_before_anybody_is_complete_it_is_said_what_was_trained_and_who_was_stop
     alone = savings([trial(0, 100.0, 0.4)])
     assert alone is not None
     assert in_words(alone) == "1 epoch was trained; stopped: 1 after 1 epoch."
+
+
+def test_who_was_given_up_for_lack_of_room_is_counted() -> None:
+    def said(*given_up: bool) -> str:
+        saved = savings([trial(number, 100.0, 0.4, given_up=one) for number, one in enumerate(given_up)])
+        assert saved is not None
+        assert saved.given_up == sum(given_up)
+        return in_words(saved)
+
+    assert said(False, False) == "2 epochs were trained; stopped: 2 after 1 epoch."
+    assert said(True, False).endswith(" 1 of them gave up its checkpoint for stopping.disk and cannot go on.")
+    assert said(True, True).endswith(" 2 of them gave up their checkpoints for stopping.disk and cannot go on.")
+
+
+def test_one_prediction_is_of_one_candidate() -> None:
+    whole = replace(trial(0, 100.0, *[0.9] * 3, status=COMPLETE), expected=0.8)
+    saved = savings([whole, trial(1, 90.0, 0.4)])
+    assert saved is not None
+    assert "was foreseen within 10.0 points, for one candidate when its last stretch began." in in_words(saved)
 
 
 def test_nothing_is_said_of_a_study_where_nobody_was_stopped(tmp_path: Path) -> None:

@@ -188,7 +188,9 @@ def test_rungs() -> None:
         ({"rule": "maybe"}, "stopping.rule must be one of rungs, off, got 'maybe'"),
         ({"eta": 1}, "stopping.eta must be at least 2, got 1"),
         ({"min_epochs": 0}, "stopping.min_epochs must be at least 1, got 0"),
-        ({"disk": -1.0}, "stopping.disk must be at least 0, got -1.0"),
+        ({"disk": 0.0}, "stopping.disk must be above 0 GB, or inf for no limit, got 0"),
+        ({"disk": -1.0}, "stopping.disk must be above 0 GB, or inf for no limit, got -1"),
+        ({"disk": float("nan")}, "stopping.disk must be above 0 GB, or inf for no limit, got nan"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(change: dict[str, float], message: str) -> None:

@@ -146,6 +146,7 @@ def test_the_end_in_json_says_what_was_saved(capsys: pytest.CaptureFixture[str])
         "epochs_saved": 2,
         "seconds_saved": 2.0,
         "stopped": {"1": 1},
+        "given_up": 0,
         "foreseen": None,
         "predictions": 0,
     }
@@ -192,6 +193,14 @@ def test_the_end_says_why_nothing_was_found(capsys: pytest.CaptureFixture[str]) 
     PlainView("pareto", 3).conclude(trials, {}, Path("report.html"), ended="", go_on=None)
     said = "no trial was trained to its end (2 refused, 1 failed); loosen limits. or widen the space"
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_end_says_that_nobody_could_go_on_for_lack_of_room(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [trial(0, 100.0, 0.5, given_up=True), trial(1, 90.0, 0.4, given_up=True)]
+    PlainView("pareto", 2).conclude(trials, {}, Path("report.html"), ended="", go_on=None)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no trial was trained to its end (2 stopped); give more stopping.disk, and more trials" in said
+    assert "2 of them gave up their checkpoints for stopping.disk and cannot go on." in said
 
 
 def test_who_else_works_on_a_study_is_said_once(

@@ -45,9 +45,11 @@ class Stopping:
         """Raise ValueError for a rule that breaks a rule."""
         if self.rule not in RULES:
             raise ValueError(f"stopping.rule must be one of {', '.join(RULES)}, got {self.rule!r}")
-        for name, least in (("eta", 2), ("min_epochs", 1), ("disk", 0)):
+        for name, least in (("eta", 2), ("min_epochs", 1)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"stopping.{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.disk > 0:
+            raise ValueError(f"stopping.disk must be above 0 GB, or inf for no limit, got {self.disk:g}")
         if self.veto is not None and not 0 < self.veto < 1:
             words = "a probability below 1" if self.veto > 0 else "a probability above 0, or null for no veto"
             raise ValueError(f"stopping.veto must be {words}, got {self.veto:g}; try 0.05")

@@ -20,6 +20,7 @@ class Savings:
             complete, who tells how many those are.
         seconds_saved: the same in seconds, each candidate at its own seconds an epoch.
         stopped: how many candidates wait after each number of epochs; 0 were measured only.
+        given_up: how many of them cannot go on, because their checkpoints were removed for `stopping.disk`.
         foreseen: median distance between the accuracy that was expected when a candidate went on to its end and the one
             it had there, as a fraction; None without such a prediction.
         predictions: how many there were.
@@ -29,6 +30,7 @@ class Savings:
     epochs_saved: int | None
     seconds_saved: float | None
     stopped: Mapping[int, int]
+    given_up: int
     foreseen: float | None
     predictions: int
 
@@ -51,6 +53,7 @@ def savings(trials: Sequence[Trial]) -> Savings | None:
         epochs_saved=sum(epochs for _, epochs in left) if whole else None,
         seconds_saved=sum(epochs * _seconds_an_epoch(trial) for trial, epochs in left) if whole else None,
         stopped=dict(sorted(Counter(trial.evaluation.epochs for trial in stopped).items())),
+        given_up=sum(trial.given_up for trial in stopped),
         foreseen=float(np.median(off)) if off else None,
         predictions=len(off),
     )
@@ -68,9 +71,13 @@ def in_words(saved: Savings) -> str:
         words = f"{saved.epochs:,} of {total:,} epochs were trained, {saved.epochs_saved / total:.0%} saved"
         words += f" (about {duration(saved.seconds_saved)})"
     words += f"; stopped: {where}."
+    if saved.given_up:
+        whose = "their checkpoints" if saved.given_up > 1 else "its checkpoint"
+        words += f" {saved.given_up} of them gave up {whose} for stopping.disk and cannot go on."
     if saved.foreseen is not None:
-        words += f" The final accuracy was foreseen within {100 * saved.foreseen:.1f} points at the median"
-        words += f" of {saved.predictions} candidates when their last stretch began."
+        many = f" at the median of {saved.predictions} candidates when their last stretch began."
+        words += f" The final accuracy was foreseen within {100 * saved.foreseen:.1f} points"
+        words += many if saved.predictions > 1 else ", for one candidate when its last stretch began."
     return words
 
 
