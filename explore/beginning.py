@@ -313,11 +313,14 @@ def _words(
         shown = [*(one.origin for one in first[:_MOST_SHOWN]), *more]
         yield f"candidates that come first, {len(first)}: {'; '.join(shown)}"
     if alike := len(asked_for) - len(first):
-        yield f"of {len(asked_for)} candidates {alike} are the same in this space as one before them"
+        are, them = ("are", "them") if alike > 1 else ("is", "it")
+        yield f"of {len(asked_for)} candidates {alike} {are} the same in this space as one before {them}"
     if (beyond := len(first) - config.trials) > 0:
-        yield f"the last {beyond} of them find no room among trials={config.trials}"
+        last = f"the last {beyond} of them find" if beyond > 1 else "the last of them finds"
+        yield f"{last} no room among trials={config.trials}"
     if config.warm_start.study and config.sampler == SPEED_AWARE:
-        what = f"{teachers} trials of {config.warm_start.study} teach" if teachers else "it teaches nothing"
+        who = f"{teachers} trial{'s' * (teachers != 1)} of {config.warm_start.study}"
+        what = f"{who} teach{'es' * (teachers == 1)}" if teachers else "it teaches nothing"
         why = "" if teachers else f": {config.warm_start.study} has other images, or was trained in another way"
         yield what + why
     for reason, names in left_out.items():

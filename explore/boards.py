@@ -80,7 +80,8 @@ def _of_an_ablation(design: Design, trials: Sequence[Trial]) -> str:
 
 def _of_a_search(study: Study, trials: Sequence[Trial]) -> str:
     members = front(trials)
-    count = f"{len(candidates(trials))} candidates, {len(members)} of them on the front of accuracy and throughput."
+    number = len(candidates(trials))
+    count = f"{number} candidate{'s' * (number != 1)}, {len(members)} of them on the front of accuracy and throughput."
     if not members:
         return count
     tests = tested(study)

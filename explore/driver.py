@@ -109,7 +109,8 @@ def _submit(plan: Plan, cluster: Elsewhere, study: Study) -> list[str]:
             return names
         study.note("jobs", [*study.notes.get("jobs", []), {"kind": kind, "options": vars(cluster), "names": new}])
         names = [*names, *new]
-        print(f"{missing} workers are in the queue ({kind} {', '.join(new)}); logs: {_logs(plan)}", file=sys.stderr)
+        words = f"{missing} worker{'s are' if missing != 1 else ' is'} in the queue"
+        print(f"{words} ({kind} {', '.join(new)}); logs: {_logs(plan)}", file=sys.stderr)
     return names
 
 

@@ -180,7 +180,8 @@ def _every_variant(group: str, config: "Config", overrides: list[str]) -> dict[s
         variants = compare(architectures, config.cost, ways if config.throughput else (), report)
     return {
         "group": group,
-        "network": name or ", ".join(f"{part.depth} blocks of width {part.width}" for part in first.stages),
+        "network": name
+        or ", ".join(f"{part.depth} block{'s' * (part.depth != 1)} of width {part.width}" for part in first.stages),
         "image_size": first.image_size,
         "patch_size": first.patch_size,
         "classes": first.classes,

@@ -44,7 +44,8 @@ def main(config: "Config", overrides: list[str]) -> int:
         }
         print_json(found)
     else:
-        print(f"{len(finished(trials))} finished trials, {len(front(trials))} on the front: {report}")
+        count = len(finished(trials))
+        print(f"{count} finished trial{'s' * (count != 1)}, {len(front(trials))} on the front: {report}")
     return 0
 
 

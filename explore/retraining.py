@@ -48,7 +48,8 @@ def retrain(plan: Plan, study: Study, members: Sequence[Trial], stop: Callable[[
         done = sum(trial.proposal.key in wanted for trial in finished(beside.trials()))
         if done not in shown:
             shown.add(done)
-            words = f"{len(members)} members of the front are trained with {plan.seeds} other seeds"
+            what, are = ("members", "are") if len(members) != 1 else ("member", "is")
+            words = f"{len(members)} {what} of the front {are} trained with {plan.seeds} other seeds"
             print(f"{words}: {done} of {len(wanted)} trainings done", file=sys.stderr, flush=True)
 
     def told() -> bool:

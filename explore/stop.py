@@ -33,7 +33,9 @@ def main(config: "Config", overrides: list[str]) -> int:
         study = named_study(config)
     jobs = study.notes.get("jobs") or []
     left = _at_work(study)
-    words = f"{left} trials are running; their workers leave after their rung" if left else "no trial is running"
+    many = f"{left} trials are running; their workers leave after their rung"
+    one = "1 trial is running; its worker leaves after its rung"
+    words = many if left > 1 else one if left else "no trial is running"
     print(f"explore: {words}", file=sys.stderr)
     study.note("stop", AFTER_THE_RUNG)
     _cancel(jobs, waiting=True)
@@ -46,7 +48,9 @@ def main(config: "Config", overrides: list[str]) -> int:
     if config.format == "json":
         print_json({"study": study.name, "running": left, "go_on": go_on})
     else:
-        rest = f"{left} trials are still running, on machines that do not answer" if left else "nobody works on it"
+        many = f"{left} trials are still running, on machines that do not answer"
+        one = "1 trial is still running, on a machine that does not answer"
+        rest = many if left > 1 else one if left else "nobody works on it"
         print(f"study {study.name} was stopped, {rest}\nGo on:  {go_on}")
     return 1 if left else 0
 

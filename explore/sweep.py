@@ -49,7 +49,8 @@ def main(config: "Config", overrides: list[str]) -> int:
         study = begin(plan)
         jobs = submit(plan, study)
     if skipped := plan.notes["data"]["skipped"]:
-        print(f"explore: {skipped} images could not be decoded and are left out", file=sys.stderr)
+        what, are = ("images", "are") if skipped > 1 else ("image", "is")
+        print(f"explore: {skipped} {what} could not be decoded and {are} left out", file=sys.stderr)
     for words in plan.beginning.words:
         print(f"explore: warm start: {words}", file=sys.stderr)
     return search(plan, study, make_view(plan.study, plan.trials, config.format, plan.design), jobs)

@@ -85,7 +85,7 @@ class PlainView:
         if self._shown is None:
             self._shown = {trial.row for trial in ended}
             if done:
-                words = f"{done} of {self.target} trials are finished, going on"
+                words = f"{done} of {self.target} trials {'are' if done != 1 else 'is'} finished, going on"
                 print(f"study {self.study}: {words}", file=self.stream)
         for trial in ended:
             if trial.row not in self._shown and self._concerns(trial):
@@ -252,7 +252,7 @@ class LiveView:
 def _line(trial: Trial) -> str:
     parts = [f"trial {trial.number:<3} {trial.status:9}"]
     if trial.evaluation.epochs:
-        parts.append(f"{trial.evaluation.epochs:>3} epochs")
+        parts.append(f"{trial.evaluation.epochs:>3} epoch{'s' if trial.evaluation.epochs != 1 else ' '}")
     if trial.accuracy is not None:
         parts.append(f"val {100 * trial.accuracy:5.1f} %")
     if trial.throughput is not None:
@@ -356,7 +356,7 @@ def _print_result(
     count, members = len(finished(trials)), front(trials)
     console.print()
     if members:
-        console.print(_front_table(trials, tests, title=f"Front of {study} after {count} trials"))
+        console.print(_front_table(trials, tests, title=f"Front of {study} after {count} trial{'s' * (count != 1)}"))
         console.print("\nTrain a member again:", style="bold")
         for trial in members:
             console.print(f"  {trial.command}", markup=False, highlight=False, soft_wrap=True)

@@ -131,7 +131,7 @@ def test_published_networks_are_brought_into_the_space() -> None:
     found = began("warm_start.published=[mixer_s16, mixer_b32]")
     assert values(found) == [{**WHOLE, "model.depth": 2}]
     assert found.first[0].origin == "published, mixer_s16"
-    assert "of 2 candidates 1 are the same in this space as one before them" in found.words
+    assert "of 2 candidates 1 is the same in this space as one before it" in found.words
     everyone = began("warm_start.published=[all]")
     assert everyone.first[0].origin == "published, mixer_s32"
     assert any("left out: vit_ti16, " in words and "got attention" in words for words in everyone.words)
@@ -269,7 +269,7 @@ def test_a_users_list_comes_before_the_study_and_that_before_the_published(tmp_p
         *(f"old, trial {n}" for n in range(3)),
         "published, mixer_s16",
     ]
-    assert "the last 1 of them find no room among trials=5" in found.words
+    assert "the last of them finds no room among trials=5" in found.words
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_the_workers_which_the_same_command_finds_and_stop_ends(
     again = said_by(search.sweep("cluster.follow=false"))
     assert "in the queue" not in again
     more = said_by(search.sweep("cluster.follow=false", "workers=3"))
-    assert "1 workers are in the queue" in more
+    assert "1 worker is in the queue" in more
     assert len(search.jobs()) == 3
     assert "nobody works on it" in search.stop()
     wait_until(lambda: not search.jobs(), 60, "leaving")

@@ -87,7 +87,7 @@ def test_variants_are_counted_in_one_place(run: Run) -> None:
     status, out, err = run("token_mixing=all", *SMALL, "throughput=off", "format=json")
     result = json.loads(out)
     assert (status, err) == (0, "")
-    assert (result["group"], result["network"], result["image_size"]) == ("token_mixing", "1 blocks of width 8", 8)
+    assert (result["group"], result["network"], result["image_size"]) == ("token_mixing", "1 block of width 8", 8)
     variants = {one["name"]: one for one in result["variants"]}
     assert set(variants) == {"mlp", "attention", "pooling", "folding"}
     macs = [one["deployed_macs"] for one in result["variants"]]
@@ -112,7 +112,7 @@ def test_variants_are_timed_and_sorted(run: Run) -> None:
     assert all(one["training"]["low"] > 0 and one["compiled"] is None for one in result["variants"])
     assert (result["protocol"]["batch_size"], result["protocol"]["threads"]) == (2, 1)
     _, out, _ = run(*given)
-    assert "every token_mixing, 8 × 8 pixels, 10 classes; 1 blocks of width 8" in out
+    assert "every token_mixing, 8 × 8 pixels, 10 classes; 1 block of width 8" in out
     assert "picky is left out: grid must be another one" in out
     assert "eager, images/s" in out
     assert "compiled, images/s" not in out

@@ -243,10 +243,9 @@ def test_points_of_pictures_know_their_trials(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_page_of_a_young_study(count: int, tmp_path: Path) -> None:
     words = Tags(written(searched(count), tmp_path)).words
-    assert f"{count} trials" in words
-    assert (f"Importances need {LEAST_TRIALS} complete trials of a searched space; there are {count}" in words) == (
-        count > 0
-    )
+    assert f"{count} trial{'s' * (count != 1)}{':' if count else '.'}" in words
+    there = "there is 1." if count == 1 else f"there are {count}."
+    assert (f"Importances need {LEAST_TRIALS} complete trials of a searched space; {there}" in words) == (count > 0)
     assert ("No trial is complete yet" in words) == (count == 0)
 
 

@@ -108,7 +108,7 @@ def test_networks_that_cannot_be_compiled_are_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.compile", lambda network, dynamic: refuse if network is bad else network)
     speeds, failures = compare_throughput({"a": good, "b": bad}, IMAGE, options(dispatch="compiled"), said.append)
     assert (list(speeds), failures) == (["a"], {"b": "no compiler here"})
-    assert said == ["compiling a, 1 of 2", "compiling b, 2 of 2", "timing 1 networks in turn, compiled"]
+    assert said == ["compiling a, 1 of 2", "compiling b, 2 of 2", "timing 1 network in turn, compiled"]
 
 
 def test_networks_that_cannot_be_captured_are_named_and_timed_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_strangers_beside_a_comparison_are_named(monkeypatch: pytest.MonkeyPatch
     there, said = iter([[], ["python (7)"]]), list[str]()
     monkeypatch.setattr("explore.cost.session.strangers", lambda device: next(there))
     compare_throughput({"a": Noted()}, IMAGE, options(), said.append)
-    assert said == ["timing 1 networks in turn, eager", "not alone: python (7) used the GPU meanwhile"]
+    assert said == ["timing 1 network in turn, eager", "not alone: python (7) used the GPU meanwhile"]
 
 
 class Noted(nn.Module):

@@ -106,6 +106,16 @@ def test_the_plain_count_never_falls(capsys: pytest.CaptureFixture[str]) -> None
     assert shown[-1] == TARGET
 
 
+def test_a_line_says_one_epoch_and_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    view = PlainView("rungs", 2)
+    view.update([])
+    view.update([trial(0, 100.0, 0.5), replace(trial(1, 100.0, 0.4, 0.5), row=1)])
+    first, second = capsys.readouterr().out.splitlines()
+    assert "  1 epoch   val  50.0 %" in first
+    assert "  2 epochs  val  50.0 %" in second
+    assert first.index("img/s") == second.index("img/s")
+
+
 def test_who_was_only_measured_is_not_counted_as_stopped() -> None:
     trials = [
         trial(0, 100.0, 0.5, 0.6, 0.7, status=COMPLETE),

@@ -50,8 +50,9 @@ def _saved(arms: Runs, paces: Mapping[str, Pace]) -> str:
                 count += 1
                 took += run.evaluation.seconds[IN_BLOCK]
                 would += run.evaluation.seconds[IN_BLOCK] * faster
+    were, their = ("were", "their") if count != 1 else ("was", "its")
     return (
-        f"{count} of {sum(map(len, arms.values()))} runs were trained together with others of their arm, in "
+        f"{count} of {sum(map(len, arms.values()))} runs {were} trained together with others of {their} arm, in "
         f"{took:,.0f} s where one after the other would have taken about {would:,.0f} s: {would - took:,.0f} s saved."
     )
 
@@ -65,7 +66,7 @@ def _lost(arms: Runs) -> list[str]:
     names = [name for name, seconds in spent.items() if seconds]
     count, total = sum(map(len, spent.values())), sum(map(sum, spent.values()))
     words = f"went on alone after {total:,.0f} s in blocks that failed; their reasons are in the table of runs"
-    return [f"{count} runs of {', '.join(names)} {words}."] if names else []
+    return [f"{count} run{'s' * (count != 1)} of {', '.join(names)} {words}."] if names else []
 
 
 def _tried(paces: dict[str, Pace], *, together: bool) -> str:

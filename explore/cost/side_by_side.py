@@ -57,7 +57,7 @@ def compare_throughput(
         passes = {name: one for name, (one, _) in ready_passes.items()}
         if not passes:
             return {}, failures
-        report(f"timing {len(passes)} networks in turn, {here.dispatch}")
+        report(f"timing {len(passes)} network{'s' * (len(passes) != 1)} in turn, {here.dispatch}")
         with here.alone() as turn:
             seconds = turn.time(passes, options.max_seconds)
         if others := here.strangers():
@@ -86,7 +86,7 @@ def compare_training_steps(
     with session(options, clock=clock) as here:
         images = torch.rand(options.images, *image_shape, device=here.device)
         steps = {name: training_step(network, images, here.precision) for name, network in networks.items()}
-        report(f"timing training steps of {len(steps)} networks in turn")
+        report(f"timing training steps of {len(steps)} network{'s' * (len(steps) != 1)} in turn")
         with here.alone() as turn:
             return turn.time(steps, options.max_seconds)
 

@@ -138,7 +138,8 @@ def _recipe(trained: Trained) -> str:
     options = {f"training.{key}": value for key, value in asdict(candidate.training).items()} | changes
     begins = f"It began with the weights of {Path(candidate.pretrained).name}. " if candidate.pretrained else ""
     rows = [(f"`{key}`", _short(value)) for key, value in options.items()]
-    return f"{begins}{len(trained.curve)} epochs.\n\n{_table(('option', 'value'), rows)}"
+    epochs = f"{len(trained.curve)} epoch{'s' * (len(trained.curve) != 1)}"
+    return f"{begins}{epochs}.\n\n{_table(('option', 'value'), rows)}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -91,4 +91,5 @@ def trained(study: Study, trial: Trial, output: Path, changes: Sequence[str]) ->
 
 
 def _words(trial: Trial) -> str:
-    return trial.status if trial.status == COMPLETE else f"{trial.status} after {trial.evaluation.epochs} epochs"
+    epochs = trial.evaluation.epochs
+    return trial.status if trial.status == COMPLETE else f"{trial.status} after {epochs} epoch{'s' * (epochs != 1)}"

@@ -20,7 +20,9 @@ def arms_so_far(design: Design, trials: Sequence[Trial]) -> Table:
     runs = run_rows(design, trials)
     if runs.empty:
         return Table(box=None)
-    return arms_table(arm_rows(design.options, scores, None, runs), title=f"After {len(scores.accuracies)} whole seeds")
+    whole = len(scores.accuracies)
+    title = f"After {whole} whole seed{'s' * (whole != 1)}"
+    return arms_table(arm_rows(design.options, scores, None, runs), title=title)
 
 
 def arms_table(rows: pd.DataFrame, title: str) -> Table:

@@ -64,7 +64,8 @@ def contributions_section(trials: Sequence[Trial]) -> Section | None:
         if not any(len({trial.proposal.values.get(factor) for trial in trials}) > 1 for factor in FACTORS):
             return None
         complete = sum(trial.status == COMPLETE for trial in trials)
-        words = f"That needs {LEAST_TRIALS} complete trials with different mixings; there are {complete}."
+        there = f"there {'are' if complete != 1 else 'is'} {complete}"
+        words = f"That needs {LEAST_TRIALS} complete trials with different mixings; {there}."
         return Section(key="mixings", title=_TITLE, words=words)
     columns = [
         Column.of("mixing", [f"{one.factor.replace('_', ' ')} {one.level}" for one in found]),

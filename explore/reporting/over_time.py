@@ -104,7 +104,8 @@ def _add_progress(figure: go.Figure, drawn: pd.DataFrame, best: pd.DataFrame, sh
         meta={"narrow": [f"#{trial}" if index in on_a_phone else "" for index, trial in enumerate(best["trial"])]},
         textposition="bottom right",
         hovertext=[
-            f"<b>#{trial}</b><br>hypervolume {reached:.3f}<br>after {epochs:,} epochs, {duration(seconds)}"
+            f"<b>#{trial}</b><br>hypervolume {reached:.3f}<br>"
+            f"after {epochs:,} epoch{'s' * (epochs != 1)}, {duration(seconds)}"
             for trial, epochs, seconds, reached in zip(*(best[name] for name in _PROGRESS), strict=True)
         ],
         hoverinfo="text",

@@ -81,11 +81,12 @@ def _page(
 ) -> Page:
     complete = [trial for trial in trials if trial.status == COMPLETE]
     statuses = Counter(map(style.state, trials))
-    counts = ", ".join(f"{count:,} {status}" for status, count in statuses.most_common())
+    each = ", ".join(f"{count:,} {status}" for status, count in statuses.most_common())
+    counts = f"{len(trials):,} trial{'s' * (len(trials) != 1)}{f': {each}' if each else ''}"
     again = notes.get("report") or shlex.join(["python", "-m", "explore.report", f"study={name}"])
     return Page(
         title=_title(name, notes),
-        subtitle=f"{len(trials):,} trials{f': {counts}' if counts else ''}. {_when(trials)}",
+        subtitle=f"{counts}. {_when(trials)}",
         tiles=_tiles(complete, tests),
         words=[] if complete else ["No trial is complete yet, so there is no front to show."],
         facts=dict(_facts(trials, notes)),
@@ -202,10 +203,10 @@ def _of_the_front(notes: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_the_seeds(trials: Sequence[Trial]) -> Iterator[str]:
     if again := [one for trial in trials for one in trial.retrained]:
-        took = duration(sum(one.seconds for one in again))
+        took, epochs = duration(sum(one.seconds for one in again)), sum(one.epochs for one in again)
         yield (
-            f"Members were trained again with other seeds, {len(again)} trainings of "
-            f"{sum(one.epochs for one in again):,} epochs and {took} in all, which count nowhere else. Hollow circles "
+            f"Members were trained again with other seeds, {len(again)} training{'s' * (len(again) != 1)} of "
+            f"{epochs:,} epoch{'s' * (epochs != 1)} and {took} in all, which count nowhere else. Hollow circles "
             "are their means with 95 % intervals by Student's t; the training of the search, which was picked for "
             "going well, is not in them. Members are as accurate as each other where the differences of trainings "
             "with equal seeds cannot tell them apart."
@@ -224,7 +225,8 @@ def _importance(shares: Shares, complete: int) -> Section:
                 "importance", figure, "Importance of each dimension of the search for accuracy and for throughput"
             ),
         )
-    words = f"Importances need {LEAST_TRIALS} complete trials of a searched space; there are {complete}."
+    there = f"there {'are' if complete != 1 else 'is'} {complete}"
+    words = f"Importances need {LEAST_TRIALS} complete trials of a searched space; {there}."
     return Section(key="importance", title=title, words=words)
 
 

@@ -143,7 +143,8 @@ def _add_means(figure: go.Figure, members: Sequence[Trial]) -> None:
         mode="markers",
         marker={"symbol": "circle-open", "size": 8, "color": style.GREY, "line": {"width": 2}},
         text=[
-            f"#{trial.number} with {len(trial.retrained)} other seeds: {style.plus_minus(mean.mean, mean.half)}"
+            f"#{trial.number} with {len(trial.retrained)} other seed{'s' * (len(trial.retrained) != 1)}: "
+            f"{style.plus_minus(mean.mean, mean.half)}"
             for trial, mean in again
         ],
         customdata=[trial.number for trial, _ in again],

@@ -213,7 +213,7 @@ def _entry(name: str, marker: str, color: str) -> Line2D:
 
 def _protocol(complete: Sequence[Trial]) -> str:
     """Under the axes: how many trials, and where and how their speed was measured."""
-    lines = [f"{len(complete)} trials. " + "; ".join(style.protocols(complete))]
+    lines = [f"{len(complete)} trial{'s' * (len(complete) != 1)}. " + "; ".join(style.protocols(complete))]
     return "\n".join(part for line in lines for part in textwrap.wrap(line, 130, max_lines=3))
 
 

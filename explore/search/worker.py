@@ -122,8 +122,9 @@ class Worker:
         """What there is no more of, where a scheduler had nothing left to say."""
         trials = self.study.trials()
         if (count := len(candidates(trials))) >= self.target:
-            return f"The study is full: {count} of {self.target} trials are done."
-        return f"The space is exhausted: all {len(trials)} possible configurations were tried."
+            return f"The study is full: {count} of {self.target} trial{'s are' if self.target != 1 else ' is'} done."
+        many = f"all {len(trials)} possible configurations were tried"
+        return f"The space is exhausted: {many if len(trials) != 1 else 'its only configuration was tried'}."
 
     def check_in(self) -> None:
         """Tell the study now and then that the current trial, and those that wait with it, are in good hands.
