@@ -26,7 +26,7 @@ from explore.cluster.isolation import Isolated, start_server
 from explore.cost.device import autocast, resolve_device, resolve_precision
 from explore.data.dataset import Dataset, load
 from explore.data.folder import image_files
-from explore.data.gathering import AHEAD
+from explore.data.gathering import ahead_of
 from explore.data.image import Decoding, Encoded, decode
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Folder
@@ -36,7 +36,7 @@ from explore.training.optimizer import make_optimizer
 from explore.training.options import Training
 
 STREAMED_BAR = 1.05
-LOADER_BAR = 1.0  # the loader is one thread
+LOADER_BAR = 1.0  # as many images as it has
 IMAGE_SIZE = 224
 STEPS = 8  # of a run that is timed
 RUNS = {"cpu": 2, "cuda": 5}  # a step takes a processor a second or more
@@ -112,7 +112,7 @@ def streaming(folder: str | None, cache: str | None) -> Iterator[Row]:
             rate = _passed(loader(64), device)
             yield row("loader alone: from the memory map, with shift and flip", rate, "images/s")
             # A small folder has batches enough for a run all the same.
-            size = min(BATCH[device.type], len(data.train) // (AHEAD + 1 + STEPS))
+            size = min(BATCH[device.type], len(data.train) // (ahead_of(device) + 1 + STEPS))
             shape = {"image_size": IMAGE_SIZE, "channels": data.channels, "classes": len(data.classes)}
             steps = Steps(Network(adapted("mixer_s16", **shape)), device, resolve_precision("auto", device))
             yield from streamed(loader(size), steps, rate)
@@ -147,13 +147,13 @@ def streamed(loader: Batches, steps: Steps, rate: float) -> Iterator[Row]:
     yield row("time of a step from the memory map to one in memory", ratios, "×", at_most=STREAMED_BAR)
     # From the memory map it trains no faster than the loader is, so that the need is that of steps in memory.
     needed = [size / seconds / rate for seconds in fixed]
-    yield row("cores that the loader needs beside it", needed, "cores", at_most=LOADER_BAR)
+    yield row("share of what the loader alone gives that it needs", needed, "", at_most=LOADER_BAR)
 
 
 def _run(loader: Batches, steps: Steps) -> float:
     """Seconds of a step, one after the other; before, those whose batches came while there was nothing else to do."""
     waiting = iter(loader)
-    for images, labels in islice(waiting, AHEAD + 1):
+    for images, labels in islice(waiting, ahead_of(steps.device) + 1):
         steps.take(images, labels)
     wait(steps.device)
     start, taken = time.perf_counter(), 0

@@ -8,6 +8,7 @@ distributions; the loader to being complete, resumable and normalised.
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from explore.data.augmentation import ERASED_AREA, Draws, Shifted, draw, erase, flip, inside, mix
 from explore.data.dataset import Split
-from explore.data.gathering import CPU_SHARE, fits
+from explore.data.gathering import CPU_SHARE, Streamed, fits, threads_for
 from explore.data.loader import Batches
 from explore.data.options import Augmentation
 
@@ -290,6 +291,29 @@ def test_images_that_are_streamed_are_those_that_are_resident(
         theirs, ours = one_pass(resident, epoch), one_pass(streamed, epoch)
         assert len(theirs) == len(ours) == len(streamed)
         assert equal(theirs, ours)
+
+
+def test_several_threads_gather_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a GPU; some batches take longer than the next."""
+    resident = batches_of(split_of(400, channels=3), shuffle=True)
+    gather = Streamed._gather
+
+    def unevenly(own: Streamed, rows: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        time.sleep(0.003 * (int(rows[0]) % 4))
+        return gather(own, rows)
+
+    monkeypatch.setattr(Streamed, "_gather", unevenly)
+    monkeypatch.setattr("explore.data.loader.fits", lambda images, margin, device: False)
+    monkeypatch.setattr("explore.data.gathering.threads_for", lambda device: 4)
+    streamed = batches_of(split_of(400, channels=3), shuffle=True)
+    assert equal(one_pass(resident, 1), one_pass(streamed, 1))
+
+
+def test_a_gpu_has_as_many_threads_to_gather_as_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    for own, threads in ((1, 1), (2, 2), (64, 4)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda own=own: own)
+        assert threads_for(torch.device("cuda", 0)) == threads
+        assert threads_for(torch.device("cpu")) == 1
 
 
 def test_a_pass_that_is_left_in_the_middle_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

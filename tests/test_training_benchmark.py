@@ -103,13 +103,13 @@ def streamed_rows(mnist: Dataset, monkeypatch: pytest.MonkeyPatch, gathering: fl
 
 def test_a_loader_slower_than_a_step_is_seen(mnist: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slower than one, but faster than two, between which it would have a batch ready."""
-    _, times, cores = streamed_rows(mnist, monkeypatch, gathering=0.036)
-    assert (times["bar"], times["holds"], cores["bar"], cores["holds"]) == (STREAMED_BAR, False, LOADER_BAR, False)
+    _, times, share = streamed_rows(mnist, monkeypatch, gathering=0.036)
+    assert (times["bar"], times["holds"], share["bar"], share["holds"]) == (STREAMED_BAR, False, LOADER_BAR, False)
     assert 1.4 < times["value"] < 2.2
-    assert 1.4 < cores["value"] < 2.2
+    assert 1.4 < share["value"] < 2.2
 
 
 def test_a_loader_faster_than_a_step_costs_no_time(mnist: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, times, cores = streamed_rows(mnist, monkeypatch, gathering=0.0)
+    _, times, share = streamed_rows(mnist, monkeypatch, gathering=0.0)
     assert times["value"] < 1.3
-    assert cores["holds"]
+    assert share["holds"]
