@@ -9,6 +9,7 @@ from typing import Any
 from explore.architecture.catalog import Mixing, hyperparameters, one_of
 from explore.architecture.published import PUBLISHED, adapted_model
 from explore.config import compose, vary
+from explore.counted import counted
 from explore.data.dataset import Dataset
 from explore.definition import definition, described
 from explore.places import output_folder
@@ -319,7 +320,7 @@ def _words(
         last = f"the last {beyond} of them find" if beyond > 1 else "the last of them finds"
         yield f"{last} no room among trials={config.trials}"
     if config.warm_start.study and config.sampler == SPEED_AWARE:
-        who = f"{teachers} trial{'s' * (teachers != 1)} of {config.warm_start.study}"
+        who = f"{counted(teachers, 'trial')} of {config.warm_start.study}"
         what = f"{who} teach{'es' * (teachers == 1)}" if teachers else "it teaches nothing"
         why = "" if teachers else f": {config.warm_start.study} has other images, or was trained in another way"
         yield what + why

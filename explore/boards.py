@@ -12,6 +12,7 @@ from wandb_workspaces.reports.v2.interface import PanelTypes
 
 from explore.ablation.answer import answer
 from explore.ablation.design import Design, design_of
+from explore.counted import counted
 from explore.reporting import markdown, style
 from explore.reporting.report import ABLATION_PICTURES, SEARCH_PICTURES, ablation_tables
 from explore.reporting.tables import dimensions, front_markdown
@@ -81,7 +82,7 @@ def _of_an_ablation(design: Design, trials: Sequence[Trial]) -> str:
 def _of_a_search(study: Study, trials: Sequence[Trial]) -> str:
     members = front(trials)
     number = len(candidates(trials))
-    count = f"{number} candidate{'s' * (number != 1)}, {len(members)} of them on the front of accuracy and throughput."
+    count = f"{counted(number, 'candidate')}, {len(members)} of them on the front of accuracy and throughput."
     if not members:
         return count
     tests = tested(study)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from explore.cost.speed import BOUNDED
+from explore.counted import counted
 
 # A terminal breaks lines that are too long for it, which is better than cutting columns.
 _WIDTH = 240
@@ -58,7 +59,7 @@ def print_network(result: Mapping[str, Any]) -> None:
         _print_note(console, f"{words}; with each tenth of them left out: {known}")
     if result["throughput"]:
         blocks = protocol["blocks"]
-        known = f"median and {'95 % interval' if blocks >= BOUNDED else 'range'} of {blocks} block{'s' * (blocks != 1)}"
+        known = f"median and {'95 % interval' if blocks >= BOUNDED else 'range'} of {counted(blocks, 'block')}"
         words = f"{_machine(protocol)}, {protocol['dispatch']}, {known}"
         _print_note(console, f"{words}, torch {protocol['torch_version']}")
         if not result["settled"]:

@@ -38,6 +38,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from explore.command import Refused, print_json, refusing_bad_input, run
+from explore.counted import counted
 
 if TYPE_CHECKING:
     from explore.architecture.families.row import Published
@@ -180,8 +181,7 @@ def _every_variant(group: str, config: "Config", overrides: list[str]) -> dict[s
         variants = compare(architectures, config.cost, ways if config.throughput else (), report)
     return {
         "group": group,
-        "network": name
-        or ", ".join(f"{part.depth} block{'s' * (part.depth != 1)} of width {part.width}" for part in first.stages),
+        "network": name or ", ".join(f"{counted(part.depth, 'block')} of width {part.width}" for part in first.stages),
         "image_size": first.image_size,
         "patch_size": first.patch_size,
         "classes": first.classes,

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from explore.command import print_json, refusing_bad_input, run
+from explore.counted import counted
 
 if TYPE_CHECKING:
     from explore.schema import Config
@@ -45,7 +46,7 @@ def main(config: "Config", overrides: list[str]) -> int:
         print_json(found)
     else:
         count = len(finished(trials))
-        print(f"{count} finished trial{'s' * (count != 1)}, {len(front(trials))} on the front: {report}")
+        print(f"{counted(count, 'finished trial')}, {len(front(trials))} on the front: {report}")
     return 0
 
 

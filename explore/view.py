@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from explore.ablation.design import Design
+from explore.counted import counted
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, RUNNING, STOPPED
 from explore.reporting.ablation_terminal import arms_so_far
 from explore.reporting.progress import front_hypervolume
@@ -356,7 +357,7 @@ def _print_result(
     count, members = len(finished(trials)), front(trials)
     console.print()
     if members:
-        console.print(_front_table(trials, tests, title=f"Front of {study} after {count} trial{'s' * (count != 1)}"))
+        console.print(_front_table(trials, tests, title=f"Front of {study} after {counted(count, 'trial')}"))
         console.print("\nTrain a member again:", style="bold")
         for trial in members:
             console.print(f"  {trial.command}", markup=False, highlight=False, soft_wrap=True)

@@ -18,10 +18,12 @@ MAX_FUNCTION, MAX_MODULE = 60, 400
 # What each part of the package may know of the others; entry points may know everything but one another.
 LEAVES = ("architecture", "data", "training", "cost")
 BELOW = {"launching", "control_groups"}  # what leaves may know
+WORDS = {"counted"}  # what everybody may know
 MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
     "launching": set(),
     "control_groups": set(),
+    "counted": set(),
     "imports": set(),
     "data": {"control_groups"},
     "training": {"launching"},
@@ -213,7 +215,7 @@ def test_imports_go_one_way() -> None:
             strangers = ours & ENTRY_POINTS
         else:
             assert part(module) in MAY_IMPORT, f"say at the head of this file what {module} may import"
-            strangers = {name for name in ours if part(name) not in MAY_IMPORT[part(module)]}
+            strangers = {name for name in ours if part(name) not in MAY_IMPORT[part(module)] | WORDS}
         beyond += [f"{module} must not know {name}" for name in strangers]
     assert not beyond
 

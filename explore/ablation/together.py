@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from explore.ablation.design import Design
+from explore.counted import counted
 from explore.evaluation import BLOCK_LOST, COMPLETE, IN_BLOCK, WORTH_IT, Pace
 from explore.search.trial import Trial
 
@@ -66,7 +67,7 @@ def _lost(arms: Runs) -> list[str]:
     names = [name for name, seconds in spent.items() if seconds]
     count, total = sum(map(len, spent.values())), sum(map(sum, spent.values()))
     words = f"went on alone after {total:,.0f} s in blocks that failed; their reasons are in the table of runs"
-    return [f"{count} run{'s' * (count != 1)} of {', '.join(names)} {words}."] if names else []
+    return [f"{counted(count, 'run')} of {', '.join(names)} {words}."] if names else []
 
 
 def _tried(paces: dict[str, Pace], *, together: bool) -> str:

@@ -103,8 +103,7 @@ class Isolated(Generic[Job, Item]):
             if limit.is_over():
                 return Evaluation(
                     status=FAILED,
-                    reason=f"it took longer than {self.minutes:g} minute{'s' * (self.minutes != 1)} "
-                    "(stopping.max_minutes) and was ended",
+                    reason=f"it took longer than {self.minutes:g} minutes (stopping.max_minutes) and was ended",
                 )
             for connection in wait(team.connections, _TICK_SECONDS):
                 assert isinstance(connection, Connection)

@@ -13,6 +13,7 @@ from explore.cost.session import session
 from explore.cost.timing import Clock
 from explore.cost.training_step import training_step
 from explore.cost.turns import Turns
+from explore.counted import counted
 
 # Behind torch's own limits a network would silently run eagerly; each network is another program for the same code.
 _PROGRAMS = 100_000
@@ -57,7 +58,7 @@ def compare_throughput(
         passes = {name: one for name, (one, _) in ready_passes.items()}
         if not passes:
             return {}, failures
-        report(f"timing {len(passes)} network{'s' * (len(passes) != 1)} in turn, {here.dispatch}")
+        report(f"timing {counted(len(passes), 'network')} in turn, {here.dispatch}")
         with here.alone() as turn:
             seconds = turn.time(passes, options.max_seconds)
         if others := here.strangers():
@@ -86,7 +87,7 @@ def compare_training_steps(
     with session(options, clock=clock) as here:
         images = torch.rand(options.images, *image_shape, device=here.device)
         steps = {name: training_step(network, images, here.precision) for name, network in networks.items()}
-        report(f"timing training steps of {len(steps)} network{'s' * (len(steps) != 1)} in turn")
+        report(f"timing training steps of {counted(len(steps), 'network')} in turn")
         with here.alone() as turn:
             return turn.time(steps, options.max_seconds)
 

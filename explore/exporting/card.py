@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from explore.ablation.design import NOTE
+from explore.counted import counted
 from explore.exporting.agreement import TOLERANCE, Agreement, Speeds, accuracy_interval
 from explore.exporting.formats import Format
 from explore.exporting.trained import Trained
@@ -138,7 +139,7 @@ def _recipe(trained: Trained) -> str:
     options = {f"training.{key}": value for key, value in asdict(candidate.training).items()} | changes
     begins = f"It began with the weights of {Path(candidate.pretrained).name}. " if candidate.pretrained else ""
     rows = [(f"`{key}`", _short(value)) for key, value in options.items()]
-    epochs = f"{len(trained.curve)} epoch{'s' * (len(trained.curve) != 1)}"
+    epochs = counted(len(trained.curve), "epoch")
     return f"{begins}{epochs}.\n\n{_table(('option', 'value'), rows)}"
 
 

@@ -10,6 +10,7 @@ from explore.ablation.design import design_of
 from explore.architecture.network import Network
 from explore.candidate import Candidate
 from explore.config import compose, vary
+from explore.counted import counted
 from explore.data.dataset import Dataset, load
 from explore.definition import alone, without_operation
 from explore.evaluation import COMPLETE, Epoch
@@ -92,4 +93,4 @@ def trained(study: Study, trial: Trial, output: Path, changes: Sequence[str]) ->
 
 def _words(trial: Trial) -> str:
     epochs = trial.evaluation.epochs
-    return trial.status if trial.status == COMPLETE else f"{trial.status} after {epochs} epoch{'s' * (epochs != 1)}"
+    return trial.status if trial.status == COMPLETE else f"{trial.status} after {counted(epochs, 'epoch')}"

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from explore.ablation.design import Design
 from explore.ablation.runs import run_rows
+from explore.counted import counted
 from explore.reporting import style
 from explore.reporting.ablation_style import points, probability
 from explore.reporting.ablation_tables import arm_rows
@@ -21,7 +22,7 @@ def arms_so_far(design: Design, trials: Sequence[Trial]) -> Table:
     if runs.empty:
         return Table(box=None)
     whole = len(scores.accuracies)
-    title = f"After {whole} whole seed{'s' * (whole != 1)}"
+    title = f"After {counted(whole, 'whole seed')}"
     return arms_table(arm_rows(design.options, scores, None, runs), title=title)
 
 

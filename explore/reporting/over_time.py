@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from explore.counted import counted
 from explore.reporting import style
 from explore.reporting.canvas import ACCURACY, add_legend_entry, epoch_axis, new_figure, variant
 from explore.search.savings import duration, time_unit
@@ -104,8 +105,7 @@ def _add_progress(figure: go.Figure, drawn: pd.DataFrame, best: pd.DataFrame, sh
         meta={"narrow": [f"#{trial}" if index in on_a_phone else "" for index, trial in enumerate(best["trial"])]},
         textposition="bottom right",
         hovertext=[
-            f"<b>#{trial}</b><br>hypervolume {reached:.3f}<br>"
-            f"after {epochs:,} epoch{'s' * (epochs != 1)}, {duration(seconds)}"
+            f"<b>#{trial}</b><br>hypervolume {reached:.3f}<br>after {counted(epochs, 'epoch')}, {duration(seconds)}"
             for trial, epochs, seconds, reached in zip(*(best[name] for name in _PROGRESS), strict=True)
         ],
         hoverinfo="text",

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from explore.counted import counted
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED
 from explore.reporting import over_time, pictures, style
 from explore.reporting.contributions import contributions_section
@@ -82,7 +83,7 @@ def _page(
     complete = [trial for trial in trials if trial.status == COMPLETE]
     statuses = Counter(map(style.state, trials))
     each = ", ".join(f"{count:,} {status}" for status, count in statuses.most_common())
-    counts = f"{len(trials):,} trial{'s' * (len(trials) != 1)}{f': {each}' if each else ''}"
+    counts = counted(len(trials), "trial") + (f": {each}" if each else "")
     again = notes.get("report") or shlex.join(["python", "-m", "explore.report", f"study={name}"])
     return Page(
         title=_title(name, notes),
@@ -205,8 +206,8 @@ def _of_the_seeds(trials: Sequence[Trial]) -> Iterator[str]:
     if again := [one for trial in trials for one in trial.retrained]:
         took, epochs = duration(sum(one.seconds for one in again)), sum(one.epochs for one in again)
         yield (
-            f"Members were trained again with other seeds, {len(again)} training{'s' * (len(again) != 1)} of "
-            f"{epochs:,} epoch{'s' * (epochs != 1)} and {took} in all, which count nowhere else. Hollow circles "
+            f"Members were trained again with other seeds, {counted(len(again), 'training')} of "
+            f"{counted(epochs, 'epoch')} and {took} in all, which count nowhere else. Hollow circles "
             "are their means with 95 % intervals by Student's t; the training of the search, which was picked for "
             "going well, is not in them. Members are as accurate as each other where the differences of trainings "
             "with equal seeds cannot tell them apart."

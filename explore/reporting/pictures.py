@@ -6,6 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from explore.counted import counted
 from explore.evaluation import COMPLETE
 from explore.reporting import style
 from explore.reporting.canvas import ACCURACY, WIDE, add_legend_entry, escape, new_figure, variant
@@ -143,7 +144,7 @@ def _add_means(figure: go.Figure, members: Sequence[Trial]) -> None:
         mode="markers",
         marker={"symbol": "circle-open", "size": 8, "color": style.GREY, "line": {"width": 2}},
         text=[
-            f"#{trial.number} with {len(trial.retrained)} other seed{'s' * (len(trial.retrained) != 1)}: "
+            f"#{trial.number} with {counted(len(trial.retrained), 'other seed')}: "
             f"{style.plus_minus(mean.mean, mean.half)}"
             for trial, mean in again
         ],

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from explore.counted import counted
 from explore.evaluation import COMPLETE
 from explore.reporting import style
 from explore.search.seeds import over_seeds
@@ -213,7 +214,7 @@ def _entry(name: str, marker: str, color: str) -> Line2D:
 
 def _protocol(complete: Sequence[Trial]) -> str:
     """Under the axes: how many trials, and where and how their speed was measured."""
-    lines = [f"{len(complete)} trial{'s' * (len(complete) != 1)}. " + "; ".join(style.protocols(complete))]
+    lines = [f"{counted(len(complete), 'trial')}. " + "; ".join(style.protocols(complete))]
     return "\n".join(part for line in lines for part in textwrap.wrap(line, 130, max_lines=3))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from explore.counted import counted
 from explore.evaluation import COMPLETE, STOPPED
 from explore.search.trial import Trial
 
@@ -62,7 +63,7 @@ def savings(trials: Sequence[Trial]) -> Savings | None:
 def in_words(saved: Savings) -> str:
     """One sentence or two for people."""
     where = ", ".join(
-        f"{count} after {epochs} epoch{'s' * (epochs != 1)}" if epochs else f"{count} before training"
+        f"{count} after {counted(epochs, 'epoch')}" if epochs else f"{count} before training"
         for epochs, count in saved.stopped.items()
     )
     words = f"{saved.epochs:,} epoch{'s were' if saved.epochs != 1 else ' was'} trained"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from explore.counted import counted
 from explore.search.columns import Columns, Known, columns_of, losses_of
 from explore.search.encoding import Encoding
 from explore.search.front import best_layers, non_dominated
@@ -195,7 +196,7 @@ class SpeedAware:
                 return Step(proposal, 0)
         if anything_new:
             worth = f"{self.tolerance:.1%} to the hypervolume of the front"
-            self.ended = f"It ended after {count} candidates: none was expected to add {worth}."
+            self.ended = f"It ended after {counted(count, 'candidate')}: none was expected to add {worth}."
         return None
 
     def _fast_first(self, everyone: Sequence[Trial], known: Columns, pool: list[Values]) -> list[Values]:
