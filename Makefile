@@ -23,7 +23,7 @@ MARKED ?= cluster
 SERVICES := /usr/lib/postgresql/*/bin/initdb /usr/bin/sbatch /usr/sbin/munged /usr/bin/unshare /usr/bin/ps
 PACKAGES := postgresql slurm-wlm munge iproute2 util-linux procps
 
-.PHONY: help sweep test test-slow test-gpu test-cluster services docs lint setup clean
+.PHONY: help sweep test test-slow test-gpu test-cluster services browser docs lint setup clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1|/p' Makefile | while IFS='|' read -r name text; do \
@@ -45,6 +45,14 @@ test-cluster: services $(READY) ## the tests with real PostgreSQL, Slurm and Ray
 	@$(PYTHON) -c 'import grpc, psycopg, ray' 2>/dev/null || \
 		$(INSTALL) --quiet --editable '.[$(EXTRAS),postgres,ray,grpc]'
 	@$(TESTS) -n 4 --dist load --maxschedchunk 1 -m '$(MARKED)' $(or $(filter tests/%,$(ARGS)),$(CLUSTER)) $(filter-out tests/%,$(ARGS))
+
+# Tests of pages look with it, and are skipped where there is none.
+browser:
+	@for name in chromium chromium-browser google-chrome chrome; do command -v $$name > /dev/null && exit 0; done; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then echo "make browser must be run as root on Debian" \
+		"or Ubuntu, got user $$(id -un); install Chromium or Chrome by hand" >&2; exit 1; fi; \
+	echo "Installing chromium"; export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium > /dev/null
 
 # With RUNLEVEL the services do not start by themselves: the tests start and end their own.
 services:
