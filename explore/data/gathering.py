@@ -21,7 +21,7 @@ _MOST_THREADS = 4
 def threads_for(device: torch.device) -> int:
     """How many threads gather batches: one for a processor, which is busy with the work itself.
 
-    A GPU trains more images of 224 pixels in a second than one core copies: up to four of the threads of this process.
+    Up to four of the threads of this process for a GPU, which trains thousands of images of 224 pixels in a second.
     """
     return min(_MOST_THREADS, torch.get_num_threads()) if device.type == "cuda" else 1
 
