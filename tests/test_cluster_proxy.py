@@ -1,16 +1,18 @@
 """Workers behind a gRPC proxy, for real, before PostgreSQL: they fill a study as if they asked the database, claims and
-ends of trials mean the same, and a proxy that is started again is waited for.
+ends of trials mean the same, and a proxy that is started again, or hangs, is waited for.
 
 make test-cluster ARGS=tests/test_cluster_proxy.py
 """
 
+import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster_machines import answers, end_processes_below, free_port, said_by, start_command, wait_until
+from cluster_machines import Command, answers, end_processes_below, free_port, said_by, start_command, wait_until
 from cluster_services import LEFT_OPEN, PASSWORD, SMALL, Open, Postgres
 from filled_studies import TEMPLATE, fabricated
 
@@ -23,12 +25,12 @@ pytestmark = [pytest.mark.cluster, LEFT_OPEN]
 
 
 @contextmanager
-def proxy(server: Postgres, port: int) -> Iterator[None]:
+def proxy(server: Postgres, port: int) -> Iterator[Command]:
     where = ["storage=grpc", "storage.host=127.0.0.1", f"storage.port={port}"]
     process = start_command("proxy", *where, environment={"EXPLORE_STORAGE_URL": server.secret})
     try:
         wait_until(lambda: answers(port), 120, "the proxy")
-        yield
+        yield process
     finally:
         end_processes_below([process])
         assert process.stdout
@@ -74,3 +76,29 @@ def test_what_has_ended_cannot_be_written_over_through_a_proxy(server: Postgres,
         assert [one.status for one in again.trials()] == [COMPLETE]
         [behind] = opened("ended").trials()
         assert (behind.evaluation, again.trials()[0].evaluation) == (complete.evaluation, complete.evaluation)
+
+
+def test_a_proxy_that_hangs_is_noticed_and_waited_for(
+    server: Postgres, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one whose machine has lost its power: what was asked arrived, and no answer ever comes."""
+    for name in ("_PING_SECONDS", "_PONG_SECONDS"):
+        monkeypatch.setattr(f"explore.search.grpc_proxy.{name}", 1.0)
+    port = free_port()
+    with proxy(server, port) as process, ThreadPoolExecutor(1) as thread:
+        study = create_study(open_storage(f"grpc://127.0.0.1:{port}"), "hanging", {"space": {}})
+        process.send_signal(signal.SIGSTOP)
+        answer = thread.submit(lambda: study.notes)
+        said = ""
+
+        def told() -> bool:
+            nonlocal said
+            said += capsys.readouterr().err
+            return (
+                "explore: waiting for the storage: the storage does not answer: Stream removed (ping timeout);" in said
+            )
+
+        wait_until(told, 20, "to notice")
+        assert not answer.done()
+        process.send_signal(signal.SIGCONT)
+        assert answer.result(timeout=60) == {}

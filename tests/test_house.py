@@ -103,7 +103,7 @@ OWNERS = {
     "mlxtend": {"data"},
     "datasets": {"data"},
     "ray": {"cluster.ray"},
-    "grpc": {"search.storage"},
+    "grpc": {"search.storage", "search.grpc_proxy"},
     "onnxruntime": {"exporting.formats"},
     "optuna_dashboard": {"reporting.dashboard"},
 }

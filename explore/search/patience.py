@@ -12,6 +12,8 @@ from explore.faults import Unwritable, unwritable
 
 _PATIENCE_SECONDS = 600.0
 _LONGEST_PAUSE_SECONDS = 5.0
+# What is over sooner is not worth a word.
+_PASSING_SECONDS = 0.5
 _SILENT = "the storage does not answer: {}; what was found so far is kept, and the same command goes on"
 
 
@@ -41,7 +43,7 @@ class _Patient:
 
         @functools.wraps(method)
         def call(*arguments: Any, **named: Any) -> Any:
-            began, pause = time.monotonic(), 0.1
+            began, pause, told = time.monotonic(), 0.1, False
             while True:
                 try:
                     answer = method(*arguments, **named)
@@ -53,7 +55,8 @@ class _Patient:
                     if self._given_up or time.monotonic() - began > _PATIENCE_SECONDS:
                         self._given_up = True
                         raise why from None
-                    if pause == 0.8:  # not for what is over within a second
+                    if not told and time.monotonic() - began > _PASSING_SECONDS:
+                        told = True
                         print(f"explore: waiting for the storage: {why}", file=sys.stderr, flush=True)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

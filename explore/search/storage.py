@@ -9,15 +9,16 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, SQLAlchemyError
 
+from explore.search.grpc_proxy import CALLS, GRPC_PORT, Client, start_server
 from explore.search.patience import patient
 from explore.search.secrets import hidden, without_passwords
 from explore.search.study import Study, study_names
 
-GRPC, GRPC_PORT = "grpc", 13000
+GRPC = "grpc"
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _ANSWER_SECONDS = 10.0
 _LOCK_SECONDS = 60.0
@@ -26,17 +27,19 @@ _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.2
 
 
-def open_storage(url: str) -> BaseStorage:
+def open_storage(url: str, connections: int = 1) -> BaseStorage:
     """Open a storage such as `sqlite:///study.db`, `postgresql+psycopg://user@host/optuna` or `grpc://host:13000`.
 
-    One on a server is waited for later, where it does not answer for a while.
+    One on a server is waited for later, where it does not answer for a while; so many `connections` to it are kept.
     Raises ValueError when the URL is none or nobody answers there; the password is never part of the message.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     parsed = _parse(url)
 
     def reason(error: BaseException) -> str:
-        text = str(getattr(error.__cause__ or error, "orig", None) or error.__cause__ or error)
+        # Of gRPC's errors only the details are in words.
+        cause = error.__cause__ or error
+        text = cause.details() if hasattr(cause, "details") else str(getattr(cause, "orig", None) or cause)
         return without_passwords(text.splitlines()[0] if text else type(error).__name__, url)
 
     try:
@@ -46,7 +49,7 @@ def open_storage(url: str) -> BaseStorage:
             return get_storage(_connect(url, {"connect_args": {"timeout": _LOCK_SECONDS}}))
         whole = parsed.render_as_string(hide_password=False)
         # A worker that trains for an hour keeps one connection at most: servers have about a hundred for all.
-        storage = get_storage(_connect(whole, {"pool_pre_ping": True, "pool_size": 1, **_noticing(parsed)}))
+        storage = get_storage(_connect(whole, {"pool_pre_ping": True, "pool_size": connections, **_noticing(parsed)}))
         # After an error in its own handling of errors Optuna ends with an UnboundLocalError.
         return patient(storage, (StorageInternalError, SQLAlchemyError, UnboundLocalError), reason)
     except ImportError as error:
@@ -85,7 +88,7 @@ def _proxy(url: URL, reason: Any) -> BaseStorage:
     import grpc
 
     with _experimental():
-        storage = GrpcStorageProxy(host=url.host or "localhost", port=url.port or GRPC_PORT)
+        storage = Client(host=url.host or "localhost", port=url.port or GRPC_PORT)
     try:
         storage.wait_server_ready(timeout=_ANSWER_SECONDS)
     except ConnectionError:
@@ -95,17 +98,13 @@ def _proxy(url: URL, reason: Any) -> BaseStorage:
 
 def make_proxy(database: str, host: str, port: int) -> Any:
     """Start a gRPC server that stands before a database; raises ValueError where that cannot be."""
-    storage = open_storage(database)
+    storage = open_storage(database, connections=CALLS)
     try:
-        from optuna.storages._grpc.server import make_server
-
-        server = make_server(storage, host, port)
-        server.start()
+        return start_server(storage, host, port)
     except ImportError:
         raise ValueError("storage=grpc needs grpcio, which is not installed; pip install 'explore[grpc]'") from None
     except RuntimeError as error:
         raise ValueError(f"storage.host and port must be free on this machine, got {host}:{port}: {error}") from None
-    return server
 
 
 @contextmanager
