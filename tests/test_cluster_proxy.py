@@ -15,8 +15,12 @@ import pytest
 from cluster_machines import Command, answers, end_processes_below, free_port, said_by, start_command, wait_until
 from cluster_services import LEFT_OPEN, PASSWORD, SMALL, Open, Postgres
 from filled_studies import TEMPLATE, fabricated
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import InMemoryStorage
+from optuna.study._frozen import FrozenStudy
 
 from explore.evaluation import COMPLETE, Evaluation
+from explore.search.grpc_proxy import Client, start_server
 from explore.search.storage import open_storage, open_study
 from explore.search.study import TakenOver, create_study
 
@@ -102,3 +106,25 @@ def test_a_proxy_that_hangs_is_noticed_and_waited_for(
         assert not answer.done()
         process.send_signal(signal.SIGCONT)
         assert answer.result(timeout=60) == {}
+
+
+def test_an_answer_that_takes_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server breaks a connection on which it is asked too often whether it is there."""
+    for name in ("_PING_SECONDS", "_PONG_SECONDS"):
+        monkeypatch.setattr(f"explore.search.grpc_proxy.{name}", 0.5)
+    storage, port = InMemoryStorage(), free_port()
+    read = storage.get_all_studies
+
+    def slowly() -> list[FrozenStudy]:
+        time.sleep(6)
+        return read()
+
+    monkeypatch.setattr(storage, "get_all_studies", slowly)
+    server = start_server(storage, "127.0.0.1", port)
+    try:
+        with pytest.warns(ExperimentalWarning):
+            client = Client(host="127.0.0.1", port=port)
+        assert client.get_all_studies() == []
+        client.close()
+    finally:
+        server.stop(0)

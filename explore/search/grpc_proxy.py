@@ -52,7 +52,7 @@ def start_server(storage: BaseStorage, host: str, port: int) -> "grpc.Server":
     from optuna.storages._grpc.servicer import OptunaStorageProxyService
 
     # By itself a server takes a client for an attacker that asks more than once in five minutes whether it is there.
-    options = [("grpc.http2.min_recv_ping_interval_without_data_ms", int(500 * _PING_SECONDS))]
+    options = [("grpc.http2.min_ping_interval_without_data_ms", int(500 * _PING_SECONDS))]
     server = grpc.server(ThreadPoolExecutor(max_workers=CALLS), options=options)
     add_StorageServiceServicer_to_server(OptunaStorageProxyService(storage), server)  # type: ignore[no-untyped-call]
     server.add_insecure_port(f"{host}:{port}")
