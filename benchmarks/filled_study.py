@@ -1,15 +1,15 @@
 """A study with thousands of finished trials, made in seconds, as a search of `+sweep=pareto` would have left it."""
 
 import json
-import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import count, islice
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import distribution_to_json
+from sqlalchemy import MetaData, create_engine, func, insert, select
+from sqlalchemy.engine import make_url
 
 from benchmarks.looked_up import made_up_cost, made_up_curve
 from explore.evaluation import COMPLETE, Evaluation
@@ -17,6 +17,8 @@ from explore.search.space import Space, to_overrides
 from explore.search.trial import Proposal
 
 EPOCHS = 10
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
+_TOGETHER = 1000  # trials that are written at a time
 
 
 def proposals(space: Space, *, seed: int = 0) -> Iterator[Proposal]:
@@ -45,50 +47,71 @@ def evaluation(proposal: Proposal) -> Evaluation:
     return Evaluation(status=COMPLETE, cost=cost, curve=curve, seconds={"cost": 1.5, "train": 12.5})
 
 
-def fill(database: Path, study: str, space: Space, number: int) -> None:
-    """Add finished trials to a study in an SQLite file until it holds `number`.
+def fill(url: str, study: str, space: Space, number: int, *, running: bool = False) -> None:
+    """Add trials to a study in an SQLite file or on a PostgreSQL server until it holds `number`, finished or `running`.
 
     Optuna's tables are written directly: through its interface, 10,000 trials take minutes.
     """
-    with sqlite3.connect(database) as connection:
-        (identity,) = connection.execute("SELECT study_id FROM studies WHERE study_name = ?", (study,)).fetchone()
-        (there,) = connection.execute("SELECT count(*) FROM trials WHERE study_id = ?", (identity,)).fetchone()
-        (last,) = connection.execute("SELECT coalesce(max(trial_id), 0) FROM trials").fetchone()
-        began = datetime(2026, 1, 1)
-        for index, proposal, trial in zip(range(there, number), islice(proposals(space), there, None), count(last + 1)):
-            ended = evaluation(proposal)
-            start = began + timedelta(seconds=15 * index)
-            connection.execute(
-                "INSERT INTO trials (trial_id, number, study_id, state, datetime_start, datetime_complete)"
-                " VALUES (?, ?, ?, 'COMPLETE', ?, ?)",
-                (trial, index, identity, str(start), str(start + timedelta(seconds=14))),
-            )
-            _insert_parameters(connection, trial, proposal.values, proposal.distributions)
-            connection.executemany(
-                "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, 'FINITE')",
-                [(trial, 0, ended.accuracy), (trial, 1, ended.cost and ended.cost.throughput.images_per_second)],  # type: ignore[union-attr]
-            )
-            connection.executemany(
-                "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, ?, ?)",
-                [(trial, key, json.dumps(value)) for key, value in _attributes(proposal, ended).items()],
-            )
-    connection.close()
+    engine = create_engine(make_url(url).set(drivername=_DRIVERS[make_url(url).get_backend_name()]))
+    tables = MetaData()
+    with engine.begin() as connection:
+        tables.reflect(connection)
+        studies, trials = tables.tables["studies"], tables.tables["trials"]
+        identity = connection.scalars(select(studies.c.study_id).where(studies.c.study_name == study)).one()
+        there = connection.scalars(select(func.count()).where(trials.c.study_id == identity)).one()
+        added = islice(proposals(space), there, number)
+        for first in range(there, number, _TOGETHER):
+            part = list(islice(added, _TOGETHER))
+            rows = [_trial(identity, first + place, running) for place, _ in enumerate(part)]
+            numbered = insert(trials).returning(trials.c.trial_id, sort_by_parameter_order=True)
+            keys = connection.scalars(numbered, rows).all()
+            for name, of_one in _PARTS.items():
+                every = [row for key, one in zip(keys, part, strict=True) for row in of_one(key, one)]
+                if name != "trial_values" or not running:
+                    connection.execute(insert(tables.tables[name]), every)
+    engine.dispose()
 
 
-def _insert_parameters(
-    connection: sqlite3.Connection, trial: int, values: Mapping[str, Any], kinds: Mapping[str, BaseDistribution]
-) -> None:
-    connection.executemany(
-        "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (?, ?, ?, ?)",
-        [
-            (trial, key, kinds[key].to_internal_repr(value), distribution_to_json(kinds[key]))
-            for key, value in values.items()
-        ],
-    )
+def _trial(study: int, number: int, running: bool) -> dict[str, Any]:
+    start = datetime(2026, 1, 1) + timedelta(seconds=15 * number)
+    ended = None if running else start + timedelta(seconds=14)
+    state = "RUNNING" if running else "COMPLETE"
+    return {
+        "number": number,
+        "study_id": study,
+        "state": state,
+        "datetime_start": start,
+        "datetime_complete": ended,
+    }
 
 
-def _attributes(proposal: Proposal, ended: Evaluation) -> dict[str, Any]:
+def _parameters(trial: int, proposal: Proposal) -> list[dict[str, Any]]:
+    kinds = proposal.distributions
+    return [
+        {
+            "trial_id": trial,
+            "param_name": key,
+            "param_value": kinds[key].to_internal_repr(value),
+            "distribution_json": distribution_to_json(kinds[key]),
+        }
+        for key, value in proposal.values.items()
+    ]
+
+
+def _values(trial: int, proposal: Proposal) -> list[dict[str, Any]]:
+    ended = evaluation(proposal)
+    assert ended.cost
+    assert ended.cost.throughput
+    both = (ended.accuracy, ended.cost.throughput.images_per_second)
+    return [
+        {"trial_id": trial, "objective": place, "value": value, "value_type": "FINITE"}
+        for place, value in enumerate(both)
+    ]
+
+
+def _attributes(trial: int, proposal: Proposal) -> list[dict[str, Any]]:
     """What claiming, recording and finishing leave with a trial."""
+    ended = evaluation(proposal).to_dict()
     claimed = {
         "overrides": list(proposal.overrides),
         "sampler_state": dict(proposal.sampler_state),
@@ -98,4 +121,8 @@ def _attributes(proposal: Proposal, ended: Evaluation) -> dict[str, Any]:
         "continues": None,
         "folder": None,
     }
-    return {"claim": claimed, "so_far": ended.to_dict(), "evaluation": ended.to_dict()}
+    every = {"claim": claimed, "so_far": ended, "evaluation": ended}
+    return [{"trial_id": trial, "key": key, "value_json": json.dumps(value)} for key, value in every.items()]
+
+
+_PARTS = {"trial_params": _parameters, "trial_values": _values, "trial_user_attributes": _attributes}

@@ -43,8 +43,9 @@ def written(trials: int, folder: Path) -> Path:
     """The report of a study with so many trials."""
     config = compose(["+sweep=pareto"])
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-    study = create_study(open_storage(f"sqlite:///{folder / 'study.db'}"), "many", {"space": {}})
-    fill(folder / "study.db", "many", space, trials)
+    url = f"sqlite:///{folder / 'study.db'}"
+    study = create_study(open_storage(url), "many", {"space": {}})
+    fill(url, "many", space, trials)
     return write_report(study, folder)
 
 

@@ -1,17 +1,19 @@
 """How a search grows: trials per second with many workers, and what asking and telling cost after many trials.
 
     python -m benchmarks.scale [format=json] [only=rates,history,running] [workers=1,4,16,64] [seconds=8]
-        [trials=100,1000,10000] [running=1,100,1000] [storage.url=URL]
+        [trials=100,1000,10000] [running=1,100,1000] [storage.url=URL] [storage.database=URL]
 
 `rates`: that many workers, a process each, take turns as on a shared output folder and share one study whose trials are
-looked up and take no time: what is left is the storage and the turns. Without a URL that is an SQLite file; of a
-PostgreSQL server or a proxy before it the URL is needed. Afterwards no trial may be lost or doubled.
+looked up and take no time: what is left is the storage and the turns. Afterwards no trial may be lost or doubled.
 
-`history`: one worker in an SQLite file that already holds so many finished trials. Medians with their
-quartiles. Bars after 10,000 trials: 50 ms for what the storage takes of an ask (reading, claiming) and of a tell (cost,
-epochs, end), and for a proposal of each sampler.
+`history`: one worker in a study that already holds so many finished trials. Medians with their quartiles. Bars after
+10,000 trials: 50 ms for what the storage takes of an ask (reading, claiming) and of a tell (cost, epochs, end), and for
+a proposal of each sampler.
 
 `running`: what a look at the study, a claim and a heartbeat take while so many others are at work.
+
+Without a URL the studies are in SQLite files; of a PostgreSQL server or a proxy before it the URL is needed, and keeps
+them. `storage.database` is what a proxy at `storage.url` stands before, where history and running are written to.
 """
 
 import os
@@ -22,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.arguments import parse
+from benchmarks.arguments import parse, refusing
 from benchmarks.origin import print_json
 from benchmarks.result_rows import Row, row, shown
 
@@ -38,6 +40,7 @@ DEFAULTS = {
     "trials": (100, 1000, 10_000),
     "running": (1, 100, 1000),
     "storage.url": "",
+    "storage.database": "",
 }
 BARRED = ("propose", "decide", "ask", "tell")
 
@@ -81,26 +84,38 @@ def main(arguments: Sequence[str]) -> None:
     from benchmarks.scale_history import parts_among_running, parts_with_history
     from benchmarks.scale_rates import faults_of, rate_of
     from explore.search.secrets import hidden
+    from explore.search.storage import GRPC, open_storage
 
     options = parse(arguments, __doc__, DEFAULTS)
-    only = options["only"]
-    found: list[Row] = []
+    only, found = options["only"], list[Row]()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, run = Path(name), f"scale-{os.getpid()}"
+
+        def places(study: str) -> tuple[str, str]:
+            """Where a study is, and the database behind."""
+            url = options["storage.url"] or f"sqlite:///{folder}/{study}.db"
+            return url, options["storage.database"] or url
+
+        with refusing(arguments):
+            url, database = places("empty")
+            if database.startswith(GRPC) and {"history", "running"} & {*only}:
+                raise ValueError(f"storage.database must be what the proxy stands before, got {database}")
+            open_storage(url)
         if "rates" in only:
             for workers in options["workers"]:
-                own = folder / str(workers)
-                url = options["storage.url"] or f"sqlite:///{own}/study.db"
-                study = f"scale-{os.getpid()}-{workers}"
-                rate = rate_of(url, study, own, workers, options["seconds"])
+                study = f"{run}-{workers}-workers"
+                url, _ = places(study)
+                rate = rate_of(url, study, folder / study, workers, options["seconds"])
                 faults = faults_of(url, study, rate.looked_up)
                 found += rate_rows(hidden(url).partition(":")[0], workers, rate, faults)
         if "history" in only:
+            study = f"{run}-history"
             for number in sorted(options["trials"]):
-                found += history_rows(number, parts_with_history(number, folder))
+                found += history_rows(number, parts_with_history(number, *places(study), study))
         if "running" in only:
             for number in sorted(options["running"]):
-                found += running_rows(number, parts_among_running(number, folder))
+                study = f"{run}-{number}-running"
+                found += running_rows(number, parts_among_running(number, *places(study), study))
     if options["format"] == "json":
         print_json(found)
         return

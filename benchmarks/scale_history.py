@@ -1,11 +1,8 @@
 """What asking and telling cost in a study that already holds many trials, finished or running."""
 
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from benchmarks.filled_study import evaluation, fill, proposals
 from benchmarks.trial_parts import Clock, proposer, speed_aware
@@ -19,22 +16,20 @@ from explore.search.trial import Trial
 from explore.search.veto import Veto
 
 _BASE = ("+sweep=pareto", "training.threads=1")
-_NAME = "scale"
 _REPEATS, _FEW = 9, 4
 _SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
 _BELOW, _SMALLEST = 0.05, 1e-3  # of a veto: probability, and error that counts as none
 _RUNGS = (1, 3, 9, 10)  # the last is that of the trials that a study is filled with
 
 
-def parts_with_history(number: int, folder: Path) -> Clock:
-    """The parts, timed; `folder` holds the study, which is filled up to so many trials."""
+def parts_with_history(number: int, url: str, database: str, name: str) -> Clock:
+    """The parts, timed; the study of this name at the URL is filled up to so many trials, in the database behind it."""
     config = compose(_BASE)
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-    url = f"sqlite:///{folder / 'history.db'}"
-    create_study(open_storage(url), _NAME, {})
-    fill(folder / "history.db", _NAME, space, number)
+    create_study(open_storage(url), name, {})
+    fill(database, name, space, number)
     clock = Clock()
-    study = create_study(open_storage(url), _NAME, {})
+    study = create_study(open_storage(url), name, {})
     with clock.part("read the study, once"):
         trials = study.trials()
     searched = as_searched(trials)
@@ -42,8 +37,8 @@ def parts_with_history(number: int, folder: Path) -> Clock:
     with clock.part("first proposal with speed_aware, once"):
         assert ours.next(searched, room=True)
     clock.repeat("propose with speed_aware", partial(ours.next, searched, room=True), _FEW)
-    for name in _SAMPLERS:
-        clock.repeat(f"propose with {name}", partial(proposer(name, config, space).propose, trials), _FEW)
+    for sampler in _SAMPLERS:
+        clock.repeat(f"propose with {sampler}", partial(proposer(sampler, config, space).propose, trials), _FEW)
     ladder, stopped = Ladder(_RUNGS, 3), as_stopped(trials)
     clock.repeat("decide at the rungs, for samplers without a model", partial(ladder.promotable, stopped), _FEW)
     veto = Veto(space, _RUNGS[-1], 10, _SMALLEST, _BELOW)
@@ -73,17 +68,13 @@ def _decide(ladder: Ladder, veto: Veto, trials: Sequence[Trial]) -> None:
     veto.first(ladder.promotable(trials), trials)
 
 
-def parts_among_running(number: int, folder: Path) -> Clock:
-    """What the storage takes, timed while so many others are at work."""
+def parts_among_running(number: int, url: str, database: str, name: str) -> Clock:
+    """What the storage takes, timed while so many others are at work; as `parts_with_history`."""
     config = compose(_BASE)
     space = parse_space(config.space, lambda key, values: has_option(key, values, config))
-    database, url = folder / f"running{number}.db", f"sqlite:///{folder}/running{number}.db"
-    create_study(open_storage(url), _NAME, {})
-    fill(database, _NAME, space, number)
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("DELETE FROM trial_values")
-        connection.execute("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL")
-    study, clock = create_study(open_storage(url), _NAME, {}), Clock()
+    create_study(open_storage(url), name, {})
+    fill(database, name, space, number, running=True)
+    study, clock = create_study(open_storage(url), name, {}), Clock()
     for proposal, _ in zip(proposals(space, seed=number + 1), range(_FEW + 1), strict=False):
         with clock.part("look at all trials"):
             study.trials()

@@ -155,7 +155,7 @@ def parts_with_history(number: int, folder: Path) -> dict[str, list[float]]:
     config = compose(_BASE)
     url, space = f"sqlite:///{folder / 'study.db'}", _space(config)
     create_study(open_storage(url), _NAME, definition(config))
-    fill(folder / "study.db", _NAME, space, number)
+    fill(url, _NAME, space, number)
     clock = Clock()
     with clock.part("read the study"):
         study = create_study(open_storage(url), _NAME, definition(config))

@@ -18,7 +18,7 @@ def test_a_filled_study_is_read_as_if_a_search_had_filled_it(tmp_path: Path) -> 
     url = f"sqlite:///{tmp_path / 'study.db'}"
     create_study(open_storage(url), "some", {"space": {}})
     for count in (5, 12):
-        fill(tmp_path / "study.db", "some", SPACE, count)
+        fill(url, "some", SPACE, count)
         trials = Study(open_storage(url), "some").trials()
         assert [trial.number for trial in trials] == list(range(count))
     expected = [proposal for proposal, _ in zip(proposals(SPACE), range(12), strict=False)]
