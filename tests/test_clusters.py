@@ -21,7 +21,7 @@ from explore.plan import _for_workers
 from explore.search import patience
 from explore.search.options import URL_VARIABLE, Grpc, Postgres, Sqlite
 from explore.search.patience import patient
-from explore.search.storage import of_one_machine, open_storage
+from explore.search.storage import make_proxy, of_one_machine, open_storage
 
 FAKE = """#!/usr/bin/env python3
 import json, os, sys
@@ -170,6 +170,13 @@ def test_a_proxy_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("explore.search.storage._ANSWER_SECONDS", 0.2)
     with pytest.raises(ValueError, match=r"storage.url must name a database that answers, got grpc://127.0.0.1:1"):
         open_storage("grpc://127.0.0.1:1")
+
+
+def test_a_proxy_stands_before_a_database() -> None:
+    with pytest.raises(
+        ValueError, match=r"storage\.database must be .* a database, got that of a proxy, grpc://head:13000"
+    ):
+        make_proxy("grpc://head:13000", "127.0.0.1", 13001)
 
 
 class Failing:

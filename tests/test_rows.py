@@ -1,16 +1,19 @@
 """What is read again and again is what one would read anew: rows, the last stretch of each trial, and their columns."""
 
 import gc
+from tempfile import TemporaryDirectory
 
 import pytest
 from filled_studies import cost, curve
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import IntDistribution
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 
 from explore.evaluation import COMPLETE, DIVERGED, INTERRUPTED, RUNNING, STOPPED, Evaluation
 from explore.search.columns import Known, columns_of
+from explore.search.remembered import Database, trials_from
+from explore.search.storage import open_storage
 from explore.search.study import Study, create_study
 from explore.search.trial import Proposal, Trial, read
 
@@ -52,13 +55,41 @@ def naive(rows: list[Trial]) -> list[int]:
 
 @given(actions=ACTIONS)
 def test_a_study_that_grows_reads_what_one_opened_anew_reads(actions: list[tuple[str, int, str]]) -> None:
-    storage, known = InMemoryStorage(), Known()
+    assert_reads_the_same(InMemoryStorage(), actions)
+
+
+@settings(max_examples=10)
+@given(actions=ACTIONS)
+def test_so_does_one_in_a_database(actions: list[tuple[str, int, str]]) -> None:
+    with TemporaryDirectory() as folder:
+        storage = open_storage(f"sqlite:///{folder}/study.db")
+        assert_reads_the_same(storage, actions)
+        assert isinstance(storage, Database)
+        assert_lacks_nothing(storage, open_storage(f"sqlite:///{folder}/study.db"))
+        storage._backend.engine.dispose()
+
+
+def assert_lacks_nothing(storage: Database, anew: BaseStorage) -> None:
+    """Whoever knows the trials up to some row, but for some of them, is told just what Optuna would tell."""
+    everyone = anew.get_all_trials(1)
+    for last in (-1, *(trial._trial_id for trial in everyone)):
+        assert trials_from(storage, 1, last + 1) == everyone[last + 1 :]
+        for unfinished in ([], [trial._trial_id for trial in everyone][::2]):
+            lacking = [one for one in everyone if one._trial_id > last or one._trial_id in unfinished]
+            assert storage.news(1, last, unfinished) == lacking
+
+
+def assert_reads_the_same(storage: BaseStorage, actions: list[tuple[str, int, str]]) -> None:
+    known = Known()
     study = create_study(storage, "s", {"space": {}})
     for claimed, (kind, which, status) in enumerate(actions):
         act(study, kind, which, status, claimed)
         trials = study.trials()
         assert trials == Study(storage, "s").trials()
         assert [trial.row for trial in trials] == naive(study.stretches())
+        for key in {trial.proposal.key for trial in trials}:
+            alike = [trial.row for trial in trials if trial.proposal.key == key]
+            assert sorted(trial.row for trial in study._rows.alike(key)) == sorted(alike)
         assert str(known.columns(trials).tolist()) == str(columns_of(trials).tolist())
         assert known.keys == [trial.proposal.key for trial in trials]
     ended = [trial for trial in study.trials() if trial.status not in (RUNNING, INTERRUPTED)]

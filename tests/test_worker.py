@@ -107,10 +107,12 @@ def test_no_trial_is_blamed_for_a_storage_that_stays_away(monkeypatch: pytest.Mo
 
     class Unreliable:
         def __getattr__(self, name: str) -> Any:
+            method = getattr(memory, name)
+
             def call(*arguments: Any, **named: Any) -> Any:
                 if away:
                     raise ConnectionError("nobody there")
-                return getattr(memory, name)(*arguments, **named)
+                return method(*arguments, **named)
 
             return call
 

@@ -4,7 +4,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from optuna.storages import BaseStorage, GrpcStorageProxy
+from optuna.storages import GrpcStorageProxy
+from optuna.trial import FrozenTrial
+
+from explore.search.remembered import Database, behind
 
 if TYPE_CHECKING:
     import grpc
@@ -44,17 +47,34 @@ class Client(GrpcStorageProxy):
         self._stub = StorageServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._cache = GrpcClientCache(self._stub)
 
+    def trials_from(self, study: int, number: int) -> list[FrozenTrial]:
+        """The trials from this number on, as they stand now; by itself Optuna's client sorts all of them each time."""
+        with self._cache.lock:
+            self._cache._read_trials_from_remote_storage(study)
+            return behind(self._cache.studies[study].trials, number)
 
-def start_server(storage: BaseStorage, host: str, port: int) -> "grpc.Server":
-    """Answer clients from a storage; raises ImportError without grpcio, and RuntimeError where the port is taken."""
+
+def start_server(storage: Database, host: str, port: int) -> "grpc.Server":
+    """Answer clients from a database; raises ImportError without grpcio, and RuntimeError where the port is taken."""
     import grpc
+    from optuna.storages._grpc.auto_generated.api_pb2 import GetTrialsReply, GetTrialsRequest
     from optuna.storages._grpc.auto_generated.api_pb2_grpc import add_StorageServiceServicer_to_server
-    from optuna.storages._grpc.servicer import OptunaStorageProxyService
+    from optuna.storages._grpc.servicer import OptunaStorageProxyService, _to_proto_trial
+
+    class Service(OptunaStorageProxyService):
+        """Optuna's, which by itself goes through all trials for the few that a client lacks."""
+
+        def GetTrials(self, request: GetTrialsRequest, context: grpc.ServicerContext) -> GetTrialsReply:  # noqa: N802
+            try:
+                news = storage.news(request.study_id, request.trial_id_greater_than, request.included_trial_ids)
+            except KeyError as error:
+                context.abort(code=grpc.StatusCode.NOT_FOUND, details=str(error))
+            return GetTrialsReply(trials=[_to_proto_trial(trial) for trial in news])
 
     # By itself a server takes a client for an attacker that asks more than once in five minutes whether it is there.
     options = [("grpc.http2.min_ping_interval_without_data_ms", int(500 * _PING_SECONDS))]
     server = grpc.server(ThreadPoolExecutor(max_workers=CALLS), options=options)
-    add_StorageServiceServicer_to_server(OptunaStorageProxyService(storage), server)  # type: ignore[no-untyped-call]
+    add_StorageServiceServicer_to_server(Service(storage), server)  # type: ignore[no-untyped-call]
     server.add_insecure_port(f"{host}:{port}")
     server.start()
     return server

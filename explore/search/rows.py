@@ -3,14 +3,17 @@
 import gc
 import threading
 from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import takewhile
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from explore.evaluation import RUNNING, STOPPED
+from explore.search.remembered import trials_from
 from explore.search.trial import Trial, read
 
 WITHDRAWN = "withdrawn"  # what became of a claim that somebody else was before
@@ -32,6 +35,8 @@ class Rows:
         self._history: list[Trial] = []
         self._ended: dict[int, Trial] = {}
         self._latest: list[Trial] = []
+        self._alike: dict[str, list[Trial]] = defaultdict(list)  # the latest, by configuration
+        self._unsettled: list[Trial] = []
         self._without_checkpoint: dict[int, Trial] = {}
         self.any_stopped = False  # of all that were ever read
 
@@ -44,13 +49,24 @@ class Rows:
     def latest(self) -> tuple[list[Trial], list[Trial]]:
         """The last stretch of every trial, by number, and those of them that are running, by row."""
         with self._lock:
-            unsettled = self._read_on()
-            continued = {row.continues for row in unsettled if row.continues is not None}
+            self._read_on()
+            last, continued = self._last()
             trials = [trial for trial in self._latest if trial.row not in continued] if continued else [*self._latest]
-            last = [row for row in unsettled if row.row not in continued]
             for row in last:
                 insort(trials, row, key=_number)
             return trials, [row for row in last if row.status == RUNNING]
+
+    def alike(self, key: str) -> list[Trial]:
+        """Of the trials, as they were last read, those of one configuration."""
+        with self._lock:
+            last, continued = self._last()
+            settled = [trial for trial in self._alike.get(key, ()) if trial.row not in continued]
+            return settled + [trial for trial in last if trial.proposal.key == key]
+
+    def _last(self) -> tuple[list[Trial], set[int]]:
+        """The last stretches of those that have not settled, and what was gone on with since."""
+        continued = {row.continues for row in self._unsettled if row.continues is not None}
+        return [row for row in self._unsettled if row.row not in continued], continued
 
     def given_up(self, trial: Trial) -> Trial:
         """The same trial without a checkpoint."""
@@ -61,29 +77,32 @@ class Rows:
 
     def _read_on(self) -> list[Trial]:
         """Read what is new, and return what has not settled."""
-        settled = self._settled
         with _no_garbage():
-            everyone = self._storage.get_all_trials(self._study, deepcopy=False)
-            while self._settled < len(everyone) and everyone[self._settled].state.is_finished():
-                record = self._ended.pop(self._settled, None) or self._read(everyone[self._settled])
+            unread = trials_from(self._storage, self._study, self._settled)
+            ended = list(takewhile(lambda frozen: frozen.state.is_finished(), unread))
+            for frozen in ended:
+                record = self._ended.pop(frozen.number, None) or self._read(frozen)
                 if record.status != WITHDRAWN:
                     self._settle(record)
-                self._settled += 1
-        if self._settled - settled >= _MANY:
+        self._settled += len(ended)
+        if len(ended) >= _MANY:
             gc.freeze()  # it lasts as long as the process, and need not be looked through
-        records = [self._record(frozen) for frozen in everyone[self._settled :]]
-        return [record for record in records if record.status != WITHDRAWN]
+        records = [self._record(frozen) for frozen in unread[len(ended) :]]
+        self._unsettled = [record for record in records if record.status != WITHDRAWN]
+        return self._unsettled
 
     def _settle(self, record: Trial) -> None:
         self._history.append(record)
         place = bisect_left(self._latest, record.number, key=_number)
         for earlier in range(place, len(self._latest)):
             if self._latest[earlier].row == record.continues:
-                del self._latest[earlier]
+                before = self._latest.pop(earlier)
+                self._alike[before.proposal.key].remove(before)
                 break
             if self._latest[earlier].number != record.number:
                 break
         insort(self._latest, record, key=_number)
+        self._alike[record.proposal.key].append(record)
 
     def _record(self, frozen: FrozenTrial) -> Trial:
         record = self._ended.get(frozen.number) or self._read(frozen)

@@ -5,16 +5,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, SQLAlchemyError
 
 from explore.search.grpc_proxy import CALLS, GRPC_PORT, Client, start_server
 from explore.search.patience import patient
+from explore.search.remembered import Database
 from explore.search.secrets import hidden, without_passwords
 from explore.search.study import Study, study_names
 
@@ -46,10 +47,10 @@ def open_storage(url: str, connections: int = 1) -> BaseStorage:
         if parsed.drivername == GRPC:
             return _proxy(parsed, reason)
         if parsed.get_backend_name() == "sqlite":
-            return get_storage(_connect(url, {"connect_args": {"timeout": _LOCK_SECONDS}}))
+            return Database(_connect(url, {"connect_args": {"timeout": _LOCK_SECONDS}}))
         whole = parsed.render_as_string(hide_password=False)
         # A worker that trains for an hour keeps one connection at most: servers have about a hundred for all.
-        storage = get_storage(_connect(whole, {"pool_pre_ping": True, "pool_size": connections, **_noticing(parsed)}))
+        storage = Database(_connect(whole, {"pool_pre_ping": True, "pool_size": connections, **_noticing(parsed)}))
         # After an error in its own handling of errors Optuna ends with an UnboundLocalError.
         return patient(storage, (StorageInternalError, SQLAlchemyError, UnboundLocalError), reason)
     except ImportError as error:
@@ -98,9 +99,11 @@ def _proxy(url: URL, reason: Any) -> BaseStorage:
 
 def make_proxy(database: str, host: str, port: int) -> Any:
     """Start a gRPC server that stands before a database; raises ValueError where that cannot be."""
+    if _parse(database).drivername == GRPC:
+        raise ValueError(f"storage.database must be the URL of a database, got that of a proxy, {hidden(database)}")
     storage = open_storage(database, connections=CALLS)
     try:
-        return start_server(storage, host, port)
+        return start_server(cast(Database, storage), host, port)
     except ImportError:
         raise ValueError("storage=grpc needs grpcio, which is not installed; pip install 'explore[grpc]'") from None
     except RuntimeError as error:

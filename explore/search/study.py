@@ -127,7 +127,7 @@ class Study:
         mine, *again = [trial for trial in running if trial.owner.get("claim") == owner["claim"]]
         for twin in again:
             self._end(twin, Evaluation(status=WITHDRAWN), TrialState.FAIL)
-        same = [trial for trial in everyone if trial.proposal.key == proposal.key]
+        same = self._rows.alike(proposal.key)
         first = not any(trial.row < mine.row and trial.status != INTERRUPTED for trial in same)
         if not first or (len(everyone) > target and _taken(everyone, mine) >= target):
             self._end(mine, Evaluation(status=WITHDRAWN), TrialState.FAIL)
