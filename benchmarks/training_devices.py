@@ -23,10 +23,12 @@ from benchmarks.training_sides import CANDIDATES, network
 from explore.architecture.network import Network
 from explore.architecture.published import adapted
 from explore.cluster.isolation import Isolated, start_server
+from explore.cluster.local import threads_each
 from explore.cost.device import autocast, resolve_device, resolve_precision
+from explore.counted import counted
 from explore.data.dataset import Dataset, load
 from explore.data.folder import image_files
-from explore.data.gathering import ahead_of
+from explore.data.gathering import ahead_of, threads_for
 from explore.data.image import Decoding, Encoded, decode
 from explore.data.loader import Batches
 from explore.data.options import Augmentation, Folder
@@ -89,6 +91,8 @@ def check_folder(path: str) -> None:
 def streaming(folder: str | None, cache: str | None) -> Iterator[Row]:
     """Decoding, the loader alone, and Mixer-S/16 on batches from disk against the same on one batch in memory."""
     device = resolve_device("auto")
+    if device.type == "cuda":
+        torch.set_num_threads(threads_each(1))  # as a trial has that is alone on its machine
     with tempfile.TemporaryDirectory() as scratch:
         path = folder or _made_images(Path(scratch), MADE[device.type])
         files = [file for members in image_files(path)["train"].values() for file in members]
@@ -110,7 +114,8 @@ def streaming(folder: str | None, cache: str | None) -> Iterator[Row]:
                 drop_last=True,
             )
             rate = _passed(loader(64), device)
-            yield row("loader alone: from the memory map, with shift and flip", rate, "images/s")
+            threads = counted(threads_for(device), "thread")
+            yield row(f"loader alone, {threads}: from the memory map, with shift and flip", rate, "images/s")
             # A small folder has batches enough for a run all the same.
             size = min(BATCH[device.type], len(data.train) // (ahead_of(device) + 1 + STEPS))
             shape = {"image_size": IMAGE_SIZE, "channels": data.channels, "classes": len(data.classes)}
@@ -119,8 +124,12 @@ def streaming(folder: str | None, cache: str | None) -> Iterator[Row]:
 
 
 def _passed(loader: Batches, device: torch.device, most: int = 3_000) -> float:
+    """Images per second, once as many batches are on their way as are gathered at a time."""
+    passing = iter(loader)
+    for _ in islice(passing, ahead_of(device) + 1):
+        wait(device)
     seen, start = 0, time.perf_counter()
-    for images, _ in loader:
+    for images, _ in passing:
         seen += len(images)
         if seen >= most:
             break

@@ -318,12 +318,14 @@ def test_a_gpu_has_as_many_threads_to_gather_as_the_process_may_use(monkeypatch:
 
 def test_a_pass_that_is_left_in_the_middle_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("explore.data.loader.fits", lambda images, margin, device: False)
-    before = threading.active_count()
-    waiting = iter(batches_of(split_of(1000), 1))
-    next(waiting)
-    assert threading.active_count() == before + 1
-    del waiting
-    assert threading.active_count() == before
+    before, streamed = {*threading.enumerate()}, batches_of(split_of(1000), 1)
+    passes = [iter(streamed), iter(streamed.seeded(7))]
+    for one in passes:
+        next(one)
+    [gathering] = {*threading.enumerate()} - before  # for all passes
+    del passes, one, streamed
+    gathering.join(60)
+    assert not gathering.is_alive()
 
 
 @pytest.mark.parametrize("limit", [None, 2**28, 2**62])

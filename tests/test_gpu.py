@@ -25,6 +25,7 @@ from explore.command import _run
 from explore.cost.options import Measuring
 from explore.cost.throughput import measure_throughput
 from explore.cost.turns import Turns, strangers
+from explore.data.gathering import Streamed
 from explore.data.options import Augmentation
 from explore.evaluation import COMPLETE
 from explore.launching import at_once
@@ -204,6 +205,29 @@ def test_images_from_disk_are_those_that_are_kept_on_the_gpu(
         assert streamed.is_cuda
         assert torch.equal(streamed, images)
         assert torch.equal(same, targets)
+
+
+def test_batches_are_whole_however_late_their_copies_and_the_work_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies that arrive long after they were begun are waited for, and no batch is written over before it was used."""
+    monkeypatch.setattr("explore.data.gathering.threads_for", lambda device: 4)
+    images = torch.randint(256, (1000, 3, 224, 224), dtype=torch.uint8)
+    place = Streamed(images, 0, GPU)
+    gather, copies = place._gather, place._copies
+
+    def late(rows: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        with torch.cuda.stream(copies):
+            torch.cuda._sleep(20_000_000)  # cycles: some ten milliseconds
+        return gather(rows)
+
+    monkeypatch.setattr(place, "_gather", late)
+    parts = list(torch.randperm(len(images)).split(32))
+    found = []
+    for batch in place.pick(parts, [None] * len(parts)):
+        torch.cuda._sleep(20_000_000)
+        found.append(batch.sum((1, 2, 3), dtype=torch.int64))
+        del batch
+    expected = [images[rows].sum((1, 2, 3), dtype=torch.int64) for rows in parts]
+    assert torch.equal(torch.cat(found).cpu(), torch.cat(expected))
 
 
 @every_mixing

@@ -19,6 +19,7 @@ from on_gpu import GPU, SHORT, WAITING, batches, every_mixing, network
 from torch import Tensor, nn
 
 from explore.architecture.network import Network
+from explore.data.options import Augmentation
 from explore.training.captured import UNCAPTURED, Captured
 from explore.training.fit import fit
 from explore.training.handing import Batch
@@ -120,7 +121,8 @@ def test_no_step_waits_for_the_gpu(tmp_path: Path) -> None:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            train = digit_batches(16, split="train", device="cuda", shuffle=True, drop_last=True)
+            moved = Augmentation(shift=1, flip=True)
+            train = digit_batches(16, split="train", device="cuda", shuffle=True, drop_last=True, augmentation=moved)
             fit(network(), train, batches(training=False), SHORT, tmp_path, lambda record: None)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -244,6 +244,9 @@ def test_processes_that_take_no_turns_are_named(gpu: Callable[[str], None]) -> N
         """)
     with Turns(GPU):
         assert strangers(GPU) == [f"/usr/bin/python3 ({other.pid})"]
+    gpu(f"{other.pid + 1}, /usr/bin/nvidia-cuda-mps-server")
+    with Turns(GPU):
+        assert strangers(GPU) == [f"/usr/bin/nvidia-cuda-mps-server ({other.pid + 1})"], "it may hide anybody"
     gpu("No running processes found")
     assert strangers(GPU) == []
 

@@ -90,7 +90,9 @@ def strangers(device: torch.device) -> list[str]:
     answers = (line.partition(",") for line in nvidia_smi("--query-compute-apps=pid,process_name", device))
     others = {int(pid): name.strip() for pid, _, name in answers if pid.strip().isdigit()}
     file = os.path.realpath(_files(device)[1])
-    programs = {pid: name for pid, name in others.items() if Path(name).name != _MPS_SERVER}
+    # Where the system shows only the server it stands for all that compute through it, this process among them.
+    shown = os.getpid() in others
+    programs = {pid: name for pid, name in others.items() if not (shown and Path(name).name == _MPS_SERVER)}
     return [f"{name} ({pid})" for pid, name in sorted(programs.items()) if not _takes_turns(pid, file)]
 
 

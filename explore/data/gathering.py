@@ -3,7 +3,8 @@
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from explore.data.augmentation import Shifted
 # the memory map is shared.
 GPU_SHARE, CPU_SHARE = 0.5, 1 / 32
 _MOST_THREADS = 4
+_WORD = 8  # bytes
 
 
 def threads_for(device: torch.device) -> int:
@@ -72,36 +74,44 @@ class Streamed:
     """
 
     def __init__(self, images: Tensor, margin: int, device: torch.device) -> None:
-        self._images = images
+        self._shape = images.shape[1:]
+        flat = images.view(len(images), -1)
+        # Of rows of bytes torch shares out each one by itself among the threads of the process.
+        self._rows = flat.view(torch.int64) if flat.shape[1] % _WORD == 0 else flat
         self._margin = margin
         self._device = device
         on_gpu = device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+        # One pool for all passes, several of which may go on at once; it ends with the last of them.
+        self._threads = ThreadPoolExecutor(
+            threads_for(device), "gathering", initializer=partial(_take, self._copies) if self._copies else None
+        )
 
     def pick(self, parts: list[Tensor], offsets: list[Tensor | None]) -> Iterator[Tensor]:
         """The images of each part of rows, from its offsets on (see `Shifted`)."""
         most = ahead_of(self._device)
-        with ThreadPoolExecutor(threads_for(self._device), "gathering") as threads:
-            ahead: deque[Future[tuple[Tensor, torch.cuda.Event | None]]] = deque()
-            try:
-                for rows in parts[:most]:
-                    ahead.append(threads.submit(self._gather, rows))
-                for index, corner in enumerate(offsets):
-                    images = self._arrived(*ahead.popleft().result())
-                    if index + most < len(parts):
-                        ahead.append(threads.submit(self._gather, parts[index + most]))
-                    yield images if corner is None else self._moved(images, corner)
-            finally:  # whoever stops in the middle does not wait for the rest
-                threads.shutdown(wait=True, cancel_futures=True)
+        ahead = deque(self._threads.submit(self._gather, rows) for rows in parts[:most])
+        try:
+            for index, corner in enumerate(offsets):
+                images = self._arrived(*ahead.popleft().result())
+                if index + most < len(parts):
+                    ahead.append(self._threads.submit(self._gather, parts[index + most]))
+                yield images if corner is None else self._moved(images, corner)
+        finally:  # whoever stops in the middle does not wait for the rest
+            for one in ahead:
+                one.cancel()
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        gathered = torch.empty(
+            (len(rows), self._rows.shape[1]), dtype=self._rows.dtype, pin_memory=self._copies is not None
+        )
+        torch.index_select(self._rows, 0, rows, out=gathered)
+        images = gathered.view(torch.uint8).view(-1, *self._shape)
         if self._copies is None:
-            return self._images.index_select(0, rows), None
-        pinned = torch.empty((len(rows), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)
-        torch.index_select(self._images, 0, rows, out=pinned)
+            return images, None
         with torch.cuda.stream(self._copies):
             # torch keeps the pinned memory until the copy is done.
-            return pinned.to(self._device, non_blocking=True), self._copies.record_event()
+            return images.to(self._device, non_blocking=True), self._copies.record_event()
 
     def _arrived(self, images: Tensor, copied: torch.cuda.Event | None) -> Tensor:
         """The images, behind whose copy the work that follows is queued."""
@@ -113,3 +123,8 @@ class Streamed:
 
     def _moved(self, images: Tensor, corner: Tensor) -> Tensor:
         return Shifted(images, self._margin).pick(torch.arange(len(images), device=images.device), corner)
+
+
+def _take(copies: torch.cuda.Stream) -> None:
+    """Have this thread work with the GPU of a stream: it would come back to the first one, and take memory there."""
+    torch.cuda.set_device(copies.device)
