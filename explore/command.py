@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).parent
 _BAD_INPUT = 2
-_INTERRUPTED = 130
+INTERRUPTED = 130
 # Flags of Hydra that show something; those that would run something belong to the sweep.
 _QUESTIONS = {"-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help", "--version"}
 _WAYS_TO_ANSWER = {"-p", "--package", "--resolve"}
@@ -105,7 +105,7 @@ def _run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     except Exception as error:
         if not (fault := unwritable(error)):
             raise

@@ -10,9 +10,11 @@ Without storage.database it stands before EXPLORE_STORAGE_URL, which may hold a 
 """
 
 import os
+import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from explore.command import refusing_bad_input, run
+from explore.command import INTERRUPTED, refusing_bad_input, run
 
 if TYPE_CHECKING:
     from explore.schema import Config
@@ -31,10 +33,26 @@ def main(config: "Config", overrides: list[str]) -> int:
         database = options.database or os.environ.get(URL_VARIABLE)
         if not database:
             raise ValueError(f"storage.database must be the URL of a database, got none; or set {URL_VARIABLE}")
+        options.address(Path())
+        here = _address(options.host)
         server = make_proxy(database, options.host, options.port)
     print(f"explore: {options.host}:{options.port} stands before {hidden(database)}", flush=True)
-    server.wait_for_termination()
+    if here.startswith("127.") and options.host not in ("localhost", here):
+        advice = "storage.host=0.0.0.0 listens on all addresses"
+        print(f"explore: {options.host} is {here} here, which no other machine reaches; {advice}", flush=True)
+    try:
+        server.wait_for_termination()
+    except KeyboardInterrupt:
+        # Calls that wait for the database would be waited for; whoever made them asks again.
+        os._exit(INTERRUPTED)
     return 0
+
+
+def _address(host: str) -> str:
+    try:
+        return socket.gethostbyname(host)
+    except OSError:
+        raise ValueError(f"storage.host must be a name or an address of this machine, got {host}") from None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster_machines import Command, answers, end_processes_below, free_port, said_by, start_command, wait_until
-from cluster_services import LEFT_OPEN, PASSWORD, SMALL, Open, Postgres
+from cluster_services import LEFT_OPEN, PASSWORD, SMALL, Open, Postgres, start_postgres
 from filled_studies import TEMPLATE, fabricated
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import InMemoryStorage
@@ -106,6 +106,32 @@ def test_a_proxy_that_hangs_is_noticed_and_waited_for(
         assert not answer.done()
         process.send_signal(signal.SIGCONT)
         assert answer.result(timeout=60) == {}
+
+
+def test_a_proxy_says_that_its_database_is_away_and_can_be_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    """What waits for the database in the proxy does not keep it from ending; its port is its own."""
+    port = free_port()
+    with start_postgres() as server, proxy(server, port) as process, ThreadPoolExecutor(1) as thread:
+        again = ["storage=grpc", "storage.host=127.0.0.1", f"storage.port={port}"]
+        second = start_command("proxy", *again, environment={"EXPLORE_STORAGE_URL": server.secret})
+        assert "storage.host and port must be free" in second.communicate(timeout=120)[1]
+        study = create_study(open_storage(f"grpc://127.0.0.1:{port}"), "away", {"space": {}})
+        server.stop("immediate")
+        answer = thread.submit(lambda: study.notes)
+        said = ""
+
+        def told() -> bool:
+            nonlocal said
+            said += capsys.readouterr().err
+            return "the storage does not answer" in said
+
+        wait_until(told, 60, "to say so")
+        assert "Exception calling application" not in said
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=15) == 130
+        server.start()
+        with proxy(server, port):
+            assert answer.result(timeout=60) == {}
 
 
 def test_an_answer_that_takes_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import IntDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import FrozenTrial
 
 from explore.evaluation import COMPLETE, DIVERGED, INTERRUPTED, RUNNING, STOPPED, Evaluation
 from explore.search.columns import Known, columns_of
-from explore.search.remembered import Database, trials_from
+from explore.search.remembered import Database, behind, trials_from
 from explore.search.storage import open_storage
 from explore.search.study import Study, create_study
 from explore.search.trial import Proposal, Trial, read
@@ -118,3 +119,30 @@ def test_a_long_study_is_not_looked_through_for_garbage(
         gc.unfreeze()
     assert asked == [False] * 5
     assert gc.isenabled()
+
+
+def test_whoever_ends_the_reading_of_a_study_reads_it_again_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by Ctrl-C, after which a search still looks at it."""
+    storage = InMemoryStorage()
+    study = create_study(storage, "s", {"space": {}})
+    for number in range(6):
+        act(study, "begin", 0, COMPLETE, number)
+        act(study, "end", 0, COMPLETE, number)
+    anew, left = Study(storage, "s"), [4]
+
+    def interrupted(frozen: FrozenTrial) -> Trial:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return read(frozen)
+
+    monkeypatch.setattr("explore.search.rows.read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        anew.trials()
+    assert anew.trials() == study.trials()
+    assert anew.stretches() == study.stretches()
+
+
+def test_one_that_another_thread_made_before_those_below_were_read_is_left_for_the_next_time() -> None:
+    assert behind({0: "a", 1: "b", 3: "d"}, 1) == ["b"]  # type: ignore[dict-item]
+    assert behind({0: "a", 1: "b", 2: "c"}, 1) == ["b", "c"]  # type: ignore[dict-item]

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -292,6 +294,43 @@ def test_a_claim_that_was_written_twice_is_one_trial() -> None:
     assert trial is not None
     assert [one.row for one in study.trials()] == [0]
     assert study.finish(trial, complete())
+
+
+@pytest.mark.parametrize("before", [complete(), Evaluation(status="withdrawn")], ids=lambda one: one.status)
+def test_a_claim_that_is_written_once_more_when_its_trial_has_ended_is_withdrawn(before: Evaluation) -> None:
+    """As by a proxy that had waited for its database for longer than the worker waited for the proxy."""
+    storage = InMemoryStorage()
+    study = create_study(storage, "table", DEFINITION)
+    trial = study.claim(proposal(1), command="", target=1)
+    assert trial is not None
+    template = storage.get_trial(trial.trial_id)
+    study.finish(trial, before)
+    storage.create_new_trial(0, template)
+    statuses = [one.status for one in study.trials()]
+    assert statuses[-1] == RUNNING
+    assert [one.status for one in study.trials_without_dead()] == statuses[:-1]
+    assert not [one for one in Study(storage, "table").trials() if one.status == RUNNING]
+
+
+def test_of_two_who_begin_a_study_with_other_settings_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the other one has not written its own yet."""
+    first, second = open_storage(url(tmp_path)), open_storage(url(tmp_path))
+    made, write = threading.Event(), Study.note
+
+    def late(study: Study, key: str, value: Any) -> None:
+        made.set()
+        time.sleep(0.5)
+        write(study, key, value)
+
+    monkeypatch.setattr(Study, "note", late)
+    with ThreadPoolExecutor(1) as thread:
+        begun = thread.submit(create_study, first, "table", DEFINITION)
+        assert made.wait(60)
+        with pytest.raises(ValueError, match="study table exists with other settings"):
+            create_study(second, "table", {"space": {}})
+        assert begun.result().definition == DEFINITION
 
 
 def test_another_definition_is_refused_with_what_differs(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ GRPC_PORT = 13000
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 # As many calls are answered at a time, each with a connection to the database.
 CALLS = 10
+# So long a call waits here for the database; the client says so then, and goes on waiting.
+DATABASE_SECONDS = 20.0
 # Without these a worker whose proxy loses its power waits for the answer to its last call for ever.
 _PING_SECONDS = 30.0
 _PONG_SECONDS = 30.0
@@ -72,7 +74,8 @@ def start_server(storage: Database, host: str, port: int) -> "grpc.Server":
             return GetTrialsReply(trials=[_to_proto_trial(trial) for trial in news])
 
     # By itself a server takes a client for an attacker that asks more than once in five minutes whether it is there.
-    options = [("grpc.http2.min_ping_interval_without_data_ms", int(500 * _PING_SECONDS))]
+    # And it shares a port with any other server, so that clients find now the one, now the other.
+    options = [("grpc.http2.min_ping_interval_without_data_ms", int(500 * _PING_SECONDS)), ("grpc.so_reuseport", 0)]
     server = grpc.server(ThreadPoolExecutor(max_workers=CALLS), options=options)
     add_StorageServiceServicer_to_server(Service(storage), server)  # type: ignore[no-untyped-call]
     server.add_insecure_port(f"{host}:{port}")

@@ -130,7 +130,9 @@ class Grpc:
     database: str | None = None  # what a proxy stands before; of no concern to those who ask it
 
     def address(self, output: Path) -> str:
-        """The URL of the storage."""
+        """The URL of the storage; raises ValueError for a port that there cannot be."""
+        if not 0 < self.port < 2**16:
+            raise ValueError(f"storage.port must be from 1 to {2**16 - 1}, got {self.port}")
         return f"grpc://{self.host}:{self.port}"
 
 

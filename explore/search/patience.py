@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage
 
 from explore.faults import Unwritable, unwritable
 
-_PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 600.0
 _LONGEST_PAUSE_SECONDS = 5.0
 # What is over sooner is not worth a word.
 _PASSING_SECONDS = 0.5
@@ -18,21 +18,35 @@ _SILENT = "the storage does not answer: {}; what was found so far is kept, and t
 
 
 def patient(
-    storage: BaseStorage, passing: Sequence[type[Exception]], reason: Callable[[Exception], str]
+    storage: BaseStorage,
+    passing: Sequence[type[Exception]],
+    reason: Callable[[Exception], str],
+    seconds: float | None = None,
 ) -> BaseStorage:
-    """The storage, each call of which is tried again for ten minutes while it ends with an error that may pass.
+    """The storage, each call of which is tried again while it ends with an error that may pass, for ten minutes.
 
     A call that was lost on the way back is then made twice. Values are only written again, a trial ends only once, and
     whoever makes a trial has to look for a twin. After that it raises Unwritable, with what `reason` says for people,
     without passwords.
     """
-    return cast(BaseStorage, _Patient(storage, tuple(passing), reason))
+    return cast(BaseStorage, _Patient(storage, tuple(passing), reason, seconds))
+
+
+def reason_of(text: str) -> str:
+    """Why a storage does not answer, of a text in which somebody who waited for it says so."""
+    begin, _, end = _SILENT.partition("{}")
+    return text.partition(begin)[2].partition(end)[0] or text
 
 
 class _Patient:
     def __init__(
-        self, storage: BaseStorage, passing: tuple[type[Exception], ...], reason: Callable[[Exception], str]
+        self,
+        storage: BaseStorage,
+        passing: tuple[type[Exception], ...],
+        reason: Callable[[Exception], str],
+        seconds: float | None,
     ) -> None:
+        self._seconds = seconds
         self._storage = storage
         self._passing = passing
         self._reason = reason
@@ -52,7 +66,7 @@ class _Patient:
                 except self._passing as error:
                     why = unwritable(error) or Unwritable(_SILENT.format(self._reason(error)))
                     # Who has waited in vain leaves, and does not wait as long again for its last words.
-                    if self._given_up or time.monotonic() - began > _PATIENCE_SECONDS:
+                    if self._given_up or time.monotonic() - began > (self._seconds or PATIENCE_SECONDS):
                         self._given_up = True
                         raise why from None
                     if not told and time.monotonic() - began > _PASSING_SECONDS:

@@ -4,7 +4,7 @@ import gc
 import threading
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
@@ -37,6 +37,7 @@ class Rows:
         self._latest: list[Trial] = []
         self._alike: dict[str, list[Trial]] = defaultdict(list)  # the latest, by configuration
         self._unsettled: list[Trial] = []
+        self._claims: dict[str | None, int] = {}  # the first row of each
         self._without_checkpoint: dict[int, Trial] = {}
         self.any_stopped = False  # of all that were ever read
 
@@ -63,6 +64,11 @@ class Rows:
             settled = [trial for trial in self._alike.get(key, ()) if trial.row not in continued]
             return settled + [trial for trial in last if trial.proposal.key == key]
 
+    def twins(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those whose claim stands in an earlier row, too."""
+        with self._lock:
+            return [trial for trial in trials if self._claims.get(trial.owner.get("claim"), trial.row) < trial.row]
+
     def _last(self) -> tuple[list[Trial], set[int]]:
         """The last stretches of those that have not settled, and what was gone on with since."""
         continued = {row.continues for row in self._unsettled if row.continues is not None}
@@ -79,16 +85,17 @@ class Rows:
         """Read what is new, and return what has not settled."""
         with _no_garbage():
             unread = trials_from(self._storage, self._study, self._settled)
-            ended = list(takewhile(lambda frozen: frozen.state.is_finished(), unread))
-            for frozen in ended:
-                record = self._ended.pop(frozen.number, None) or self._read(frozen)
-                if record.status != WITHDRAWN:
-                    self._settle(record)
-        self._settled += len(ended)
-        if len(ended) >= _MANY:
+            # What takes long comes first: whoever ends it, by Ctrl-C, leaves all as it was.
+            records = [self._record(frozen) for frozen in unread]
+        ended = sum(1 for _ in takewhile(lambda frozen: frozen.state.is_finished(), unread))
+        for record in records[:ended]:
+            if record.status != WITHDRAWN:
+                self._settle(record)
+            self._ended.pop(record.row, None)
+            self._settled += 1
+        if ended >= _MANY:
             gc.freeze()  # it lasts as long as the process, and need not be looked through
-        records = [self._record(frozen) for frozen in unread[len(ended) :]]
-        self._unsettled = [record for record in records if record.status != WITHDRAWN]
+        self._unsettled = [record for record in records[ended:] if record.status != WITHDRAWN]
         return self._unsettled
 
     def _settle(self, record: Trial) -> None:
@@ -112,6 +119,8 @@ class Rows:
 
     def _read(self, frozen: FrozenTrial) -> Trial:
         record = read(frozen)
+        if claim := record.owner.get("claim"):
+            self._claims.setdefault(claim, record.row)
         self.any_stopped |= record.status == STOPPED
         return record
 

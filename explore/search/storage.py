@@ -13,8 +13,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, SQLAlchemyError
 
-from explore.search.grpc_proxy import CALLS, GRPC_PORT, Client, start_server
-from explore.search.patience import patient
+from explore.search.grpc_proxy import CALLS, DATABASE_SECONDS, GRPC_PORT, Client, start_server
+from explore.search.patience import patient, reason_of
 from explore.search.remembered import Database
 from explore.search.secrets import hidden, without_passwords
 from explore.search.study import Study, study_names
@@ -28,10 +28,11 @@ _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.2
 
 
-def open_storage(url: str, connections: int = 1) -> BaseStorage:
+def open_storage(url: str, *, connections: int = 1, patience_seconds: float | None = None) -> BaseStorage:
     """Open a storage such as `sqlite:///study.db`, `postgresql+psycopg://user@host/optuna` or `grpc://host:13000`.
 
-    One on a server is waited for later, where it does not answer for a while; so many `connections` to it are kept.
+    One on a server is waited for later, where it does not answer for a while: `patience_seconds`, or ten minutes.
+    So many `connections` to it are kept.
     Raises ValueError when the URL is none or nobody answers there; the password is never part of the message.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -40,7 +41,7 @@ def open_storage(url: str, connections: int = 1) -> BaseStorage:
     def reason(error: BaseException) -> str:
         # Of gRPC's errors only the details are in words.
         cause = error.__cause__ or error
-        text = cause.details() if hasattr(cause, "details") else str(getattr(cause, "orig", None) or cause)
+        text = reason_of(cause.details()) if hasattr(cause, "details") else str(getattr(cause, "orig", None) or cause)
         return without_passwords(text.splitlines()[0] if text else type(error).__name__, url)
 
     try:
@@ -52,7 +53,8 @@ def open_storage(url: str, connections: int = 1) -> BaseStorage:
         # A worker that trains for an hour keeps one connection at most: servers have about a hundred for all.
         storage = Database(_connect(whole, {"pool_pre_ping": True, "pool_size": connections, **_noticing(parsed)}))
         # After an error in its own handling of errors Optuna ends with an UnboundLocalError.
-        return patient(storage, (StorageInternalError, SQLAlchemyError, UnboundLocalError), reason)
+        passing = (StorageInternalError, SQLAlchemyError, UnboundLocalError)
+        return patient(storage, passing, reason, patience_seconds)
     except ImportError as error:
         extra = {"psycopg": "; pip install 'explore[postgres]'", "grpc": "; pip install 'explore[grpc]'"}
         # Optuna names no module itself.
@@ -101,7 +103,10 @@ def make_proxy(database: str, host: str, port: int) -> Any:
     """Start a gRPC server that stands before a database; raises ValueError where that cannot be."""
     if _parse(database).drivername == GRPC:
         raise ValueError(f"storage.database must be the URL of a database, got that of a proxy, {hidden(database)}")
-    storage = open_storage(database, connections=CALLS)
+    try:
+        storage = open_storage(database, connections=CALLS, patience_seconds=DATABASE_SECONDS)
+    except ValueError as error:
+        raise ValueError(str(error).replace("storage.url", "storage.database", 1)) from None
     try:
         return start_server(cast(Database, storage), host, port)
     except ImportError:
@@ -134,7 +139,10 @@ def open_study(url: str, name: str) -> Study:
     """Open a study that exists; raises ValueError with the names there are."""
     path = _parse(url).database
     if _parse(url).get_backend_name() == "sqlite" and path and not Path(path).exists():
-        raise ValueError(f"study {name} must exist, got no file {path}; run python -m explore.sweep +sweep=... first")
+        raise ValueError(
+            f"study {name} must exist, got no file {path}; run python -m explore.sweep +sweep=... first, or say where "
+            "else it is kept: storage.url=URL, or storage=grpc storage.host=HOST"
+        )
     storage = open_storage(url)
     names = study_names(storage)
     if name not in names:

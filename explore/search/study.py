@@ -8,7 +8,6 @@ was already full, withdraws. So no configuration is trained twice and no study g
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +30,7 @@ OBJECTIVES = ("val_accuracy", "throughput")
 _GIVEN_UP = "given_up:"
 # Why a trial was interrupted: its worker may be alive behind a network that is down, and still write to its folder.
 SILENT = "its worker went silent"
+_DEFINING_SECONDS = 5.0
 
 
 class TakenOver(Exception):  # noqa: N818 - somebody else has the trial now, which is nobody's mistake
@@ -167,10 +167,14 @@ class Study:
     def trials_without_dead(self) -> list[Trial]:
         """As `trials`, once those are ended as interrupted whose worker has died."""
         everyone, running = self._now()
-        dead = self._dead(running)
+        # Written by a claim that was given up and made again, when whoever made it had looked for twins already.
+        late = self._rows.twins(running)
+        for twin in late:
+            self._end(twin, Evaluation(status=WITHDRAWN), TrialState.FAIL)
+        dead = self._dead([trial for trial in running if trial not in late])
         for trial, reason in dead:
             self._end(trial, replace(trial.evaluation, status=INTERRUPTED, reason=reason), TrialState.FAIL)
-        return self.trials() if dead else everyone
+        return self.trials() if dead or late else everyone
 
     def _dead(self, running: Sequence[Trial]) -> list[tuple[Trial, str]]:
         """Those whose worker has died, and how one knows."""
@@ -199,12 +203,15 @@ def create_study(storage: BaseStorage, name: str, definition: Mapping[str, Any])
 
     Raises ValueError when it exists with another definition, and says what differs.
     """
-    directions = [StudyDirection.MAXIMIZE] * len(OBJECTIVES)
-    with suppress(DuplicatedStudyError):
-        storage.create_new_study(directions, name)
+    end = time.monotonic()
+    try:
+        storage.create_new_study([StudyDirection.MAXIMIZE] * len(OBJECTIVES), name)
+    except DuplicatedStudyError:
+        end += _DEFINING_SECONDS
     study = Study(storage, name)
-    if not study.definition:
-        # Just made, by this process or by another one that was stopped before it came to this line.
+    while not study.definition and time.monotonic() < end:
+        time.sleep(0.1)  # another one has just made it
+    if not study.definition:  # made by this process, or by one that was stopped before it came to this line
         study.note("definition", dict(definition))
     refuse_other_settings(study, definition)
     return study
