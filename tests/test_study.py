@@ -8,9 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -310,47 +308,6 @@ def test_a_claim_that_is_written_once_more_when_its_trial_has_ended_is_withdrawn
     assert statuses[-1] == RUNNING
     assert [one.status for one in study.trials_without_dead()] == statuses[:-1]
     assert not [one for one in Study(storage, "table").trials() if one.status == RUNNING]
-
-
-def test_of_two_who_begin_a_study_with_other_settings_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though the other one has not written its own yet."""
-    first, second = open_storage(url(tmp_path)), open_storage(url(tmp_path))
-    made, write = threading.Event(), Study.note
-
-    def late(study: Study, key: str, value: Any) -> None:
-        made.set()
-        time.sleep(0.5)
-        write(study, key, value)
-
-    monkeypatch.setattr(Study, "note", late)
-    with ThreadPoolExecutor(1) as thread:
-        begun = thread.submit(create_study, first, "table", DEFINITION)
-        assert made.wait(60)
-        with pytest.raises(ValueError, match="study table exists with other settings"):
-            create_study(second, "table", {"space": {}})
-        assert begun.result().definition == DEFINITION
-
-
-def test_another_definition_is_refused_with_what_differs(tmp_path: Path) -> None:
-    opened(tmp_path)
-    assert opened(tmp_path).definition == DEFINITION
-    other = {"space": {"x": "range(50)"}, "data": {"name": "digits", "val": 0.2}, "precision": "32"}
-    with pytest.raises(ValueError, match="study table exists with other settings") as refused:
-        opened(tmp_path, other)
-    message = str(refused.value)
-    assert "space.x: the study has 'range(100)', you ask for 'range(50)'" in message
-    assert "precision: the study has None, you ask for '32'" in message
-    assert "take another name (study=NAME)" in message
-    assert "data" not in message
-    assert opened(tmp_path).definition == DEFINITION
-
-
-def test_a_study_that_was_stopped_before_its_definition_was_written(tmp_path: Path) -> None:
-    storage = open_storage(url(tmp_path))
-    storage.create_new_study([study_module.StudyDirection.MAXIMIZE] * 2, "table")
-    assert opened(tmp_path).definition == DEFINITION
 
 
 def test_notes_are_kept_beside_the_definition(tmp_path: Path) -> None:
