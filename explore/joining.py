@@ -18,6 +18,7 @@ from explore.search.trial import Trial
 from explore.speeds import this_machine
 
 _MARK = ".study"
+_MOMENT_SECONDS = 2.0
 _WITH_CHECKPOINTS = (RUNNING, STOPPED, INTERRUPTED)
 
 
@@ -75,11 +76,15 @@ def check_machine(study: Study, url: str) -> None:
 
 
 def check_device(study: Study, candidate: Candidate) -> None:
-    """Raise ValueError where this machine measures speed on another device than the study; the first one decides."""
+    """Raise ValueError where this machine measures speed on another device than the study.
+
+    The first one decides; of several that come at the same moment, one of them.
+    """
     with ProcessPoolExecutor(1, mp_context=server_context()) as process:  # asking a GPU takes some of its memory
         here = process.submit(this_machine, candidate).result()[0]
     if "device" not in study.notes:
         study.note("device", next(filter(None, map(_device, study.trials())), here))
+        time.sleep(_MOMENT_SECONDS)  # another one may not have seen it, and says its own now
     if (there := study.notes["device"]) != here:
         raise ValueError(
             f"all machines of a study must have the same device, or their speeds could not be compared, got {here} on "

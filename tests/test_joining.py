@@ -156,6 +156,7 @@ class Asked:
 
 def test_the_first_machine_decides_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "ProcessPoolExecutor", Asked)
+    monkeypatch.setattr(joining, "_MOMENT_SECONDS", 0.0)
     study = new_study()
     joining.check_device(study, None)  # type: ignore[arg-type]
     joining.check_device(study, None)  # type: ignore[arg-type]
@@ -164,6 +165,16 @@ def test_the_first_machine_decides_the_device(monkeypatch: pytest.MonkeyPatch) -
     add(measured, 0.5, 100.0)
     with pytest.raises(ValueError, match=r"must have the same device, .* got NVIDIA H100 on .* for a study of"):
         joining.check_device(measured, None)  # type: ignore[arg-type]
+
+
+def test_of_two_that_come_at_the_same_moment_one_decides_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "ProcessPoolExecutor", Asked)
+    study = new_study()
+    monkeypatch.setattr(joining.time, "sleep", lambda seconds: study.note("device", "NVIDIA A100"))
+    with pytest.raises(
+        ValueError, match=r"must have the same device, .* got NVIDIA H100 on .* for a study of NVIDIA A"
+    ):
+        joining.check_device(study, None)  # type: ignore[arg-type]
 
 
 def test_of_all_that_find_nothing_left_to_do_one_concludes(monkeypatch: pytest.MonkeyPatch) -> None:
