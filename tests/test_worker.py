@@ -121,7 +121,7 @@ def test_no_trial_is_blamed_for_a_storage_that_stays_away(monkeypatch: pytest.Mo
         away = True
         return table(overrides, folder, report, until)
 
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(patience, "_PATIENCE_SECONDS", 0)
     study = create_study(patient(Unreliable(), (ConnectionError,), str), "table", SPACE)  # type: ignore[arg-type]
     with pytest.raises(Unwritable, match="the storage does not answer: nobody there; what was found so far is kept"):
         worker(study, losing).run()

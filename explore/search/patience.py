@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage
 
 from explore.faults import Unwritable, unwritable
 
-PATIENCE_SECONDS = 600.0
+_PATIENCE_SECONDS = 600.0
 _LONGEST_PAUSE_SECONDS = 5.0
 # What is over sooner is not worth a word.
 _PASSING_SECONDS = 0.5
@@ -66,7 +66,7 @@ class _Patient:
                 except self._passing as error:
                     why = unwritable(error) or Unwritable(_SILENT.format(self._reason(error)))
                     # Who has waited in vain leaves, and does not wait as long again for its last words.
-                    if self._given_up or time.monotonic() - began > (self._seconds or PATIENCE_SECONDS):
+                    if self._given_up or time.monotonic() - began > (self._seconds or _PATIENCE_SECONDS):
                         self._given_up = True
                         raise why from None
                     if not told and time.monotonic() - began > _PASSING_SECONDS:
