@@ -25,8 +25,8 @@ def pays(seconds_per_step: float, steps_left: int) -> bool:
 class Compiling:
     """The forward pass of a network in training, compiled or not; the network, its weights and their names stay.
 
-    `mode` is `on`, `off` or `auto`. `auto` is `off` on a processor, where compiled training steps are hardly faster. On a
-    GPU the first steps of this process are timed, `TIMED_STEPS` behind `UNTIMED_STEPS`, and the rest of its steps are
+    `mode` is `on`, `off` or `auto`. `auto` is `off` on a processor, where compiled training steps are hardly faster. On
+    a GPU the first steps of this process are timed, `TIMED_STEPS` behind `UNTIMED_STEPS`, and the rest of its steps are
     compiled if that `pays` for a step as long as their median. A process that goes on from a checkpoint decides anew:
     it has to compile again, and may have few steps left for that to pay, or more than the one before.
 
