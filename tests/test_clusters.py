@@ -137,6 +137,20 @@ def test_slurm_that_does_not_answer_is_not_an_empty_queue(tmp_path: Path, monkey
         assert Slurm().active(["17"]) == count
 
 
+def test_without_jobs_slurm_is_asked_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`scancel` with a state alone would end all jobs of the user that wait, of whatever program."""
+    for name in ("squeue", "scancel"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/asked\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for waiting in (True, False):
+        Slurm().cancel([], waiting=waiting)
+    assert Slurm().active([]) == 0
+    assert not (tmp_path / "asked").exists()
+    Slurm().cancel(["17"], waiting=True)
+    assert (tmp_path / "asked").read_text() == "scancel --state=PENDING 17\n"
+
+
 def test_storages_have_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(URL_VARIABLE, raising=False)
     here = Path("outputs/shoes")

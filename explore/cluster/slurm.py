@@ -71,6 +71,8 @@ class Slurm(Cluster):
 
     def active(self, names: Sequence[str]) -> int | None:
         """How many jobs of these arrays wait or run; None when Slurm does not answer."""
+        if not names:
+            return 0
         command = ["squeue", "--noheader", "--array", "--format=%T", f"--jobs={','.join(names)}"]
         done = subprocess.run(command, text=True, capture_output=True)
         if done.returncode and "Invalid job id" not in done.stderr:
@@ -79,7 +81,8 @@ class Slurm(Cluster):
 
     def cancel(self, names: Sequence[str], *, waiting: bool) -> None:
         """End the jobs of these arrays; only those that have not begun, if `waiting`."""
-        subprocess.run(["scancel", *(["--state=PENDING"] if waiting else []), *names], capture_output=True)
+        if names:  # or a state alone would be taken for all jobs of this user that are in it
+            subprocess.run(["scancel", *(["--state=PENDING"] if waiting else []), *names], capture_output=True)
 
 
 def begin_again() -> None:
