@@ -115,7 +115,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     url = study_url(config)
     check_cluster(config, url)
     refuse_unwritable(output)
-    study = find_study(url, config.study or "sweep")
+    study = find_study(url, output.name)
     refuse_what_is_searched(config, overrides, study)
     dataset = load(config.data)
     check_references(config, dataset)
@@ -130,7 +130,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
     design = _design(config, base, space, dataset, study, settings) if config.sampler == PAIRED else None
     command = shlex.join(["python", "-m", "explore.sweep", *overrides])
     plan = Plan(
-        study=config.study or "sweep",
+        study=output.name,
         url=url,
         output=output,
         base=tuple(base),
@@ -262,7 +262,7 @@ def _places(overrides: Sequence[str]) -> list[str]:
 def _notes(config: Config, overrides: Sequence[str], output: Path, dataset: Dataset) -> dict[str, Any]:
     """What workers elsewhere and a reader of the report want to know."""
     return {
-        "report": shlex.join(["python", "-m", "explore.report", f"study={config.study}", *_places(overrides)]),
+        "report": shlex.join(["python", "-m", "explore.report", f"study={output.name}", *_places(overrides)]),
         "overrides": [*_for_workers(overrides), f"outputs={output.parent.resolve()}"],
         "commit": _commit(),
         "data": _facts(dataset),
