@@ -31,7 +31,7 @@ from explore.reporting.ablation_printed import (
     plane_picture,
     write_pictures,
 )
-from explore.reporting.ablation_style import captions, crossings, listed, marks, points, probability, verdict
+from explore.reporting.ablation_style import captions, coverage, crossings, listed, marks, points, probability, verdict
 from explore.reporting.ablation_tables import arm_rows
 from explore.reporting.intervals import paired, student
 
@@ -162,6 +162,10 @@ def test_the_forest_has_every_difference_once(found: dict[str, Any]) -> None:
     assert len(drawn) == 13
     assert sum("<b>attention against mlp</b>: better" in text for text in drawn) == 1
     assert sum("<br>bootstrap 99.22 %: " in text for text in drawn) == 13
+
+
+def test_no_interval_is_said_to_cover_everything() -> None:
+    assert [coverage(level) for level in (0.05, 0.0425, 0.0025, 5e-5)] == ["95 %", "95.75 %", "99.75 %", "99.995 %"]
 
 
 def test_it_is_said_where_few_seeds_allow_no_bootstrap_interval_of_the_level(found: dict[str, Any]) -> None:

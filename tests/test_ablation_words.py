@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from explore.ablation.options import MATCHES
 from explore.ablation.records import Difference, Effect, Findings
-from explore.ablation.words import MATCHED, percent, sentences
+from explore.ablation.words import MATCHED, coverage, sentences
 
 TOKEN, CHANNEL = "token_mixing", "channel_mixing"
 
@@ -124,10 +124,18 @@ def test_everything_that_can_be_matched_has_its_words() -> None:
 
 @pytest.mark.parametrize(
     ("level", "text"),
-    [(0.05, "95 %"), (0.046, "95.4 %"), (0.00078, "99.92 %"), (0.2, "80 %"), (0.0000012, "99.9999 %")],
+    [
+        (0.05, "95 %"),
+        (0.046, "95.4 %"),
+        (0.00078, "99.92 %"),
+        (5e-5, "99.995 %"),
+        (6e-6, "99.9994 %"),
+        (0.2, "80 %"),
+        (0.0000012, "99.9999 %"),
+    ],
 )
-def test_the_level_of_the_interval_is_said_as_it_is(level: float, text: str) -> None:
-    assert percent(1 - level) == text
+def test_the_level_of_an_interval_is_said_with_few_digits_and_never_as_all(level: float, text: str) -> None:
+    assert coverage(level, digits=1) == text
 
 
 fractions = st.floats(-0.2, 0.2, allow_subnormal=False)

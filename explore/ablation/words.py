@@ -84,7 +84,7 @@ class _Voice:
 
     def _interval(self, one: Difference, positive: bool = False) -> str:
         low, high = (one.low, one.high) if one.mean > 0 or not positive else (-one.high, -one.low)
-        return f"{percent(1 - self.level)} CI {_points(low)} to {_points(high)}"
+        return f"{coverage(self.level, digits=1)} CI {_points(low)} to {_points(high)}"
 
     @property
     def _basis(self) -> str:
@@ -108,10 +108,10 @@ def _points(fraction: float) -> str:
     return f"{points:.1f}" if abs(points) >= 0.05 or not points else f"{points:.1g}"
 
 
-def percent(share: float) -> str:
-    """A share in per cent, with as many digits as tell it from all: 95, 95.4, 99.92."""
-    digits = max(1, ceil(-log10(1 - share)) - 2)
-    return f"{100 * share:.{digits}f}".removesuffix(".0") + " %"
+def coverage(level: float, *, digits: int) -> str:
+    """What an interval of `1 - level` covers, as `95 %`: `digits` behind the dot, or as many as tell it from all."""
+    text = f"{100 * (1 - level):.{max(digits, ceil(-log10(level)) - 2)}f}"
+    return text.rstrip("0").removesuffix(".") + " %"
 
 
 def _probability(p: float) -> str:

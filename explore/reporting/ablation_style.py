@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from explore.ablation.records import Difference, Findings, Scores
+from explore.ablation.words import coverage as covered
 from explore.evaluation import COMPLETE
 from explore.reporting import style
 from explore.reporting.intervals import student
@@ -202,8 +203,8 @@ def captions(findings: Findings | None, level: float, margin: float) -> Mapping[
 
 
 def coverage(level: float) -> str:
-    """Write what an interval of `1 - level` covers: `95 %`."""
-    return f"{100 * (1 - level):.4g} %"
+    """Write what an interval of `1 - level` covers: `95.75 %`."""
+    return covered(level, digits=2)
 
 
 def wrapped(text: str, width: int) -> str:
