@@ -12,8 +12,10 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+import tempfile
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -315,6 +317,11 @@ def test_the_cache_is_where_the_platform_wants_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder(None) == tmp_path / ".cache" / "explore"
     assert cache_folder("~/elsewhere") == tmp_path / "elsewhere"
+    monkeypatch.delenv("HOME")
+    nobody = KeyError("getpwuid(): uid not found: 12345")
+    with monkeypatch.context() as context:  # as in a container for a user that it does not know
+        context.setattr("pwd.getpwuid", Mock(side_effect=nobody))
+        assert cache_folder(None).parent == Path(tempfile.gettempdir())
 
 
 def test_another_process_gets_the_same_data(tmp_path: Path) -> None:

@@ -17,17 +17,18 @@ MAX_FUNCTION, MAX_MODULE = 60, 400
 
 # What each part of the package may know of the others; entry points may know everything but one another.
 LEAVES = ("architecture", "data", "training", "cost")
-BELOW = {"launching", "control_groups"}  # what leaves may know
+BELOW = {"launching", "control_groups", "user_cache"}  # what leaves may know
 WORDS = {"counted"}  # what everybody may know
 MAY_IMPORT = {
     **{leaf: set[str]() for leaf in LEAVES},
     "launching": set(),
     "control_groups": set(),
     "counted": set(),
+    "user_cache": set(),
     "imports": set(),
-    "data": {"control_groups"},
+    "data": {"control_groups", "user_cache"},
     "training": {"launching"},
-    "cost": {"launching"},
+    "cost": {"launching", "user_cache"},
     "evaluation": {"cost"},
     "ablation": {"evaluation", "search"},
     "faults": set(),

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from explore.cost.whole import write_whole
 from explore.launching import at_once
+from explore.user_cache import user_cache
 
 VERSION = 3
 _LOWEST: dict[Path, float] = {}  # as this process found it, by the place where it is kept
@@ -96,7 +97,7 @@ def calibrated(protocol: Mapping[str, object], measure: Callable[[], float], stu
     name = f"reference-{hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]}.json"
     if study and (known := _read(study / name)):
         return known
-    place = _folder() / name
+    place = user_cache() / name
     if place not in _LOWEST:
         measured, kept = measure(), _read(place) or math.inf
         _LOWEST[place] = min(measured, kept)
@@ -128,11 +129,6 @@ def _put_first(file: Path, path: Path) -> None:
     except OSError:  # not every file system has links
         with path.open("x") as stream:
             stream.write(file.read_text())
-
-
-def _folder() -> Path:
-    # Not `expanduser`, which fails for a user without a home.
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "explore"
 
 
 def _mlp(width: int, hidden: int) -> nn.Sequential:

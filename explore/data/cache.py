@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from explore.user_cache import user_cache
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
 def cache_folder(configured: str | None) -> Path:
-    """The configured folder, or `explore` in the user's cache folder."""
-    if configured is not None:
-        return Path(configured).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "explore"
+    """The configured folder, or that of the user."""
+    return user_cache() if configured is None else Path(os.path.expanduser(configured))
 
 
 def fetch(folder: Path) -> tuple[Arrays, dict[str, Any]] | None:

@@ -56,7 +56,7 @@ class Data:
     `image_size`: side of the square images, in pixels; None takes the images as they are; otherwise the short side is
     resized to it (bicubic) and the centre is cut out. `validation`, `test`: the share of the source's training images
     that is split off, stratified by class, where the source has no such split of its own; `split_seed` decides which.
-    `cache`: folder for the decoded images; None is `explore` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache).
+    `cache`: folder for the decoded images; None is the user's ($XDG_CACHE_HOME or ~/.cache).
     `snapshot`: the name in there of the images as they were decoded when a search began, whatever became of the files
     since; None looks at the files.
     """
