@@ -38,9 +38,10 @@ from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.published import PUBLISHED, published
 from explore.architecture.spec import Architecture, Model, architecture
-from explore.cost.device import PRECISIONS, autocast, device_name, resolve_device, resolve_precision
+from explore.cost.device import autocast, device_name, resolve_device, resolve_precision
 from explore.cost.flops import count_macs
 from explore.cost.measure import count_params
+from explore.cost.options import PRECISIONS
 from explore.cost.timing import Blocks, seconds_in_turn, stopwatch, threads
 from explore.cost.turns import Turns
 

@@ -35,7 +35,7 @@ from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network
 from explore.architecture.spec import Model, architecture
 from explore.cost.device import device_name, resolve_device, resolve_dispatch
-from explore.cost.options import AUTO, Measuring
+from explore.cost.options import AUTO, DISPATCHES, Measuring
 from explore.cost.side_by_side import compare_throughput
 from explore.cost.speed import Speed
 from explore.cost.throughput import measure_throughput
@@ -222,7 +222,7 @@ def _say(text: str) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print."""
-    options = Options(**parse(arguments, __doc__, asdict(Options()), {"load": ("yes", "no")}))
+    options = Options(**parse(arguments, __doc__, asdict(Options()), {"load": ("yes", "no"), "dispatch": DISPATCHES}))
     with refusing(arguments):
         device = resolve_device(options.device)
         dispatch = resolve_dispatch(options.dispatch, device)

@@ -20,10 +20,10 @@ from explore.architecture.network import Network, check
 from explore.architecture.pretrained import check_pretrained, load_pretrained
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.allocator import keep_freed_memory
-from explore.cost.device import check_precision, resolve_device, resolve_precision, resolve_protocol
+from explore.cost.device import resolve_device, resolve_precision, resolve_protocol
 from explore.cost.flops import count_macs
 from explore.cost.measure import count_params, measure_cost, timed_cost
-from explore.cost.options import Measuring
+from explore.cost.options import PRECISIONS, Measuring, check_name
 from explore.cost.record import Cost
 from explore.cost.store import find, identity, keep
 from explore.cost.turns import Turns
@@ -117,8 +117,7 @@ class Candidate:
         self.limits.check()
         if not self.timed:
             _ = self.cost.images  # raises for a batch size that only timing finds
-        for name in (self.cost.precision, self.training.precision):
-            check_precision(name)
+        check_name("training.precision", self.training.precision, PRECISIONS)
         if self.pretrained:
             check_pretrained(self.architecture(dataset), Path(self.pretrained))
         else:

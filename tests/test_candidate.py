@@ -292,8 +292,8 @@ def test_test_accuracy_is_that_of_the_checkpoint_on_the_test_images(tmp_path: Pa
     ("override", "message"),
     [
         ("model.patch_size=3", "patch_size must divide image_size, got 3 and 8; try 1, 2, 4, 8"),
-        ("training.precision=fp16", "precision must be one of auto, 32-true, bf16-mixed, got 'fp16'"),
-        ("cost.precision=fp16", "precision must be one of auto, 32-true, bf16-mixed, got 'fp16'"),
+        ("training.precision=fp16", "training.precision must be one of auto, 32-true, bf16-mixed, got 'fp16'"),
+        ("cost.precision=fp16", "cost.precision must be one of auto, 32-true, bf16-mixed, got 'fp16'"),
         ("training.epochs=0", "training.epochs must be at least 1, got 0"),
     ],
 )

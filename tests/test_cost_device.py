@@ -150,16 +150,17 @@ def test_dispatch_follows_the_device(name: str, device: str, dispatch: str) -> N
     assert dispatch in dispatches(torch.device(device))
 
 
+def test_a_dispatch_that_a_processor_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"cost.dispatch=graph must have a GPU, got cpu; try eager or compiled"):
+        resolve_dispatch("graph", torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("graph", "cost.dispatch=graph must have a GPU, got cpu; try eager or compiled"),
-        ("fast", "cost.dispatch must be one of auto, eager, graph, compiled, got 'fast'"),
-    ],
+    ("key", "allowed"), [("precision", "auto, 32-true, bf16-mixed"), ("dispatch", "auto, eager, graph, compiled")]
 )
-def test_a_dispatch_that_a_processor_does_not_have_is_refused(name: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        resolve_dispatch(name, torch.device("cpu"))
+def test_a_protocol_has_no_unknown_names(key: str, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"cost.{key} must be one of {allowed}, got 'fast'"):
+        Measuring(**{key: "fast"})
 
 
 def test_a_protocol_is_resolved_as_a_whole() -> None:

@@ -61,8 +61,12 @@ from explore.search.study import create_study
         ),
         ("smoke", ["sampler=random", "search.fewest=3"], "search.fewest=3 has an effect with sampler=speed_aware, got"),
         ("smoke", ["study="], "study must be a name of letters, digits, dots, dashes and underscores"),
-        ("smoke", ["cost.precision=8"], "precision must be one of auto, 32-true, bf16-mixed, got '8'"),
-        ("smoke", ["training.precision=8"], "got none; precision must be one of auto, 32-true, bf16-mixed, got '8'"),
+        ("smoke", ["cost.precision=8"], "cost.precision must be one of auto, 32-true, bf16-mixed, got '8'"),
+        (
+            "smoke",
+            ["training.precision=8"],
+            "got none; training.precision must be one of auto, 32-true, bf16-mi",
+        ),
         ("smoke", ["space.trials=choice(1, 2)"], "space.trials cannot be a dimension: candidates differ in model, "),
         ("smoke", ["space.cost.batch_size=choice(1, 2)"], "cost is the same for all; set cost.batch_size=VALUE"),
         ("smoke", ["space.training.threads=choice(1, 2)"], "space.training.threads cannot be a dimension: it says how"),
@@ -109,6 +113,13 @@ def test_every_value_of_a_space_is_looked_at_in_few_configurations() -> None:
         chosen = dict(override.split("=", 1) for override in overrides)
         assert len(chosen) == len(overrides), "a value for each dimension"
         assert all(has_option(key, chosen, config) for key in chosen)
+
+
+def test_a_search_without_a_name_says_which_study_its_report_is_of(tmp_path: Path) -> None:
+    given = ["data=digits", "space.model.depth=choice(1, 2)", f"outputs={tmp_path}"]
+    plan = prepare(compose(given), given)
+    assert plan.study == plan.output.name == "sweep"
+    assert plan.notes["report"] == f"python -m explore.report study=sweep outputs={tmp_path}"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here they are a GPU's")

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import torch
 
-from explore.cost.options import AUTO, DISPATCHES, Measuring
-
-PRECISIONS = ("auto", "32-true", "bf16-mixed")
+from explore.cost.options import AUTO, DISPATCHES, PRECISIONS, Measuring, check_name
 
 _CPUINFO = Path("/proc/cpuinfo")
 # Flags of processors that multiply bfloat16 in hardware: x86 has the first two, Arm the third.
@@ -37,20 +35,14 @@ def resolve_device(name: str) -> torch.device:
     raise ValueError(f"device must be one of {allowed} on this machine, got {name!r}")
 
 
-def check_precision(name: str) -> None:
-    """Raise ValueError for what is not the name of a precision."""
-    if name not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
-
-
 def resolve_precision(name: str, device: torch.device) -> str:
     """`32-true` or `bf16-mixed`; `auto` is the second where the device multiplies bfloat16 in hardware.
 
     Raises:
         ValueError: the name is not a precision.
     """
-    check_precision(name)
-    if name != "auto":
+    check_name("precision", name, PRECISIONS)
+    if name != AUTO:
         return name
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bf16()
     return "bf16-mixed" if fast else "32-true"
@@ -60,14 +52,12 @@ def resolve_dispatch(name: str, device: torch.device) -> str:
     """`eager`, `graph` or `compiled`; `auto` is `graph` on a GPU and `eager` on a processor.
 
     Raises:
-        ValueError: the name is not a dispatch, or not one of this device.
+        ValueError: the name is not a dispatch of this device.
     """
-    if name not in DISPATCHES:
-        raise ValueError(f"cost.dispatch must be one of {', '.join(DISPATCHES)}, got {name!r}")
     if name == AUTO:
         return "graph" if device.type == "cuda" else "eager"
     if name not in dispatches(device):
-        raise ValueError(f"cost.dispatch=graph must have a GPU, got {device}; try {' or '.join(dispatches(device))}")
+        raise ValueError(f"cost.dispatch={name} must have a GPU, got {device}; try {' or '.join(dispatches(device))}")
     return name
 
 

@@ -1,12 +1,20 @@
 """How cost is measured: the settings of the Hydra group `cost`."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isinf
 from typing import Union
 
 AUTO = "auto"
+PRECISIONS = (AUTO, "32-true", "bf16-mixed")
 DISPATCHES = (AUTO, "eager", "graph", "compiled")
+
+
+def check_name(key: str, name: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError for a name that is not among those allowed; `key` is where it was given."""
+    if name not in allowed:
+        raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {name!r}")
 
 
 @dataclass(kw_only=True)
@@ -51,8 +59,8 @@ class Measuring:
             raise ValueError(f"cost.threads must be at least 1, got {self.threads}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"cost.device must be one of auto, cpu, cuda, cuda:0, cuda:1, ..., got {self.device!r}")
-        if self.dispatch not in DISPATCHES:
-            raise ValueError(f"cost.dispatch must be one of {', '.join(DISPATCHES)}, got {self.dispatch!r}")
+        check_name("cost.precision", self.precision, PRECISIONS)
+        check_name("cost.dispatch", self.dispatch, DISPATCHES)
         if self.warmup < 0:
             raise ValueError(f"cost.warmup must be at least 0, got {self.warmup}")
         for name in ("block_seconds", "max_seconds"):
