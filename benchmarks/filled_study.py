@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from benchmarks.looked_up import made_up_cost, made_up_curve
 from explore.evaluation import COMPLETE, Evaluation
-from explore.search.space import Space, to_overrides
+from explore.search.space import Space
 from explore.search.trial import Proposal
 
 EPOCHS = 10
@@ -29,12 +29,8 @@ def proposals(space: Space, *, seed: int = 0) -> Iterator[Proposal]:
     while True:
         values = space.sample(chance.ask())
         generation = len(keys) // 10
-        proposal = Proposal(
-            values=values,
-            distributions=space.distributions(values),
-            overrides=to_overrides(values),
-            sampler_state={"NSGAIISampler:generation": generation, "NSGAIIISampler:generation": generation},
-        )
+        state = {"NSGAIISampler:generation": generation, "NSGAIIISampler:generation": generation}
+        proposal = space.proposal(values, sampler_state=state)
         if proposal.key not in keys:
             keys.add(proposal.key)
             yield proposal

@@ -154,7 +154,7 @@ class Nearest(Proposer):
             return None
         asked = next(iter(self._candidates(trials)))
         values = self.rows.values_of(self.rows.nearest(asked.values, free))
-        return self._proposal(values, asked.sampler_state)
+        return self.space.proposal(values, sampler_state=asked.sampler_state)
 
 
 def sampled(

@@ -22,7 +22,7 @@ from explore.search.space import Space, Values, is_number, to_overrides
 from explore.search.storage import find_study, studies_at
 from explore.search.study import Study
 from explore.search.trial import Proposal, Trial, front, times_as_fast
-from explore.search.warm_start import proposed, teaching
+from explore.search.warm_start import teaching
 from explore.speeds import reference_ms, this_machine
 
 ALL = "all"
@@ -106,7 +106,7 @@ class _Target:
 
     def proposal(self, values: Mapping[str, Any], origin: str) -> Proposal:
         """Raises ValueError for a configuration that breaks a rule on these images."""
-        proposal = proposed(self.space, values, origin)
+        proposal = self.space.proposal(values, origin=origin)
         vary(self.base, proposal.overrides).candidate.check(self.dataset)
         return proposal
 
@@ -237,7 +237,7 @@ def _teaching(target: _Target, study: Study) -> tuple[list[Trial], list[Trial]]:
     for trial in results(study):
         if not trial.throughput or (values := _same(target, _settings_then(there, trial.proposal.values))) is None:
             continue
-        proposal = proposed(target.space, values, f"{study.name}, trial {trial.number}")
+        proposal = target.space.proposal(values, origin=f"{study.name}, trial {trial.number}")
         taught = teaching(trial, proposal, target.config.training.epochs)
         if here["cost"] == there.get("cost") and measured_on(trial) == machine:
             earlier.append(_on_scale(taught, scale))

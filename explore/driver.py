@@ -10,6 +10,7 @@ from pathlib import Path
 from explore.cluster.job import Elsewhere, Job
 from explore.cluster.local import in_turn
 from explore.cluster.options import CLUSTERS, Local
+from explore.command import INTERRUPTED
 from explore.conclusion import conclude
 from explore.evaluation import COMPLETE
 from explore.plan import Plan
@@ -23,7 +24,6 @@ from explore.working import keep_working
 
 _POLL_SECONDS = 2.0
 _QUEUE_SECONDS = 10.0
-_INTERRUPTED = 130
 # What drivers and W&B read, where workers do not inherit the environment of this command.
 _SECRETS = ("PGPASSWORD", "PGPASSFILE", "WANDB_API_KEY")
 
@@ -76,7 +76,7 @@ def _search_elsewhere(plan: Plan, cluster: Elsewhere, names: Sequence[str], stud
     except KeyboardInterrupt:
         print(f"The workers go on. Follow them again: {_follow_command(plan)}", file=sys.stderr)
         print(f"Stop them: {_stop_command(plan)}", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     for reason in cluster.unable(names):
         print(f"explore: a worker could not begin: {reason}", file=sys.stderr)
     if study.notes.get("concluded"):
@@ -167,5 +167,5 @@ def _show(plan: Plan, study: Study, view: View, report: Path, *, interrupted: bo
     else:
         view.conclude(trials, tested(study), report, ended=ended, go_on=go_on)
     if interrupted:
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0 if any(trial.status == COMPLETE for trial in trials) else 1

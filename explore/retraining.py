@@ -19,7 +19,6 @@ from explore.search.seeds import NOTE, retrainings
 from explore.search.space import parse_space
 from explore.search.study import Study
 from explore.search.trial import Proposal, Trial, finished, key_of
-from explore.search.warm_start import proposed
 from explore.working import Orders, keep_working
 
 FOLDER = "seeds"  # in that of the study
@@ -71,7 +70,7 @@ def _plan(plan: Plan, members: Sequence[Trial], seeds: Sequence[int]) -> Plan:
     text = {**plan.space, _SEED: _SEEDS}
     space = parse_space(text, lambda key, values: has_option(key, values, config))
     first = [
-        proposed(space, {**trial.proposal.values, _SEED: seed}, f"trial {trial.number}")
+        space.proposal({**trial.proposal.values, _SEED: seed}, origin=f"trial {trial.number}")
         for seed in seeds
         for trial in members
     ]

@@ -58,7 +58,7 @@ def add(
         key: IntDistribution(1, 10_000) if key == "model.depth" else CategoricalDistribution([value])
         for key, value in sampled.items()
     }
-    proposal = Proposal(values=sampled, distributions=distributions, overrides=[], sampler_state={})
+    proposal = Proposal(values=sampled, distributions=distributions, overrides=[])
     trial = study.claim(proposal, command=f"python -m explore.train model.depth={sampled['model.depth']}", target=9999)
     assert trial is not None
     trained = status == COMPLETE

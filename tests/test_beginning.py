@@ -165,7 +165,7 @@ def earlier(
     for number in range(4):
         chosen = {**WHOLE, "model.depth": 1 + number // 2, "model.width": (8, 16)[number % 2], "training.lr": 4e-3}
         chosen = {key: value for key, value in chosen.items() if key in ours.dimensions}
-        proposal = Proposal(values=chosen, distributions=ours.distributions(chosen), overrides=[], sampler_state={})
+        proposal = Proposal(values=chosen, distributions=ours.distributions(chosen), overrides=[])
         trial = study.claim(proposal, command="", target=9)
         assert trial
         measured = cost(1e4 / (1 + number), device)

@@ -80,8 +80,8 @@ def test_every_key_takes_a_value_of_its_type() -> None:
         expected[key] = VALUES[next(one for one in VALUES if one is kind or one in getattr(kind, "__args__", ()))]
     for name in ("stem", "downsample"):
         expected[f"model.{name}.layers"] = (["projection", "norm"], "[projection,norm]")
-    expected["cost.dispatch"], expected["cost.device"] = ("compiled", "compiled"), ("cuda:1", "cuda:1")
-    expected["format"] = ("json", "json")
+    names = {"cost.dispatch": "compiled", "cost.device": "cuda:1", "cost.precision": "32-true", "format": "json"}
+    expected |= {key: (name, name) for key, name in names.items()}
     expected |= dict.fromkeys(("references", "warm_start.published"), (["mixer_b16"], "[mixer_b16]"))
     composed = OmegaConf.structured(compose([f"{key}={text}" for key, (_, text) in expected.items()]))
     assert {key: OmegaConf.select(composed, key) for key in expected} == {

@@ -24,7 +24,6 @@ from explore.measure import main, own
 from explore.search.space import parse_space
 from explore.search.storage import open_storage
 from explore.search.study import create_study
-from explore.search.warm_start import proposed
 
 RATE = 2e9  # multiply-adds a second, whatever they belong to
 
@@ -45,7 +44,7 @@ def outputs(tmp_path: Path) -> Path:
         with torch.device("meta"):
             network = Network(candidate.architecture(dataset)).deployed()
         counted = measure_cost(network, dataset.image_shape, replace(candidate.cost, precision="32-true"), timed=False)
-        proposal = proposed(space, {"model.depth": depth, "model.width": width}, "")
+        proposal = space.proposal({"model.depth": depth, "model.width": width})
         trial = study.claim(proposal, command="", target=99, continues=None)
         assert trial
         timed = cost(RATE / counted.macs).throughput

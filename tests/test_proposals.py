@@ -214,9 +214,7 @@ def test_the_key_does_not_depend_on_the_order_of_values() -> None:
     values = {"b": 1, "a": "x", "c": 0.5}
     items = list(values.items())
     random.Random(0).shuffle(items)
-    one, two = (
-        Proposal(values=chosen, distributions={}, overrides=[], sampler_state={}) for chosen in (values, dict(items))
-    )
+    one, two = (Proposal(values=chosen, distributions={}, overrides=[]) for chosen in (values, dict(items)))
     assert one.key == two.key
 
 

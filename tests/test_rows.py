@@ -45,7 +45,7 @@ def act(study: Study, kind: str, which: int, status: str, claimed: int) -> None:
     elif kind in ("begin", "go on", "withdraw"):
         taken = resting[which % len(resting)] if resting and kind == "go on" else None
         values = taken.proposal.values if taken else {"x": claimed}
-        proposal = Proposal(values=values, distributions={"x": IntDistribution(0, 999)}, overrides=[], sampler_state={})
+        proposal = Proposal(values=values, distributions={"x": IntDistribution(0, 999)}, overrides=[])
         study.claim(proposal, command="", target=0 if kind == "withdraw" else 999, continues=taken)
 
 

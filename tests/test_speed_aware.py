@@ -22,7 +22,6 @@ from explore.search.space import Space, Values, parse_space, to_overrides
 from explore.search.speed_aware import _MOST_WAITING, SpeedAware, _Choice, _considered
 from explore.search.study import Study, create_study
 from explore.search.trial import Trial, candidates
-from explore.search.warm_start import proposed
 from explore.search.worker import Worker
 
 SPACE = {
@@ -176,7 +175,7 @@ def test_why_it_ended_is_said_of_the_last_decision_only() -> None:
 
 
 def known(study: Study, values: Values, speed: float, *accuracies: float) -> Trial:
-    trial = study.claim(proposed(space(), values, ""), command="", target=99)
+    trial = study.claim(space().proposal(values), command="", target=99)
     assert trial
     status = COMPLETE if len(accuracies) == RUNGS[-1] else STOPPED
     study.finish(trial, Evaluation(status=status, cost=cost(speed), curve=curve(*accuracies)))
@@ -368,10 +367,10 @@ def test_of_very_many_that_wait_the_last_measured_are_not_forgotten() -> None:
     drawn = {str(values): values for values in space().draw(np.random.default_rng(0), [{}] * 600)}.values()
     *many, last = list(drawn)[: _MOST_WAITING + 50]
     for values in many:
-        trial = study.claim(proposed(space(), values, ""), command="", target=9999)
+        trial = study.claim(space().proposal(values), command="", target=9999)
         assert trial
         study.finish(trial, trained(trial.proposal.overrides, 1))
-    slow = study.claim(proposed(space(), last, ""), command="", target=9999)
+    slow = study.claim(space().proposal(last), command="", target=9999)
     assert slow
     study.finish(slow, replace(trained(slow.proposal.overrides, 0), cost=cost(1e-3)))
     columns = columns_of(study.trials())

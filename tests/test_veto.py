@@ -32,7 +32,6 @@ from explore.search.stopping import Ladder
 from explore.search.study import Study, create_study
 from explore.search.trial import Trial
 from explore.search.veto import Veto, to_beat
-from explore.search.warm_start import proposed
 from explore.search.worker import Worker
 
 SPACE = {"width": "range(1, 41)", "mixing": "choice(good, bad, late)"}
@@ -50,7 +49,7 @@ def learned(width: int, mixing: str, epochs: int = RUNGS[-1]) -> Trial:
     rising = np.log(np.arange(1, epochs + 1)) / np.log(RUNGS[-1])
     accuracies = expit(LEVEL[mixing] + width / 20 + RISE[mixing] * rising).tolist()
     found = trial(width, 1000 / width, *accuracies, status=COMPLETE if epochs == RUNGS[-1] else STOPPED)
-    return replace(found, proposal=proposed(parse_space(SPACE), {"width": width, "mixing": mixing}, ""))
+    return replace(found, proposal=parse_space(SPACE).proposal({"width": width, "mixing": mixing}))
 
 
 DONE = [learned(width, "bad" if width % 4 == 0 else "good") for width in range(8, 24, 2)]

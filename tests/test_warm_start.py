@@ -22,7 +22,7 @@ from explore.search.schedule import Rungs, Scheduler
 from explore.search.space import parse_space
 from explore.search.study import Study, create_study
 from explore.search.trial import Proposal, Trial, candidates
-from explore.search.warm_start import First, proposed, teaching
+from explore.search.warm_start import First, teaching
 from explore.search.worker import Stopped, Worker
 
 NUMBERS = {
@@ -82,7 +82,7 @@ def test_names_stay_and_what_has_no_place_is_refused() -> None:
 def queue(count: int = 3, seed: int = 99) -> list[Proposal]:
     generator = np.random.default_rng(seed)
     return [
-        proposed(space(), values, f"mine, line {line}")
+        space().proposal(values, origin=f"mine, line {line}")
         for line, values in enumerate(space().draw(generator, [{}] * count), 1)
     ]
 
@@ -145,7 +145,7 @@ def test_others_that_are_asked_for_later_come_next() -> None:
     study = create_study(InMemoryStorage(), "warm", {})
     worker(study, scheduler(), [], 4).run()
     measured = next(trial for trial in study.trials() if trial.status == STOPPED and not trial.evaluation.epochs)
-    before, again = begun(study), proposed(space(), measured.proposal.values, "")
+    before, again = begun(study), space().proposal(measured.proposal.values)
     first = [*queue(1), again]
     ours = First(first, scheduler(), RUNGS[0])
     step = ours.next(study.trials(), room=True)

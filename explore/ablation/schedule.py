@@ -87,7 +87,7 @@ class Paired:
                 IntDistribution(1, LARGEST) if whole else FloatDistribution(0, LARGEST)
             )
         distributions[SEED] = IntDistribution(0, 2**32 - 1)
-        return Proposal(values=values, distributions=distributions, overrides=to_overrides(values), sampler_state={})
+        return Proposal(values=values, distributions=distributions, overrides=to_overrides(values))
 
 
 def _pays(run: Trial | None) -> bool:

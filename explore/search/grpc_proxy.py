@@ -12,7 +12,6 @@ from explore.search.remembered import Database, behind
 if TYPE_CHECKING:
     import grpc
 
-GRPC_PORT = 13000
 # What gRPC says of lost connections by itself is for those who build it; it is asked when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 # As many calls are answered at a time, each with a connection to the database.

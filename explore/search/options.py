@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 URL_VARIABLE = "EXPLORE_STORAGE_URL"
+GRPC_PORT = 13000
 
 RULES, STOPS, PRIORS = ("rungs", "off"), ("auto", "off"), ("learned", "off")
 
@@ -126,7 +127,7 @@ class Grpc:
     """Optuna's proxy before a database, for hundreds of workers; `python -m explore.proxy` starts one."""
 
     host: str = "localhost"
-    port: int = 13000
+    port: int = GRPC_PORT
     database: str | None = None  # what a proxy stands before; of no concern to those who ask it
 
     def address(self, output: Path) -> str:

@@ -5,9 +5,8 @@ tried before can be thrown away and asked for again, without a trace in the stud
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import optuna
@@ -16,8 +15,9 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
 from explore.search.history import History, mixed
+from explore.search.options import Search
 from explore.search.samplers import make_sampler
-from explore.search.space import Space, Values, to_overrides
+from explore.search.space import Space
 from explore.search.trial import Proposal, Trial
 
 Check = Callable[[Sequence[str]], None]
@@ -37,8 +37,8 @@ class Proposer:
 
     space: Space
     sampler: str = "random"
-    seed: int = 0
-    startup: int = 10
+    seed: int = Search.seed
+    startup: int = Search.startup
     check: Check = lambda overrides: None
     refusal: str = field(default="", init=False)
     _impossible: set[str] = field(default_factory=set, init=False)
@@ -73,7 +73,7 @@ class Proposer:
         seed = mixed(self.seed, len(trials))
         sampler = make_sampler(self.sampler, seed=seed, startup=self.startup)
         if sampler is None:
-            yield from (self._proposal(values, {}) for values in self.space.grid())
+            yield from map(self.space.proposal, self.space.grid())
             return
         # Made anew: samplers leave notes in their study, and with those the same trials would not give the same answer.
         mirror = self._history.mirror(trials)
@@ -84,7 +84,7 @@ class Proposer:
             return
         rest = list(self.space.grid())
         np.random.default_rng(seed).shuffle(rest)
-        yield from (self._proposal(values, {}) for values in rest)
+        yield from map(self.space.proposal, rest)
 
     def _ask(self, mirror: optuna.Study, sampler: BaseSampler, count: int, *, patience: int) -> Iterator[Proposal]:
         """Ask up to `count` times, and no longer once `patience` answers were repeats: some take seconds for one."""
@@ -98,14 +98,6 @@ class Proposer:
                 trial = mirror.ask()
                 values = self.space.sample(trial)
             told = mirror.tell(trial, state=TrialState.FAIL)
-            proposal = self._proposal(values, told.system_attrs)
+            proposal = self.space.proposal(values, sampler_state=told.system_attrs)
             seen.add(proposal.key)
             yield proposal
-
-    def _proposal(self, values: Values, sampler_state: Mapping[str, Any]) -> Proposal:
-        return Proposal(
-            values=values,
-            distributions=self.space.distributions(values),
-            overrides=to_overrides(values),
-            sampler_state=sampler_state,
-        )

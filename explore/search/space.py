@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from explore.search.trial import Proposal
 
 Values = dict[str, Any]
 Applies = Callable[[str, Mapping[str, Any]], bool]
@@ -83,6 +86,18 @@ class Space:
     def distributions(self, values: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """The distributions that belong to a configuration."""
         return {key: self.dimensions[key] for key in values}
+
+    def proposal(
+        self, values: Mapping[str, Any], *, sampler_state: Mapping[str, Any] = MappingProxyType({}), origin: str = ""
+    ) -> Proposal:
+        """A configuration of this space as one to be evaluated; see `Proposal`."""
+        return Proposal(
+            values=values,
+            distributions=self.distributions(values),
+            overrides=to_overrides(values),
+            sampler_state=sampler_state,
+            origin=origin,
+        )
 
     @property
     def size(self) -> float:

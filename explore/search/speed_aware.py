@@ -22,11 +22,12 @@ from explore.search.encoding import Encoding
 from explore.search.front import best_layers, non_dominated
 from explore.search.history import mixed
 from explore.search.improvement import expected_gain
+from explore.search.options import Search
 from explore.search.predicted import MOST_OBSERVATIONS, Accuracy, Fits, Speeds, Trend, configurations
 from explore.search.prior import unbiased
 from explore.search.proposals import Check
 from explore.search.schedule import Step
-from explore.search.space import Space, Values, to_overrides
+from explore.search.space import Space, Values
 from explore.search.stopping import next_rung
 from explore.search.trial import Proposal, Trial, key_of
 
@@ -79,11 +80,11 @@ class SpeedAware:
     rungs: Sequence[int]
     classes: int
     smallest: float
-    seed: int = 0
-    startup: int = 8
+    seed: int = Search.seed
+    startup: int = Search.startup
     check: Check = lambda overrides: None
     least_throughput: float | None = None
-    tolerance: float = 1e-3
+    tolerance: float = Search.tolerance
     fewest: int | None = None
     pool: Pool | None = None
     trend: Trend = unbiased
@@ -231,7 +232,7 @@ class SpeedAware:
         return next((proposal for values in new if (proposal := self._possible(values))), None)
 
     def _possible(self, values: Values) -> Proposal | None:
-        proposal = self._proposal(values)
+        proposal = self.space.proposal(values)
         try:
             self.check(proposal.overrides)
         except ValueError as error:
@@ -239,14 +240,6 @@ class SpeedAware:
             self._impossible.add(proposal.key)
             return None
         return proposal
-
-    def _proposal(self, values: Values) -> Proposal:
-        return Proposal(
-            values=values,
-            distributions=self.space.distributions(values),
-            overrides=to_overrides(values),
-            sampler_state={},
-        )
 
 
 def _places(mask: NDArray[np.bool_]) -> list[int]:

@@ -13,7 +13,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, SQLAlchemyError
 
-from explore.search.grpc_proxy import CALLS, DATABASE_SECONDS, GRPC_PORT, Client, start_server
+from explore.search.grpc_proxy import CALLS, DATABASE_SECONDS, Client, start_server
+from explore.search.options import GRPC_PORT
 from explore.search.patience import patient, reason_of
 from explore.search.remembered import Database
 from explore.search.secrets import hidden, without_passwords

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -40,7 +40,7 @@ class Proposal:
     values: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
     overrides: Sequence[str]
-    sampler_state: Mapping[str, Any]
+    sampler_state: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
 
     @cached_property

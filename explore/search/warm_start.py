@@ -1,12 +1,10 @@
 """A warm start: candidates that come before all others, and trials of an earlier study that teach."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from explore.evaluation import STOPPED
 from explore.search.schedule import Scheduler, Step
-from explore.search.space import Space, to_overrides
 from explore.search.trial import Proposal, Trial
 
 
@@ -46,17 +44,6 @@ class First:
     def resume(self, trial: Trial) -> Step:
         """As `Scheduler`."""
         return self.then.resume(trial)
-
-
-def proposed(space: Space, values: Mapping[str, Any], origin: str) -> Proposal:
-    """The proposal of a configuration that no sampler found."""
-    return Proposal(
-        values=dict(values),
-        distributions=space.distributions(values),
-        overrides=to_overrides(values),
-        sampler_state={},
-        origin=origin,
-    )
 
 
 def teaching(trial: Trial, proposal: Proposal, epochs: int) -> Trial:
