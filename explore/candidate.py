@@ -17,7 +17,7 @@ from torch import nn
 
 from explore.architecture.catalog import Mixing
 from explore.architecture.network import Network, check
-from explore.architecture.pretrained import check_pretrained, load_pretrained
+from explore.architecture.pretrained import Loaded, check_pretrained, load_pretrained
 from explore.architecture.spec import Architecture, Model, architecture
 from explore.cost.allocator import keep_freed_memory
 from explore.cost.device import resolve_device, resolve_precision, resolve_protocol
@@ -118,10 +118,12 @@ class Candidate:
         if not self.timed:
             _ = self.cost.images  # raises for a batch size that only timing finds
         check_name("training.precision", self.training.precision, PRECISIONS)
-        if self.pretrained:
-            check_pretrained(self.architecture(dataset), Path(self.pretrained))
-        else:
+        if not self.begins_with(dataset):
             check(self.architecture(dataset))
+
+    def begins_with(self, dataset: Dataset) -> Loaded | None:
+        """What becomes of the checkpoint that it begins with; raises ValueError for one that does not fit."""
+        return check_pretrained(self.architecture(dataset), Path(self.pretrained)) if self.pretrained else None
 
 
 def _size(planned: Architecture, *, macs: bool) -> Cost:

@@ -48,7 +48,9 @@ def main(config: "Config", overrides: list[str]) -> int:
     with refusing_bad_input():
         config.tracking.check()
         config.candidate.check_machine()
-        config.candidate.check(load(config.data))
+        dataset = load(config.data)
+        config.candidate.check(dataset)
+        begins = config.candidate.begins_with(dataset)
         machine = _machine(config.training.num_nodes)
     folder = alone(config)
     make_folder(folder)
@@ -58,6 +60,8 @@ def main(config: "Config", overrides: list[str]) -> int:
     if local_rank():
         evaluator([], folder, lambda item: None)
         return 0
+    if begins:
+        print(f"explore: {config.pretrained}: {begins.words}", file=sys.stderr)
     if machine:
         print(f"explore: machine {machine} of the run; machine 0 shows what comes of it", file=sys.stderr)
         evaluation = evaluator([], folder, lambda item: None)

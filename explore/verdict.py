@@ -1,16 +1,18 @@
 """What a terminal shows of an ablation at its end."""
 
-import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from explore.ablation.answer import answer
 from explore.ablation.design import Design
+from explore.ablation.records import Findings
 from explore.ablation.runs import run_rows
 from explore.ablation.together import said_of_together
+from explore.command import print_json
 from explore.evaluation import COMPLETE, INTERRUPTED, RUNNING
 from explore.reporting.ablation_tables import arm_rows
 from explore.reporting.ablation_terminal import arms_table
@@ -27,15 +29,11 @@ def show_verdict(study: Study, design: Design, report: Path, style: str, *, ende
     scores, findings = answer(design, trials)
     together = said_of_together(design, trials)
     if style == "json":
-        found = asdict(findings) if findings else {"seeds": len(scores.accuracies), "levels": [], "words": []}
         arms = [arm.to_dict() for arm in design.arms]
-        print(
-            json.dumps(
-                {"study": study.name, "arms_matched": arms}
-                | found
-                | {"together": together, "report": str(report), "ended": ended or None, "go_on": go_on},
-                indent=2,
-            )
+        print_json(
+            {"study": study.name, "arms_matched": arms}
+            | _record(findings, seeds=len(scores.accuracies))
+            | {"together": together, "report": str(report), "ended": ended or None, "go_on": go_on}
         )
         return
     console = Console(width=max(100, shutil.get_terminal_size((160, 40)).columns))
@@ -58,3 +56,11 @@ def show_verdict(study: Study, design: Design, report: Path, style: str, *, ende
     console.print(f"\nReport: {report}", markup=False, highlight=False, soft_wrap=True)
     if go_on:
         console.print(f"Go on:  {go_on}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _record(findings: Findings | None, seeds: int) -> dict[str, Any]:
+    """The findings; with too few seeds for any the same keys, with nothing in them."""
+    if findings:
+        return asdict(findings)
+    lists: dict[str, Any] = {"levels": [], "arms": [], "effects": [], "words": []}
+    return {one.name: None for one in fields(Findings)} | lists | {"seeds": seeds, "settled": False}

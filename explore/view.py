@@ -1,6 +1,5 @@
 """What a person sees while a search runs: one live view in a terminal, one plain line per trial elsewhere."""
 
-import json
 import os
 import shutil
 import sys
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from explore.ablation.design import Design
+from explore.command import print_json
 from explore.counted import counted
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, RUNNING, STOPPED
 from explore.reporting.ablation_terminal import arms_so_far
@@ -179,7 +179,7 @@ class JsonView(PlainView):
             "ended": ended or None,
             "go_on": go_on,
         }
-        print(json.dumps(result, indent=2))
+        print_json(result)
 
 
 class LiveView:

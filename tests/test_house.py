@@ -49,8 +49,8 @@ MAY_IMPORT = {
     "exporting": {"ablation", "architecture", "candidate", "config", "cost", "data", "definition", "evaluation"}
     | {"search"},
     "places": {"schema", "search"},
-    "verdict": {"ablation", "evaluation", "reporting", "search"},
-    "view": {"ablation", "evaluation", "reporting", "search"},
+    "verdict": {"ablation", "command", "evaluation", "reporting", "search"},
+    "view": {"ablation", "command", "evaluation", "reporting", "search"},
     "boards": {"ablation", "reporting", "search", "tracking"},
     "command": {"architecture", "config", "faults", "imports", "schema", "search"},
     "warm": {"cluster", "evaluator", "imports", "together"},

@@ -114,7 +114,9 @@ def test_mixer_checkpoint_gives_the_official_logits(
 def test_file_of_torch_with_nested_tensors_and_own_names(tmp_path: Path) -> None:
     source, network = Network(spec()).eval(), Network(spec()).eval()
     torch.save({"epoch": 3, "args": Namespace(lr=0.1), "state_dict": source.state_dict()}, tmp_path / "own.pth")
-    assert load_pretrained(network, tmp_path / "own.pth").layout == "explore"
+    assert load_pretrained(network, tmp_path / "own.pth").words == (
+        "the layout is explore; all tensors are taken as they are"
+    )
     assert torch.equal(network(images()), source(images()))
 
 
@@ -142,6 +144,8 @@ def test_larger_image_is_mixed_square_by_square(factor: int, tmp_path: Path) -> 
     large = Network(spec(factor * size, expansion=factor**2 * HIDDEN / WIDTH)).eval()
     load_pretrained(small, path)
     loaded = load_pretrained(large, path)
+    assert loaded.words.startswith("the layout is mixer; stages.0.0.token.mixing.expand.weight, ")
+    assert loaded.words.endswith("and 3 more become block-diagonal, for more patches")
     assert loaded.enlarged == tuple(
         f"stages.0.{block}.token.mixing.{layer}.{kind}"
         for block in range(DEPTH)
@@ -259,7 +263,8 @@ def test_training_begins_with_the_checkpoint(
     arrays = checkpoint_for_digits()
     path = saved(tmp_path, arrays)
     status = _run(train.main, [*FINE_TUNING, f"pretrained={path}", "outputs=results"])
-    assert (status, capsys.readouterr().err) == (0, "")
+    words = f"explore: {path}: the layout is mixer; head.weight, head.bias start anew\n"
+    assert (status, capsys.readouterr().err) == (0, words)
     (trained,) = (tmp_path / "results" / "train").glob(f"*/**/{CHECKPOINT}")
     weights = torch.load(trained, map_location="cpu", weights_only=False)["state_dict"]
     for index in range(DEPTH):

@@ -8,7 +8,7 @@ on fine-tuning at higher resolution).
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
@@ -37,6 +37,13 @@ class Loaded:
     layout: str
     enlarged: tuple[str, ...]
     fresh: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        what = ((self.fresh, "start anew"), (self.enlarged, "become block-diagonal, for more patches"))
+        changed = "; ".join(f"{_list(names)} {words}" for names, words in what if names)
+        return f"the layout is {self.layout}; {changed or 'all tensors are taken as they are'}"
 
 
 def names(network: Network, layout: Layout) -> dict[str, str]:
@@ -266,6 +273,6 @@ def _wrong_shape(path: Path, ours: str, theirs: str, tensor: Tensor, target: Ten
     return f"{path.name}: {theirs} must have the shape of {ours}, got {shapes}; try the {advice}"
 
 
-def _list(of: list[str]) -> str:
+def _list(of: Sequence[str]) -> str:
     more = f" and {len(of) - _SHOWN} more" if len(of) > _SHOWN else ""
     return ", ".join(of[:_SHOWN]) + more
