@@ -170,7 +170,7 @@ def evaluate(
     last = candidate.training.epochs if until is None else until
 
     def report_epoch(record: Mapping[str, float]) -> None:
-        epoch = Epoch(**record)  # type: ignore[arg-type]
+        epoch = Epoch.read(record)
         if not curve or epoch.epoch > curve[-1].epoch:  # one that went on in parts begins with what is known
             curve.append(epoch)
             report(epoch)
@@ -257,7 +257,7 @@ def trained(candidate: Candidate, dataset: Dataset, folder: Path) -> tuple[Netwo
     """
     network = build(replace(candidate, pretrained=None), dataset)
     curve = restore(network, folder)
-    return network.eval(), tuple(Epoch(**record) for record in curve)  # type: ignore[arg-type]
+    return network.eval(), tuple(map(Epoch.read, curve))
 
 
 def _cost(candidate: Candidate, deployed: nn.Module, dataset: Dataset, costs: Path, turn: Turn) -> Cost:

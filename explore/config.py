@@ -243,8 +243,7 @@ def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
     for key in node:
         if str(key) not in known:
             raise ValueError(_unknown_key(f"{path}{key!s}", path, known))
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+        if not OmegaConf.is_missing(node, key) and isinstance(child := node[key], DictConfig):
             _refuse_unknown_keys(child, f"{path}{key!s}.")
 
 

@@ -6,7 +6,7 @@ Plain records without torch, so that the search, the report and the dashboards c
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from explore.cost.record import Cost
 
@@ -36,6 +36,11 @@ class Epoch:
     val_accuracy: float
     lr: float
     seconds: float
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Self:
+        """From JSON types."""
+        return cls(**record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +110,7 @@ class Evaluation:
     def from_dict(cls, record: Mapping[str, Any]) -> "Evaluation":
         """Read what `to_dict` wrote."""
         cost = Cost.from_dict(record["cost"]) if record["cost"] else None
-        curve = tuple(Epoch(**epoch) for epoch in record["curve"])
+        curve = tuple(map(Epoch.read, record["curve"]))
         pace = Pace(**record["pace"]) if record.get("pace") else None
         return cls(**{**record, "cost": cost, "curve": curve, "pace": pace})
 

@@ -76,7 +76,7 @@ def train_together(candidates: Sequence[Candidate], folders: Sequence[Path], rep
     networks = [build(one, dataset) for one in candidates]
 
     def report_epoch(place: int, record: Mapping[str, float]) -> None:
-        report((place, Epoch(**record)))  # type: ignore[arg-type]
+        report((place, Epoch.read(record)))
 
     train, validation = training_batches(first, dataset)
     loaders = [train.seeded(one.training.seed) for one in candidates]

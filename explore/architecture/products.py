@@ -87,6 +87,8 @@ def _has_avx512() -> bool:
 
 def _admits(x: Tensor, weight: Tensor) -> bool:
     # A tensor of a subclass is a fake one or a stranger.
-    if type(x) is not Tensor or not runs_now_on_processor(x) or not torch._C._has_mkldnn:
+    if type(x) is not Tensor or not runs_now_on_processor(x):
+        return False
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

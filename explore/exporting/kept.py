@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from explore.cost.device import device_name, resolve_device
 from explore.cost.speed import Speed
+from explore.cost.whole import write_whole
 from explore.exporting.agreement import Agreement, Speeds
 from explore.exporting.artifact import facts
 from explore.exporting.trained import Trained
@@ -33,9 +33,7 @@ def origin_of(trained: Trained, about: Mapping[str, str]) -> str:
 def keep(file: Path, origin: str, agreement: Agreement, speeds: Speeds) -> None:
     """Write down what was found out about a file that is whole, model card and all."""
     found = {"agreement": asdict(agreement), "speeds": asdict(speeds)}
-    partial = file.with_name(f".{file.name}.json.partial")
-    partial.write_text(json.dumps({"origin": origin, "sha256": _digest(file), **found}, indent=2), encoding="utf-8")
-    os.replace(partial, _place(file))
+    write_whole(_place(file), {"origin": origin, "sha256": _digest(file), **found})
 
 
 def kept(file: Path, origin: str) -> tuple[Agreement, Speeds] | None:

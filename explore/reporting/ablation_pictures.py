@@ -31,7 +31,6 @@ from explore.reporting.canvas import ACCURACY, add_legend_entry, epoch_axis, esc
 from explore.reporting.intervals import paired, student
 
 # Plotly's names of the shapes of the printed pictures.
-_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
 _PANEL, _GAP, _LETTER = 220, 24, 7  # CSS pixels of a panel of curves, of what is between two, and of a letter
 _ABOVE = {"yref": "container", "y": 1, "yanchor": "top"}  # where a legend may be as high as it has to
 
@@ -90,7 +89,7 @@ def interaction_figures(scores: Scores, level: float) -> Mapping[str, go.Figure]
                     "width": 4,
                 },
                 mode="lines+markers",
-                marker={"symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 9},
+                marker={"symbol": style.SYMBOLS[number % len(style.SYMBOLS)], "size": 9},
                 line={"color": colours[second, line], "width": 2},
                 hovertext=[
                     f"<b>{escape(f'{style.value(one)}, {style.value(line)}')}</b><br>"
@@ -136,7 +135,7 @@ def plane_figure(scores: Scores, rows: pd.DataFrame, level: float) -> go.Figure 
             mode="markers+text",
             text=["reference" if row["arm"] == next(iter(scores.arms)) else ""],
             textposition=_beside(row["throughput"], drawn["throughput"]),
-            marker={"symbol": _SYMBOLS[mark.shape % len(_SYMBOLS)], "size": 10, "color": mark.colour},
+            marker={"symbol": style.SYMBOLS[mark.shape % len(style.SYMBOLS)], "size": 10, "color": mark.colour},
             hovertext=[text],
             hoverinfo="text",
             legendgroup=escape(mark.first),
@@ -251,7 +250,7 @@ def _add_marks(figure: go.Figure, scores: Scores) -> None:
     for name, colour in {one.first: one.colour for one in given}.items():
         add_legend_entry(figure, escape(name), color=colour)
     for name, shape in {one.rest: one.shape for one in given if one.rest}.items():
-        add_legend_entry(figure, escape(name), color=style.GREY, symbol=_SYMBOLS[shape % len(_SYMBOLS)])
+        add_legend_entry(figure, escape(name), color=style.GREY, symbol=style.SYMBOLS[shape % len(style.SYMBOLS)])
 
 
 def _add_curve(

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from explore.ablation.options import Ablation
 from explore.ablation.records import Difference, Findings, Scores
@@ -34,9 +34,8 @@ from explore.reporting.ablation_style import (
     wrapped,
 )
 from explore.reporting.intervals import paired, student
-from explore.reporting.printed import INK, plain, save
+from explore.reporting.printed import INK, plain, save, speed_axis
 
-SHAPES = ("o", "D", "s", "^", "P", "X", "*", "p")
 _ACCURACY = "validation accuracy / %"
 _LOOK: Any = {  # Matplotlib's stubs list every key
     "text.parse_math": False,  # names are no formulas
@@ -119,7 +118,7 @@ def interaction_picture(scores: Scores, level: float) -> Figure | None:
                 100 * means.reindex(cells),
                 100 * halves.reindex(cells),
                 color=colours[second, line],
-                marker=SHAPES[number % len(SHAPES)],
+                marker=style.MARKERS[number % len(style.MARKERS)],
                 linewidth=1.4,
                 capsize=2,
                 label=clipped(style.value(line), 24),
@@ -139,7 +138,6 @@ def plane_picture(scores: Scores, rows: pd.DataFrame, level: float) -> Figure | 
         return None
     figure, given, halves = _figure(4.8), marks(scores), paired(scores.accuracies, level)
     axes = figure.subplots()
-    axes.set_xscale("log")
     for row in drawn.to_dict("records"):
         mark = given[row["arm"]]
         axes.errorbar(
@@ -147,18 +145,14 @@ def plane_picture(scores: Scores, rows: pd.DataFrame, level: float) -> Figure | 
             100 * row["val_accuracy"],
             xerr=[[row["throughput"] - row["throughput_low"]], [row["throughput_high"] - row["throughput"]]],
             yerr=100 * halves[row["arm"]],
-            marker=SHAPES[mark.shape % len(SHAPES)],
+            marker=style.MARKERS[mark.shape % len(style.MARKERS)],
             color=mark.colour,
             elinewidth=1,
             markersize=6.5,
             markeredgecolor="white",
             markeredgewidth=0.8,
         )
-    left, right = style.speed_range([*drawn["throughput_low"], *drawn["throughput_high"]])
-    axes.set_xlim(left, right)
-    axes.xaxis.set_major_locator(FixedLocator(style.log_ticks(left, right)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: style.tick(tick)))
+    speed_axis(axes, [*drawn["throughput_low"], *drawn["throughput_high"]])
     axes.set_xlabel("throughput / images/s")
     axes.set_ylabel(_ACCURACY)
     plain(axes, text_size=8.5)
@@ -166,7 +160,7 @@ def plane_picture(scores: Scores, rows: pd.DataFrame, level: float) -> Figure | 
     place = reference["throughput"], 100 * reference["val_accuracy"]
     axes.annotate("reference", place, xytext=(6, 5), textcoords="offset points", color=INK, fontsize=7.5)
     entries = [_entry(name, "o", colour) for name, colour in {one.first: one.colour for one in given.values()}.items()]
-    shapes = {one.rest: SHAPES[one.shape % len(SHAPES)] for one in given.values() if one.rest}
+    shapes = {one.rest: style.MARKERS[one.shape % len(style.MARKERS)] for one in given.values() if one.rest}
     entries += [_entry(name, shape, style.GREY) for name, shape in shapes.items()]
     title = word(next(iter(scores.factors)))
     axes.legend(handles=entries, title=title, loc="upper left", bbox_to_anchor=(1.01, 1.0), alignment="left")

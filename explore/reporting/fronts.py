@@ -12,10 +12,10 @@ from explore.ablation.design import design_of
 from explore.evaluation import COMPLETE
 from explore.reporting.progress import progress
 from explore.reporting.tables import front_rows
-from explore.search.front import Losses, hypervolume, losses
+from explore.search.front import Losses, hypervolume
 from explore.search.rivals import results, tested
 from explore.search.study import Study
-from explore.search.trial import Trial, finished, front, times_as_fast
+from explore.search.trial import Trial, finished, front, objectives, times_as_fast
 
 _RESAMPLES, _SEED = 1000, 0
 FEWEST = 8  # complete trials of a study before their halves say anything
@@ -133,13 +133,13 @@ def versions(studies: Sequence[Searched]) -> list[str]:
 
 def reference(studies: Sequence[Searched]) -> tuple[float, float]:
     """The corner up to which all hypervolumes count: an error rate of 1, and the lowest speed of a complete trial."""
-    return 1.0, max(float(_points(study.complete)[:, 1].max()) for study in studies)
+    return 1.0, max(float(objectives(study.complete)[:, 1].max()) for study in studies)
 
 
 def worth(studies: Sequence[Searched]) -> list[Worth]:
     """The hypervolume of each front with one reference point, and its difference from that of the first study."""
     corner = reference(studies)
-    points = [_points(study.complete) for study in studies]
+    points = [objectives(study.complete) for study in studies]
     volumes = [hypervolume(each, corner) for each in points]
     found = []
     for study, own, volume in zip(studies, points, volumes, strict=True):
@@ -216,10 +216,6 @@ def summary(studies: Sequence[Searched], values: Sequence[Worth]) -> list[dict[s
 
 def _reached(complete: Sequence[Trial], speed: float) -> float | None:
     return max((one.accuracy or 0.0 for one in complete if (one.throughput or 0.0) >= speed), default=None)
-
-
-def _points(complete: Sequence[Trial]) -> Losses:
-    return losses([trial.accuracy or 0.0 for trial in complete], [trial.throughput or 0.0 for trial in complete])
 
 
 def _timed(trial: Trial) -> Any:

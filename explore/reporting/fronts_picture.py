@@ -7,11 +7,10 @@ from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from explore.reporting import style
 from explore.reporting.fronts import Searched
-from explore.reporting.printed import INK, plain
+from explore.reporting.printed import INK, plain, speed_axis
 from explore.search.trial import Trial, front
 
 _OTHERS = 0.25  # opacity of trials off the front
@@ -27,13 +26,8 @@ def write_fronts_picture(studies: Sequence[Searched], note: str, paths: Sequence
     axes.set_title(" and ".join(study.name for study in studies), loc="left", color=INK, fontsize=12, parse_math=False)
     members = [trial for study in studies for trial in front(study.trials)]
     complete = [trial for study in studies for trial in study.complete]
-    left, right = style.speed_range([trial.throughput or 0.0 for trial in complete])
-    axes.set_xscale("log")
-    axes.set_xlim(left, right)
+    speed_axis(axes, [trial.throughput or 0.0 for trial in complete])
     axes.set_ylim(*style.accuracy_range(complete, [trial.accuracy or 0.0 for trial in members]))
-    axes.xaxis.set_major_locator(FixedLocator(style.log_ticks(left, right)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: style.tick(tick)))
     axes.set_xlabel("throughput / images/s", color=INK, fontsize=10)
     axes.set_ylabel("validation accuracy / %", color=INK, fontsize=10)
     plain(axes, text_size=9)

@@ -14,7 +14,6 @@ from explore.search.seeds import over_seeds
 from explore.search.trial import Trial, front
 
 # Plotly's symbols, solid and far apart in shape.
-_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
 _MOST_POINTS = 1000  # besides the front's; a page with more is slow, and nobody sees more
 _STEPS = 4  # heights at which names are written, so that those of neighbours do not meet
 _FAR = 4.0  # a reference network beyond this factor would squeeze the trials; the table has it
@@ -91,7 +90,7 @@ def _add_points(
     figure: go.Figure, complete: Sequence[Trial], best: set[int], tests: Mapping[int, float], colours: Mapping[str, str]
 ) -> None:
     channels = sorted({variant(trial, "channel_mixing") for trial in complete})
-    symbols = {name: _SYMBOLS[index % len(_SYMBOLS)] for index, name in enumerate(channels)}
+    symbols = {name: style.SYMBOLS[index % len(style.SYMBOLS)] for index, name in enumerate(channels)}
     for name, color in colours.items():
         group = [trial for trial in complete if variant(trial, "token_mixing") == name]
         if not group:

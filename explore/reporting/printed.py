@@ -19,7 +19,6 @@ from explore.reporting import style
 from explore.search.seeds import over_seeds
 from explore.search.trial import Trial, front
 
-_MARKERS = ("o", "D", "s", "^", "P", "X", "*", "p")
 INK, _FAINT = "#1F2630", "#E3E7EC"  # of text, and of lines that guide the eye
 _OTHERS = 0.35  # opacity of trials off the front
 _MOST_SHAPES = 1000  # of more, those off the front are pixels in an SVG, which would take seconds to open
@@ -100,7 +99,7 @@ def add_legend(axes: Axes, entries: Sequence[Artist]) -> None:
 def _draw(axes: Axes, complete: Sequence[Trial], tests: Mapping[int, float], colours: Mapping[str, str]) -> None:
     members = front(complete)
     channels = sorted({_variant(trial, "channel_mixing") for trial in complete})
-    markers = {name: _MARKERS[index % len(_MARKERS)] for index, name in enumerate(channels)}
+    markers = {name: style.MARKERS[index % len(style.MARKERS)] for index, name in enumerate(channels)}
     _frame(axes, complete, tests)
     axes.step(*_places(reversed(members)), where="pre", color=style.GREY, linewidth=1.2, zorder=2)
     best = {trial.number for trial in members}
@@ -147,14 +146,9 @@ def _add_means(axes: Axes, members: Sequence[Trial]) -> None:
 
 
 def _frame(axes: Axes, complete: Sequence[Trial], tests: Mapping[int, float]) -> None:
-    left, right = style.speed_range([trial.throughput or 0.0 for trial in complete])
     low, high = style.accuracy_range(complete, list(tests.values()))
-    axes.set_xscale("log")
-    axes.set_xlim(left, right)
     axes.set_ylim(low, high)
-    axes.xaxis.set_major_locator(FixedLocator(style.log_ticks(left, right)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: style.tick(tick)))
+    speed_axis(axes, [trial.throughput or 0.0 for trial in complete])
     axes.set_xlabel("throughput / images/s", color=INK, fontsize=10)
     axes.set_ylabel("validation accuracy / %", color=INK, fontsize=10)
     plain(axes, text_size=9)
@@ -162,6 +156,16 @@ def _frame(axes: Axes, complete: Sequence[Trial], tests: Mapping[int, float]) ->
     if outside:
         note = f"{outside} below {low:.0f} % not shown"
         axes.text(0.01, 0.015, note, color=style.GREY, fontsize=7.5, transform=axes.transAxes)
+
+
+def speed_axis(axes: Axes, speeds: Sequence[float]) -> None:
+    """A logarithmic axis wide enough for these images per second, with few round numbers at it."""
+    left, right = style.speed_range(speeds)
+    axes.set_xscale("log")
+    axes.set_xlim(left, right)
+    axes.xaxis.set_major_locator(FixedLocator(style.log_ticks(left, right)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: style.tick(tick)))
 
 
 def _label(axes: Axes, members: Sequence[Trial]) -> None:

@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explore.evaluation import COMPLETE
-from explore.search.front import GrowingFront, Losses, hypervolume, losses
-from explore.search.trial import Trial, finished
+from explore.search.front import GrowingFront, Losses, hypervolume
+from explore.search.trial import Trial, finished, objectives
 
 
 def front_hypervolume(trials: Sequence[Trial]) -> float:
@@ -17,7 +17,7 @@ def front_hypervolume(trials: Sequence[Trial]) -> float:
     The reference point has an error rate of 1 and the lowest throughput among the complete trials given, so that one
     unit is full accuracy over a factor e of speed. A single complete trial has no hypervolume yet.
     """
-    points = _points([trial for trial in trials if trial.status == COMPLETE])
+    points = objectives([trial for trial in trials if trial.status == COMPLETE])
     return hypervolume(points, _reference(points))
 
 
@@ -43,7 +43,7 @@ def progress(trials: Sequence[Trial], stretches: Sequence[Trial]) -> pd.DataFram
 
 
 def _hypervolumes(ended: Sequence[Trial]) -> list[float]:
-    points = _points([trial for trial in ended if trial.status == COMPLETE])
+    points = objectives([trial for trial in ended if trial.status == COMPLETE])
     growing, following = GrowingFront(_reference(points)), iter(points.tolist())
     volumes = []
     for trial in ended:
@@ -80,10 +80,6 @@ def _spending(stretches: Sequence[Trial]) -> tuple[NDArray[np.float64], NDArray[
 
 def _end(trial: Trial) -> float:
     return trial.ended.timestamp() if trial.ended else np.inf
-
-
-def _points(complete: Sequence[Trial]) -> Losses:
-    return losses([trial.accuracy or 0.0 for trial in complete], [trial.throughput or 0.0 for trial in complete])
 
 
 def _reference(points: Losses) -> tuple[float, float]:

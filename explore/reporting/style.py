@@ -13,6 +13,9 @@ Item = TypeVar("Item")
 # then two of Tol's muted scheme. Told apart with every common colour blindness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933", "#882255")
 GREY = "#8A929C"
+# The same shapes in the pictures of a page (Plotly) and in printed ones (Matplotlib).
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
+MARKERS = ("o", "D", "s", "^", "P", "X", "*", "p")
 MEASURED = "measured"  # waits for its training, and does not count yet
 _LABEL_WIDTH, _LABEL_HEIGHT = 0.06, 0.04  # of `#123`, as a fraction of the picture
 _NARROW = 3  # how much wider it is on a phone

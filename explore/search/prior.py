@@ -43,14 +43,15 @@ class Prior:
     @classmethod
     def load(cls, file: Path = FILE) -> Self:
         """Read one that was fitted."""
-        return cls(**json.loads(file.read_text()))
+        record = json.loads(file.read_text())
+        return cls(**{**record, "weights": np.asarray(record["weights"])})
 
     def __call__(self, configurations: Sequence[Mapping[str, Any]], epochs: Array, image_size: int) -> Array:
         """A number for each configuration and its epoch."""
         if not configurations:
             return np.zeros(0)
         terms, times = self.terms(configurations, image_size), self.times(epochs)
-        values: Array = (terms @ np.asarray(self.weights) * times).sum(1)
+        values: Array = (terms @ self.weights * times).sum(1)
         return values
 
     def terms(self, configurations: Sequence[Mapping[str, Any]], image_size: int) -> Array:

@@ -12,10 +12,9 @@ import numpy as np
 
 from explore.cost.speed import Speed, alike
 from explore.evaluation import COMPLETE
-from explore.search.front import losses
 from explore.search.seeds import retrainings
 from explore.search.study import Study
-from explore.search.trial import Trial, front, timed_as
+from explore.search.trial import Trial, front, objectives, timed_as
 
 # By how much figures of the same network may differ between two measurements: see benchmarks/throughput_noise.py.
 _ERROR = 1.10
@@ -39,8 +38,7 @@ def rivals(trials: Sequence[Trial]) -> list[Trial]:
     every, members = [one for one in trials if one.status == COMPLETE], front(trials)
     if not members:
         return []
-    best = losses([one.accuracy or 0.0 for one in members], [one.throughput or 0.0 for one in members])
-    points = losses([one.accuracy or 0.0 for one in every], [_ERROR * (one.throughput or 0.0) for one in every])
+    best, points = objectives(members), objectives(every, speedup=_ERROR)
     beaten = np.zeros(len(every), dtype=bool)
     for point in best:
         beaten |= (point <= points).all(axis=1) & (point < points).any(axis=1)

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -88,7 +88,7 @@ def _noticing(url: URL) -> dict[str, Any]:
     return {"connect_args": {name: value for name, value in settings.items() if name not in url.query}}
 
 
-def _proxy(url: URL, reason: Any) -> BaseStorage:
+def _proxy(url: URL, reason: Callable[[BaseException], str]) -> BaseStorage:
     import grpc
 
     with _experimental():

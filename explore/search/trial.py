@@ -23,7 +23,7 @@ from explore.evaluation import (
     Evaluation,
     Retraining,
 )
-from explore.search.front import losses, non_dominated
+from explore.search.front import Losses, losses, non_dominated
 
 FINISHED = frozenset({COMPLETE, STOPPED, REFUSED, DIVERGED, FAILED})
 STATES = {COMPLETE: TrialState.COMPLETE, REFUSED: TrialState.PRUNED, STOPPED: TrialState.PRUNED}
@@ -146,9 +146,14 @@ def timed_as(trial: Trial, throughput: Throughput) -> Trial:
 def front(trials: Sequence[Trial]) -> list[Trial]:
     """The complete trials that no other beats in accuracy and throughput at once, fastest first."""
     complete = [trial for trial in trials if trial.status == COMPLETE]
-    points = losses([t.accuracy or 0.0 for t in complete], [t.throughput or 0.0 for t in complete])
-    members = [trial for trial, best in zip(complete, non_dominated(points), strict=True) if best]
+    members = [trial for trial, best in zip(complete, non_dominated(objectives(complete)), strict=True) if best]
     return sorted(members, key=lambda trial: -(trial.throughput or 0.0))
+
+
+def objectives(complete: Sequence[Trial], *, speedup: float = 1.0) -> Losses:
+    """What a search makes small, of complete trials: see `losses`. `speedup` times as fast as they were measured."""
+    accuracies = [trial.accuracy or 0.0 for trial in complete]
+    return losses(accuracies, [speedup * (trial.throughput or 0.0) for trial in complete])
 
 
 def read(frozen: FrozenTrial) -> Trial:
