@@ -26,15 +26,14 @@ def time_published(name: str, dataset: Dataset, options: Measuring, study: Path)
     """Cost and speed of a published network on images of a data set, as a reference for a report: it is not trained.
 
     At the size of these images, because members of a front are compared with it: the size that it was published for
-    has more pixels, and another speed. So it has no accuracy, neither the published one, nor one of these images. The
-    speed is on the scale of those in the folder `study`.
+    has more pixels, and another speed. The speed is on the scale of those in the folder `study`.
     """
     network = adapted(name, image_size=dataset.image_size, channels=dataset.channels, classes=len(dataset.classes))
     cost = measure_cost(Network(network).deployed(), dataset.image_shape, options, timed=True, study=study / COSTS)
     assert cost.throughput
     note = f"published depth and width, patches of {network.patch_size} pixels to divide these images; not trained here"
     counts = {"params": cost.params, "macs": cost.macs, "throughput": cost.throughput.images_per_second}
-    return {"name": name, **counts, "accuracy": None, "note": note}
+    return {"name": name, **counts, "note": note}
 
 
 def this_machine(candidate: Candidate) -> tuple[str, str | None, str]:

@@ -22,7 +22,7 @@ from explore.search.study import Study
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")]
 
-REFERENCES = [{"name": "mixer_s16", "throughput": 9000.0, "accuracy": None, "note": "<b>not</b> trained here"}]
+REFERENCES = [{"name": "mixer_s16", "throughput": 9000.0, "note": "<b>not</b> trained here"}]
 DRAWN = """new Promise((done) => {
   dispatchEvent(new Event("beforeprint"));
   const figures = [...document.querySelectorAll(".figure")];

@@ -340,7 +340,6 @@ def _references_table(references: Sequence[Mapping[str, Any]]) -> Table:
         Column.of("images/s", of("throughput"), style.speed),
         Column.of("MACs", of("macs"), style.short),
         Column.of("parameters", of("params"), style.short),
-        Column.of("accuracy", of("accuracy"), style.percent),
         Column.of("note", of("note"), wide=True),
     ]
     return Table(columns=[column for column in columns if column.known])

@@ -24,7 +24,7 @@ def front_figure(
 ) -> go.Figure | None:
     """Draw every complete trial by throughput and validation accuracy, and the front as the edge of what is reached.
 
-    `tests` maps trial numbers to test accuracy; `references` have name, throughput, accuracy or None, and note.
+    `tests` maps trial numbers to test accuracy; `references` have name, throughput and note.
     None without a complete trial.
     """
     complete = [trial for trial in trials if trial.status == COMPLETE]
@@ -155,35 +155,20 @@ def _add_means(figure: go.Figure, members: Sequence[Trial]) -> None:
 
 
 def _add_reference(figure: go.Figure, reference: Mapping[str, Any], height: float) -> None:
-    """A point, or, of one without accuracy, a line that has its name at a `height` from 0 to 1."""
-    name, speed, accuracy = escape(str(reference["name"])), float(reference["throughput"]), reference["accuracy"]
-    text = f"<b>{name}</b><br>{style.speed(speed)} images/s<br>{escape(str(reference.get('note', '')))}"
-    if accuracy is None:
-        figure.add_vline(x=speed, line={"dash": "dot", "width": 1, "color": style.GREY})
-        figure.add_annotation(
-            x=log10(speed),
-            y=height,
-            yref="paper",
-            text=name,
-            hovertext=text,
-            showarrow=False,
-            textangle=-90,
-            xanchor="right",
-            yanchor="bottom",
-        )
-    else:
-        figure.add_scatter(
-            x=[speed],
-            y=[100 * accuracy],
-            mode="markers+text",
-            marker={"symbol": "star-open", "size": 13},
-            text=[name],
-            textposition="bottom center",
-            hovertext=[f"{text}<br>{style.percent(accuracy)}"],
-            hoverinfo="text",
-            marker_color=style.GREY,
-            showlegend=False,
-        )
+    """A line, for it is not trained here, that has its name at a `height` from 0 to 1."""
+    name, speed = escape(str(reference["name"])), float(reference["throughput"])
+    figure.add_vline(x=speed, line={"dash": "dot", "width": 1, "color": style.GREY})
+    figure.add_annotation(
+        x=log10(speed),
+        y=height,
+        yref="paper",
+        text=name,
+        hovertext=f"<b>{name}</b><br>{style.speed(speed)} images/s<br>{escape(str(reference.get('note', '')))}",
+        showarrow=False,
+        textangle=-90,
+        xanchor="right",
+        yanchor="bottom",
+    )
 
 
 def _frame(
@@ -194,8 +179,7 @@ def _frame(
     hidden: int,
 ) -> None:
     """Set both axes, and say how many trials lie outside, and how many are `hidden` because there are too many."""
-    others = [*tests.values(), *(r["accuracy"] for r in references if r["accuracy"] is not None)]
-    low, high = style.accuracy_range(complete, others)
+    low, high = style.accuracy_range(complete, list(tests.values()))
     speeds = [trial.throughput or 0.0 for trial in complete]
     near = [r["throughput"] for r in references if min(speeds) / _FAR < r["throughput"] < max(speeds) * _FAR]
     left, right = style.speed_range([*speeds, *near])
