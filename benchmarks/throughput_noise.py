@@ -1,6 +1,6 @@
 """How much the published figure of throughput varies on a machine that others use, and whether the order is right.
 
-    python -m benchmarks.throughput_noise [device=cpu] [repeats=30] [turns=20] [seconds=3] [only=figure|order]
+    python -m benchmarks.throughput_noise [device=cpu] [repeats=30] [turns=20] [seconds=3] [only=figure,order,same]
         [batch=256] [load=yes|no] [dispatch=auto]
 
 A process on every core, or one on the GPU, trains a network meanwhile, unless `load=no`. `figure`: small candidates are
@@ -8,12 +8,14 @@ measured again and again, in turn with naive timing (the mean of ten passes by t
 over the smallest figure at most 1.10, the quartiles apart by at most 3 % of the median, in at most 1.05 times `seconds`
 (3.15 s by default; the median of all). `order`: twelve networks whose speeds, measured at length without the other
 processes, are 5 % or more apart, are compared again and again, each time as the front of a search is, in two thirds of
-`seconds` for each; bar: no pair in the wrong order. A quarter of an hour. Competitors do not take turns: they stand for
-the programs of others. Networks are launched as by default, on a GPU at once as a CUDA graph, or as `dispatch` says
-(eager, graph, compiled); those of naive timing and of competitors operator by operator. `format=json` prints the rows
-as JSON.
+`seconds` for each; bar: no pair in the wrong order. `same`: eight copies of each small candidate are compared in that
+way, half as often; bar: at most 5 % of the pairs are told apart, as the intervals of 95 % allow. Half an hour.
+Competitors do not take turns: they stand for the programs of others. Networks are launched as by default, on a GPU at
+once as a CUDA graph, or as `dispatch` says (eager, graph, compiled); those of naive timing and of competitors operator
+by operator. `format=json` prints the rows as JSON.
 """
 
+import copy
 import multiprocessing
 import os
 import statistics
@@ -37,13 +39,13 @@ from explore.architecture.spec import Model, architecture
 from explore.cost.device import device_name, resolve_device, resolve_dispatch
 from explore.cost.options import AUTO, DISPATCHES, Measuring
 from explore.cost.side_by_side import compare_throughput
-from explore.cost.speed import Speed
+from explore.cost.speed import alike
 from explore.cost.throughput import measure_throughput
 from explore.cost.training_step import training_step
 from explore.speeds import TIME_BESIDE_OTHERS
 
-SPREAD, QUARTILES, SECONDS, GAP = 1.10, 0.03, 3.0, 1.05
-COUNT = 12
+SPREAD, QUARTILES, SECONDS, GAP, TOLD = 1.10, 0.03, 3.0, 1.05, 0.05
+COUNT, COPIES = 12, 8
 LEAST_SECONDS = 0.01  # some blocks
 _IMAGE = (1, 28, 28)
 _NAIVE_PASSES = 10
@@ -57,7 +59,7 @@ class Options:
     repeats: int = 30
     turns: int = 20
     seconds: float = SECONDS
-    only: tuple[str, ...] = ("figure", "order")
+    only: tuple[str, ...] = ("figure", "order", "same")
     device: str = "cpu"
     batch: int = 256
     load: str = "yes"
@@ -138,6 +140,23 @@ def order(options: Options, networks: Mapping[str, Network], truth: Mapping[str,
     ]
 
 
+def same(options: Options) -> list[dict[str, Any]]:
+    """Rows of how many pairs of copies of one network are told apart under load."""
+    rows = []
+    for name, one in candidates().items():
+        copies, told, turns = (
+            {str(index): copy.deepcopy(one) for index in range(COPIES)},
+            list[bool](),
+            options.turns // 2,
+        )
+        for turn in range(turns):
+            _say(f"copies of {name}: {turn + 1} of {turns}")
+            timed = _seconds(copies, options.seconds * TIME_BESIDE_OTHERS, options)
+            told += [not alike(first, second) for first, second in combinations(timed.values(), 2)]
+        rows.append(_row(f"copies of {name}: told apart of {len(told)} pairs", sum(told) / len(told), "", TOLD))
+    return rows
+
+
 def known(options: Options) -> tuple[dict[str, Network], dict[str, float]]:
     """Twelve networks and their speeds without load, 5 % or more apart."""
     every = {
@@ -196,9 +215,12 @@ def _naive(one: Network, options: Options) -> float:
 
 
 def _speeds(networks: Mapping[str, Network], seconds: float, options: Options) -> dict[str, float]:
-    protocol = _protocol(options, seconds)
-    timed, _ = compare_throughput(networks, _IMAGE, protocol, _say)
-    return {name: Speed.of(each, protocol.images, protocol.interval).images_per_second for name, each in timed.items()}
+    timed = _seconds(networks, seconds, options)
+    return {name: options.batch / statistics.median(each) for name, each in timed.items()}
+
+
+def _seconds(networks: Mapping[str, Network], seconds: float, options: Options) -> dict[str, list[float]]:
+    return compare_throughput(networks, _IMAGE, _protocol(options, seconds), _say)[0]
 
 
 def _protocol(options: Options, seconds: float) -> Measuring:
@@ -234,6 +256,7 @@ def main(arguments: Sequence[str]) -> None:
     with load(options.device) if options.load == "yes" else nullcontext():
         rows = figures(options) if "figure" in options.only else []
         rows += order(options, *subjects) if subjects else []
+        rows += same(options) if "same" in options.only else []
     _say("")
     if options.format == "json":
         print_json(rows, options.device)

@@ -104,7 +104,7 @@ def test_unknown_keys_are_refused_and_the_others_are_in_the_help(command: str, r
         ("latency_model networks", "'networks' must be written KEY=VALUE"),
         ("throughput_noise load=maybe", "load must be one of no, yes, got 'maybe'"),
         ("throughput_noise seconds=0.001", "seconds must be at least 0.01, got 0.001"),
-        ("throughput_noise only=oder", "only must be one of figure, order, got 'oder'; did you mean order?"),
+        ("throughput_noise only=oder", "only must be one of figure, order, same, got 'oder'; did you mean order?"),
         ("throughput_noise dispatch=egaer", "dispatch must be one of .*, got 'egaer'; did you mean eager?"),
         ("ablation_calibration record simulations=3", "unknown key simulations; keys are networks, format"),
     ],

@@ -99,11 +99,11 @@ def test_the_slow_first_pass_does_not_decide_how_long_a_block_is() -> None:
     clock = Clock()
     blocks = clock.blocks("a", *[9.0, *[0.004] * 99])
     blocks.warm_up(2, clock, inf)
-    assert len(clock.order) == 1 + 1 + 5
+    assert len(clock.order) == 1 + 1 + 6
     assert blocks.block() == pytest.approx(0.004)
-    assert len(clock.order) == 7 + 5
+    assert len(clock.order) == 8 + 6
     blocks.block(at_least=0.08)
-    assert len(clock.order) == 12 + 20
+    assert len(clock.order) == 14 + 21
 
 
 def test_nor_does_it_without_blocks_to_warm_up() -> None:
@@ -112,7 +112,19 @@ def test_nor_does_it_without_blocks_to_warm_up() -> None:
     blocks.warm_up(0, clock, inf)
     assert len(clock.order) == 2
     blocks.block()
-    assert len(clock.order) == 2 + 5
+    assert len(clock.order) == 2 + 6
+
+
+def test_a_block_counts_no_pass_that_finds_the_caches_of_others() -> None:
+    clock = Clock()
+    blocks = clock.blocks("a", 0.03, *[0.004] * 5)
+    blocks.seconds = 0.004
+    assert [blocks.block() for _ in range(3)] == pytest.approx([0.004] * 3)
+    long = clock.blocks("b", 0.1, block_seconds=0.02)
+    long.seconds = 0.1
+    clock.order = ""
+    assert long.block() == pytest.approx(0.1)
+    assert clock.order == "b", "to a long pass they make no difference, and it would cost as much again"
 
 
 @pytest.mark.parametrize(("blocks", "order"), [(9, "aaa"), (0, "aa")])
@@ -127,15 +139,15 @@ def test_warming_up_ends_in_time(blocks: int, order: str) -> None:
 
 def test_passes_and_the_reference_are_taken_in_turn() -> None:
     clock = Clock()
-    passes = {"a": clock.blocks("a", 0.01), "b": clock.blocks("b", 0.1)}
+    passes = {"a": clock.blocks("a", 0.01), "b": clock.blocks("b", 0.12)}
     reference = clock.blocks("r", 0.02)
     for one in (*passes.values(), reference):
         one.warm_up(1, clock, inf)
     clock.order = ""
     ratios = ratios_in_turn(passes, reference, lambda so_far: len(so_far["a"]) < 2)
     # Beside the long pass a block of the reference is longer too: half as long.
-    assert clock.order == "r" + "aar" + "brr" + "aar" + "brr"
-    assert ratios == {"a": pytest.approx([0.5, 0.5]), "b": pytest.approx([5, 5])}
+    assert clock.order == "r" + "aaar" + "brrrr" + "aaar" + "brrrr"
+    assert ratios == {"a": pytest.approx([0.5, 0.5]), "b": pytest.approx([6, 6])}
 
 
 @given(st.lists(st.floats(0.5, 2), min_size=3, max_size=9))
@@ -160,4 +172,4 @@ def test_blocks_without_a_reference_are_taken_in_turn() -> None:
         one.warm_up(1, clock, inf)
     clock.order = ""
     assert seconds_in_turn(passes, 2) == {"a": pytest.approx([0.01, 0.01]), "b": pytest.approx([0.02, 0.02])}
-    assert clock.order == "aab" * 2
+    assert clock.order == "aaab" * 2

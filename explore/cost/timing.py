@@ -21,7 +21,7 @@ class Blocks:
 
     def __init__(self, forward: Callable[[], object], watch: Stopwatch, block_seconds: float) -> None:
         self.forward, self.watch, self.block_seconds = forward, watch, block_seconds
-        self.seconds = 0.0  # of one pass, as the last block of the warm-up had it
+        self.seconds = 0.0  # of one pass, as the fastest block of the warm-up had it
 
     def warm_up(self, blocks: int, clock: Clock, until: float) -> None:
         """Run blocks that do not count, no longer than `until` on the clock; they decide how many passes make one."""
@@ -32,11 +32,13 @@ class Blocks:
         for _ in range(blocks):
             if clock() >= until:
                 break
-            self.seconds = self.block()
+            self.seconds = min(self.seconds, self.block())
 
     def block(self, at_least: float = 0.0) -> float:
         """Seconds of one pass, as the mean within a block of `block_seconds` or `at_least` so many seconds."""
         passes = max(1, round(max(self.block_seconds, at_least) / max(self.seconds, 1e-7)))
+        if passes > 1:  # the first finds in the caches what others have left there, and is one of few
+            self.forward()
         return self.watch(self.forward, passes) / passes
 
 
