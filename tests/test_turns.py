@@ -146,6 +146,58 @@ def test_nobody_waits_long_for_a_process_that_was_stopped(
         holder.kill()
 
 
+def test_beside_one_who_was_stopped_the_others_keep_to_their_turns(
+    turns: Callable[[], Turns], own_locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("explore.cost.turns._PATIENCE", 0.3)
+    command = [sys.executable, "-c", HOLDER, "measuring", str(own_locks)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "mine\n"
+        holder.send_signal(signal.SIGSTOP)
+        one, other = turns(), turns()
+        with one.measuring():
+            thread, has_it = waiting(other.computing())
+            assert not has_it.wait(1.0)
+        assert has_it.wait(SOON)
+        thread.join()
+        began = time.monotonic()
+        for each in (one, other, turns()):
+            with each.computing():
+                pass
+        assert time.monotonic() - began < 0.3, "the patience is over once and for all"
+        holder.kill()
+
+
+FORKING = """
+import os, sys, tempfile, time, torch
+tempfile.tempdir = sys.argv[1]
+from explore.cost.turns import Turns
+with Turns(torch.device("cpu")).measuring():
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_nobody_waits_for_the_children_of_a_process_that_was_killed(
+    turns: Callable[[], Turns], own_locks: Path
+) -> None:
+    command = [sys.executable, "-c", FORKING, str(own_locks)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        child = int(holder.stdout.readline())
+        try:
+            thread, has_it = waiting(turns().measuring())
+            assert not has_it.wait(AT_ONCE)
+            holder.kill()
+            assert has_it.wait(SOON)
+            thread.join()
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_one_who_is_not_stopped_is_waited_for(
     turns: Callable[[], Turns], own_locks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,13 +4,15 @@ Two locks on files in the folder for temporary files, both released by the kerne
 ends. Who measures holds both for itself. Who computes shares the second, and passes through the first on the way: there
 it waits behind one who wants to measure, who would otherwise never meet a moment without anybody computing.
 
-Nobody waits long for a process that was stopped (Ctrl-Z), which computes nothing and keeps its locks.
+Nobody waits long for a process that was stopped (Ctrl-Z), which computes nothing and keeps its locks: another file
+takes the place of the one that it has locked, and among themselves the others keep to their turns.
 """
 
 import fcntl
 import os
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,14 +36,14 @@ class Turns:
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device if device.type == "cuda" else None
-        self._queue, self._device = (_open(path) for path in _files(device))
+        self._queue, self._device = (_Lock(path) for path in _files(device))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        os.close(self._queue)
-        os.close(self._device)
+        self._queue.close()
+        self._device.close()
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -49,35 +51,108 @@ class Turns:
 
         A GPU may go on with what it was told after the turn, unless somebody waits to measure.
         """
-        _lock(self._queue, fcntl.LOCK_SH)
-        _lock(self._device, fcntl.LOCK_SH)
-        fcntl.flock(self._queue, fcntl.LOCK_UN)
+        self._queue.take(fcntl.LOCK_SH)
+        self._device.take(fcntl.LOCK_SH)
+        self._queue.give_back()
         try:
             yield
         finally:
             if self._gpu and self._awaited():
                 torch.cuda.synchronize(self._gpu)
-            fcntl.flock(self._device, fcntl.LOCK_UN)
+            self._device.give_back()
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Waits until no other process computes or measures on the device, then keeps it for itself."""
-        _lock(self._queue, fcntl.LOCK_EX)
+        self._queue.take(fcntl.LOCK_EX)
         try:
-            _lock(self._device, fcntl.LOCK_EX)
+            self._device.take(fcntl.LOCK_EX)
             yield
         finally:
-            fcntl.flock(self._device, fcntl.LOCK_UN)
-            fcntl.flock(self._queue, fcntl.LOCK_UN)
+            self._device.give_back()
+            self._queue.give_back()
 
     def _awaited(self) -> bool:
         """Whether somebody has the queue for itself."""
-        try:
-            fcntl.flock(self._queue, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._queue.taken_at_once(fcntl.LOCK_SH):
             return True
-        fcntl.flock(self._queue, fcntl.LOCK_UN)
+        self._queue.give_back()
         return False
+
+
+class _Lock:
+    """A lock on the file that is at a path; a child of this process has one of its own there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, _open(path)
+        _LOCKS.add(self)
+
+    def close(self) -> None:
+        _LOCKS.discard(self)
+        os.close(self._file)
+
+    def take(self, kind: int) -> None:
+        """Wait for a lock of a kind of `fcntl`."""
+        began, pause = time.monotonic(), _SHORTEST_PAUSE
+        while not self.taken_at_once(kind):
+            slept = time.monotonic()
+            time.sleep(pause)
+            WAITING.add(time.monotonic() - slept)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            if time.monotonic() - began > _PATIENCE:
+                began = time.monotonic()
+                if _only_stopped_hold(self._file) and not self._make_way():
+                    return  # rather without a lock than for ever
+
+    def taken_at_once(self, kind: int) -> bool:
+        """Take a lock where nobody has one that excludes it; whether it was taken."""
+        while True:
+            try:
+                fcntl.flock(self._file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if self._is_at_its_place():
+                    return False
+            else:
+                if self._is_at_its_place():
+                    return True
+            self.reopen()  # another file took its place
+
+    def give_back(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def reopen(self) -> None:
+        os.close(self._file)
+        self._file = _open(self._path)
+
+    def _is_at_its_place(self) -> bool:
+        return os.fstat(self._file).st_nlink > 0
+
+    def _make_way(self) -> bool:
+        """Take away the file that only processes have locked that were stopped; False where that is not allowed."""
+        guard = _open(self._path.with_suffix(".guard"))  # of two who find it out at once only one does it
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._is_at_its_place() and _only_stopped_hold(self._file):
+                self._path.unlink()
+            return True
+        except BlockingIOError:
+            return not _only_stopped_hold(guard)
+        except OSError:  # it belongs to another user
+            return False
+        finally:
+            os.close(guard)
+
+
+_LOCKS: weakref.WeakSet[_Lock] = weakref.WeakSet()
+
+
+def _reopen_all() -> None:
+    for one in _LOCKS:
+        one.reopen()
+
+
+# A lock belongs to a file as it was opened: a child would keep that of a parent that was killed.
+os.register_at_fork(after_in_child=_reopen_all)
 
 
 def strangers(device: torch.device) -> list[str]:
@@ -96,22 +171,10 @@ def strangers(device: torch.device) -> list[str]:
     return [f"{name} ({pid})" for pid, name in sorted(programs.items()) if not _takes_turns(pid, file)]
 
 
-def _lock(file: int, kind: int) -> None:
-    """Wait for a lock; go on without it where all who have it were stopped for a while."""
-    began, pause = time.monotonic(), _SHORTEST_PAUSE
-    while True:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            slept = time.monotonic()
-            time.sleep(pause)
-            WAITING.add(time.monotonic() - slept)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        if time.monotonic() - began > _PATIENCE:
-            began = time.monotonic()
-            if (holders := _holders(file)) and all(map(_is_stopped, holders)):
-                return
+def _only_stopped_hold(file: int) -> bool:
+    """Whether all who have a lock on a file were stopped, as far as the system shows them."""
+    holders = _holders(file)
+    return bool(holders) and all(map(_is_stopped, holders))
 
 
 def _holders(file: int) -> list[int]:
