@@ -267,7 +267,7 @@ def _cost(candidate: Candidate, deployed: nn.Module, dataset: Dataset, costs: Pa
     """
     shape, device = dataset.image_shape, resolve_device(candidate.cost.device)
     protocol = resolve_protocol(candidate.cost)
-    described = {"architecture": asdict(candidate.architecture(dataset)), "protocol": asdict(protocol)}
+    described = {"architecture": asdict(candidate.architecture(dataset).in_evaluation), "protocol": asdict(protocol)}
     key = identity(deployed, described, device)
     if known := find(costs, key):
         return known

@@ -68,7 +68,10 @@ def time_together(
         raise ValueError("speeds are compared for the same images by one protocol, got several; measure them apart")
     dataset, most = load(first.data), TIME_BESIDE_OTHERS * first.cost.max_seconds
     options = replace(first.cost, max_seconds=most, block_seconds=min(most, first.cost.block_seconds))
-    measured = {number: (str(one.architecture(dataset)), batch_sizes[number]) for number, one in candidates.items()}
+    measured = {
+        number: (str(one.architecture(dataset).in_evaluation), batch_sizes[number])
+        for number, one in candidates.items()
+    }
     shown = {what: f"trial {number}" for number, what in measured.items()}  # of those that are alike the last
     names = {number: shown[what] for number, what in measured.items()}
     networks = {

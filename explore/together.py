@@ -38,6 +38,7 @@ def pace(candidate: Candidate, seeds: int, costs: Path) -> Pace:
     networks = [build(one, dataset) for one in _with_seeds(candidate, seeds)]
     recipe = {name: value for name, value in asdict(resolved(candidate.training)).items() if name not in _ANY}
     architecture, augmentation = asdict(candidate.architecture(dataset)), asdict(candidate.data.augmentation)
+    recipe["threads"] = torch.get_num_threads()  # where the recipe leaves it to the machine, too
     described = {"architecture": architecture, "recipe": recipe, "augmentation": augmentation, "seeds": seeds}
     key = f"pace-{identity(networks[0], described, device)}"
     if known := find_as(lambda record: Pace(**record), costs, key):

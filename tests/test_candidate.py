@@ -90,6 +90,7 @@ def test_an_architecture_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert cost("b", "training.lr=0.02", "training.seed=3") == first
     assert len(measured) == 1
     assert cost("same", "cost.dispatch=eager") == first, "as it is by default on a processor"
+    assert cost("dropping", "model.drop_path=0.1", "model.drop_path_schedule=uniform", "model.compile=off") == first
     assert cost("c", "model.width=24") != first
     assert cost("d", "cost.interval=0.03") != first
     assert len(measured) == 3

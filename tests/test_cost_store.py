@@ -3,6 +3,7 @@
 python -m pytest tests/test_cost_store.py
 """
 
+import importlib
 import os
 import stat
 import sys
@@ -60,6 +61,33 @@ def test_other_users_may_read_it_as_far_as_the_umask_says(tmp_path: Path, monkey
 def test_what_cannot_be_read_is_measured_again(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     assert find(tmp_path, "a") is None
+
+
+def test_identity_follows_what_a_module_from_outside_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = "from torch import nn\nfrom {} import helped\nclass Own(nn.Module):\n    pass\n"
+    files = {
+        "a_package_of_a_test/__init__.py": "",
+        "a_package_of_a_test/helping.py": "helped = 1\n",
+        "a_package_of_a_test/own.py": own.format("a_package_of_a_test.helping"),
+        "a_helper_of_a_test.py": "helped = 1\n",
+        "a_module_of_a_test.py": own.format("a_helper_of_a_test"),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for module, helper in (
+        ("a_package_of_a_test.own", "a_package_of_a_test/helping.py"),
+        ("a_module_of_a_test", "a_helper_of_a_test.py"),
+    ):
+        network = importlib.import_module(module).Own()
+        before = identity(network, {}, CPU)
+        (tmp_path / "never_imported.py").write_text("slower = 1\n")
+        assert identity(network, {}, CPU) == before
+        (tmp_path / helper).write_text("helped = 2\n")
+        assert identity(network, {}, CPU) != before
+    for name in [one for one in sys.modules if "_of_a_test" in one]:
+        del sys.modules[name]
 
 
 def test_identity_follows_description_device_and_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ mixing (heads divide the width, ...) belong to the mixing and appear in `network
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ POSITIONS = ("auto", "none", "learned", "fixed")
 SCHEDULES = ("linear", "uniform")
 GELUS = ("erf", "tanh")
 COMPILE = ("auto", "on", "off")
+_RESOLVED = ("stages", "depth", "width")  # into the stages of an architecture
 
 
 @dataclass(kw_only=True)
@@ -118,6 +119,12 @@ class Architecture:
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
         return self.model.patch_size
+
+    @property
+    def in_evaluation(self) -> Self:
+        """The same without what is of training alone: equal for networks that are the same in evaluation."""
+        usual, apart = Model(), ("drop_path", "drop_path_schedule", "compile", *_RESOLVED)
+        return replace(self, model=replace(self.model, **{name: getattr(usual, name) for name in apart}))
 
     def grids(self) -> list[Grid]:
         """The grid of patches in each stage."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +16,15 @@ from explore.cost.reference import VERSION
 from explore.cost.whole import write_whole
 
 Found = TypeVar("Found")
+_INSTALLED = {"site-packages", "dist-packages"}  # folders in which libraries lie side by side
 
 
 def identity(network: nn.Module, described: Mapping[str, Any], device: torch.device) -> str:
     """What tells a measurement from every other: the same for the same network, protocol and device.
 
     `described` holds architecture and protocol in types that JSON knows. The source of the network's modules counts as
-    well, with all that was imported from the packages they are in: a mixing that was rewritten is another network.
+    well, with all that was imported from the packages they are in, and of those from outside from their folders: a
+    mixing that was rewritten is another network.
     """
     content = {
         **described,
@@ -60,9 +62,24 @@ def keep_record(folder: Path, key: str, record: Mapping[str, Any]) -> None:
 def _sources(network: nn.Module) -> set[str]:
     """The files of the modules of a network, and of what stands beside them; torch is known by its version."""
     names = {type(one).__module__ for one in network.modules()}
-    packages = tuple(".".join(name.split(".")[:2]) for name in names if not name.startswith("torch."))
+    names = {name for name in names if name.partition(".")[0] != "torch"}
+    ours = tuple(".".join(name.split(".")[:2]) for name in names if name.startswith("explore."))
     loaded = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
-    return {file for name, file in loaded if file and name.startswith(packages)}
+    own = {file for name, file in loaded if file and ours and name.startswith(ours)}
+    others = {name for name in names if not name.startswith("explore.")}
+    return own | set().union(*(_around(name, loaded) for name in others))
+
+
+def _around(name: str, loaded: Iterable[tuple[str, str | None]]) -> set[str]:
+    """The file of a module from outside, and what was loaded from its package, or from the folder that it lies in."""
+    file = getattr(sys.modules[name], "__file__", None)
+    if file is None:
+        return set()
+    folder = Path(getattr(sys.modules[name.partition(".")[0]], "__file__", None) or file).parent
+    if folder.name in _INSTALLED:
+        return {file}
+    files = {one for other, one in loaded if one and not other.startswith("explore.") and folder in Path(one).parents}
+    return {file} | {one for one in files if _INSTALLED.isdisjoint(Path(one).relative_to(folder).parts)}
 
 
 def _digest(file: str) -> str:
