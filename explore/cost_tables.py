@@ -40,8 +40,9 @@ def print_network(result: Mapping[str, Any]) -> None:
         row("MACs, deployed", _giga(result["deployed_macs"]), _giga(reference("deployed_macs")))
     row(f"peak memory, batch {protocol['batch_size']}", f"{result['memory_bytes'] / 2**20:,.1f} MiB")
     if result["throughput"]:
-        spread = f"[{result['throughput_low']:,.1f} to {result['throughput_high']:,.1f}]"
-        row(f"throughput, batch {protocol['batch_size']}", f"{result['throughput']:,.1f} images/s {spread}")
+        spread = f" [{result['throughput_low']:,.1f} to {result['throughput_high']:,.1f}]"
+        speed = f"{result['throughput']:,.1f} images/s{spread if protocol['blocks'] > 1 else ''}"
+        row(f"throughput, batch {protocol['batch_size']}", speed)
         for share, key in (("median", "latency_ms"), ("90 %", "latency_p90_ms"), ("99 %", "latency_p99_ms")):
             if result[key] is not None:  # as it is of too few passes
                 row(f"latency, batch 1, {share}", f"{result[key]:,.2f} ms")
@@ -59,14 +60,25 @@ def print_network(result: Mapping[str, Any]) -> None:
         _print_note(console, f"{words}; with each tenth of them left out: {known}")
     if result["throughput"]:
         blocks = protocol["blocks"]
-        known = f"median and {'95 % interval' if blocks >= BOUNDED else 'range'} of {counted(blocks, 'block')}"
+        known = f"median and {'95 % interval' if blocks >= BOUNDED else 'range'} of {blocks} blocks"
+        known = known if blocks > 1 else "1 block"
         words = f"{_machine(protocol)}, {protocol['dispatch']}, {known}"
         _print_note(console, f"{words}, torch {protocol['torch_version']}")
         if not result["settled"]:
-            asked = f"±{100 * protocol['interval']:g} %"
-            _print_note(console, f"not settled: the interval is wider than {asked}; give it more cost.max_seconds")
+            _print_note(console, f"not settled: {_unsettled(protocol)}")
         if protocol["strangers"]:
             _print_note(console, f"not alone: {', '.join(protocol['strangers'])} used the GPU meanwhile")
+
+
+def _unsettled(protocol: Mapping[str, Any]) -> str:
+    """Why a figure has not settled, and what to do."""
+    blocks, asked = protocol["blocks"], f"±{100 * protocol['interval']:g} %"
+    few = f"{counted(blocks, 'block')} within {protocol['max_seconds']:g} s, too few to tell how far off it is"
+    why = few if blocks < BOUNDED else f"the interval is wider than {asked}"
+    advice = f"give it more than cost.max_seconds={protocol['max_seconds']:g}"
+    if protocol["threads"] > 1:  # they are timed by the clock on the wall, and wait for the slowest of them
+        advice += ", and the cores that it computes with, or cost.threads=1, which others disturb less"
+    return f"{why}; {advice}"
 
 
 def print_published(result: Mapping[str, Any]) -> None:

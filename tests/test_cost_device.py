@@ -163,7 +163,15 @@ def test_a_protocol_has_no_unknown_names(key: str, allowed: str) -> None:
         Measuring(**{key: "fast"})
 
 
-def test_a_protocol_is_resolved_as_a_whole() -> None:
+def test_more_threads_than_cores_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"cost.threads must be at most \d+, the cores of this machine, got 9999"):
+        resolve_protocol(Measuring(device="cpu", threads=9999))
+    with pytest.raises(ValueError, match=r"cost.threads must be at most"):
+        measure_throughput(nn.Linear(2, 2), (1, 2, 2), Measuring(device="cpu", threads=9999))
+
+
+def test_a_protocol_is_resolved_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
     found = resolve_protocol(Measuring(device="cpu", threads=3))
     assert (found.dispatch, found.threads) == ("eager", 3)
     assert found.precision == resolve_precision("auto", torch.device("cpu"))

@@ -1,5 +1,6 @@
 """Which device, precision and dispatch a measurement runs with."""
 
+import os
 import platform
 import re
 import subprocess
@@ -66,12 +67,20 @@ def dispatches(device: torch.device) -> tuple[str, ...]:
     return tuple(one for one in DISPATCHES if one != AUTO and (one != "graph" or device.type == "cuda"))
 
 
+def check_threads(count: int) -> None:
+    """Raise ValueError for more threads than this process may use cores: they would wait for one another."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count > cores:
+        raise ValueError(f"cost.threads must be at most {cores}, the cores of this machine, got {count}")
+
+
 def resolve_protocol(options: Measuring) -> Measuring:
     """The same protocol with the precision and dispatch that it has on its device.
 
     Raises:
-        ValueError: the device, precision or dispatch does not exist here.
+        ValueError: the device, precision or dispatch does not exist here, or there are fewer cores than threads.
     """
+    check_threads(options.threads)
     device = resolve_device(options.device)
     precision, dispatch = resolve_precision(options.precision, device), resolve_dispatch(options.dispatch, device)
     return replace(options, precision=precision, dispatch=dispatch)

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from explore.cost.allocator import keep_freed_memory
-from explore.cost.device import device_name, driver_version, resolve_device, resolve_dispatch, resolve_precision
+from explore.cost.device import (
+    check_threads,
+    device_name,
+    driver_version,
+    resolve_device,
+    resolve_dispatch,
+    resolve_precision,
+)
 from explore.cost.options import Measuring
 from explore.cost.reference import calibrated, reference_pass
 from explore.cost.speed import settled
@@ -161,8 +168,10 @@ def session(
         study: the folder of the study whose figures these have to be on one scale with; see `calibrated`.
 
     Raises:
-        ValueError: the device, precision or dispatch does not exist here, or a network lies on the meta device.
+        ValueError: the device, precision or dispatch does not exist here, there are fewer cores than threads, or a
+            network lies on the meta device.
     """
+    check_threads(options.threads)
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     dispatch = resolve_dispatch(options.dispatch, device)
