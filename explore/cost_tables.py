@@ -58,6 +58,8 @@ def print_network(result: Mapping[str, Any]) -> None:
         known = f"median error {errors['median']:.1%}, rank correlation {errors['rank_correlation']:.3f}"
         words = f"predicted from {errors['networks']} networks of study {predicted['study']} on {machine}, not measured"
         _print_note(console, f"{words}; with each tenth of them left out: {known}")
+        if predicted["beyond"]:
+            _print_note(console, f"this one is {', and '.join(predicted['beyond'])}: it may be further off")
     if result["throughput"]:
         blocks = protocol["blocks"]
         known = f"median and {'95 % interval' if blocks >= BOUNDED else 'range'} of {blocks} blocks"

@@ -142,6 +142,7 @@ def _predicted(config: "Config", deployed: "Network", macs: int) -> dict[str, An
         "throughput": found.images_per_second,
         "study": config.study,
         "errors": asdict(found.errors),
+        "beyond": list(found.beyond),
         "protocol": {
             "batch_size": like.batch_size,
             "precision": like.precision,

@@ -4,6 +4,7 @@ python -m pytest tests/test_predicted_speed.py
 """
 
 import json
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -62,10 +63,23 @@ def test_a_network_that_was_not_measured_is_predicted(outputs: Path, capsys: pyt
     assert found["predicted"]["throughput"] == pytest.approx(RATE / found["deployed_macs"], rel=0.2)
     assert found["predicted"]["study"] == "known"
     assert found["predicted"]["errors"]["networks"] == FEWEST
+    assert found["predicted"]["beyond"] == []
     assert _run(main, asked) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"predicted {found['predicted']['throughput']:,.0f} images/s" in shown
     assert "predicted from 20 networks of study known on" in shown
+
+
+def test_it_is_said_where_a_network_is_unlike_all_that_were_measured(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["data=digits", "model.patch_size=2", "throughput=off", "study=known", f"outputs={outputs}"]
+    assert _run(main, [*given, "token_mixing=attention", "model.width=256", "model.depth=8"], own) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert re.search(
+        r"this one is [\d,.]+ times as slow as the slowest of them, and the only one with operators", words
+    )
+    assert "of the kind attention" in words
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,20 @@ from explore.cost.latency_model import FEWEST, Errors, cross_validated, fit
 from explore.cost.record import Throughput
 from explore.search.trial import Trial
 
+_FAR = 1.5  # times as slow or fast as any that was measured; errors within are those of interpolation
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The speed of a network that was not measured, by the protocol of `like`, with the errors for those that were."""
+    """The speed of a network that was not measured, by the protocol of `like`, with the errors for those that were.
+
+    `beyond` has the reasons why they may be larger for this one: where it is unlike all that were measured.
+    """
 
     images_per_second: float
     like: Throughput
     errors: Errors
+    beyond: tuple[str, ...]
 
 
 def predicted_speed(trials: Sequence[Trial], features_of: Callable[[Throughput], Features]) -> Prediction:
@@ -28,8 +34,26 @@ def predicted_speed(trials: Sequence[Trial], features_of: Callable[[Throughput],
     if not errors:
         raise ValueError(f"a study must have at least {FEWEST} architectures that were measured, got {len(measured)}")
     like = measured[0][1]
-    model = fit([features for features, _ in measured], [_seconds(speed) for _, speed in measured])
-    return Prediction(images_per_second=like.batch_size / model.predict(features_of(like)), like=like, errors=errors)
+    known, seconds = [features for features, _ in measured], [_seconds(speed) for _, speed in measured]
+    features = features_of(like)
+    predicted = fit(known, seconds).predict(features)
+    return Prediction(
+        images_per_second=like.batch_size / predicted,
+        like=like,
+        errors=errors,
+        beyond=(*_out_of_range(predicted, seconds), *_never_measured(features, known)),
+    )
+
+
+def _out_of_range(predicted: float, seconds: Sequence[float]) -> list[str]:
+    slower, faster = predicted / max(seconds), min(seconds) / predicted
+    words = {"slow": slower, "fast": faster}
+    return [f"{times:.1f} times as {how} as the {how}est of them" for how, times in words.items() if times > _FAR]
+
+
+def _never_measured(features: Features, known: Sequence[Features]) -> list[str]:
+    kinds = features.work.keys() - {kind for one in known for kind in one.work}
+    return [f"the only one with operators of the kind {kind}" for kind in sorted(kinds)]
 
 
 def speed_errors(trials: Sequence[Trial]) -> Errors | None:
