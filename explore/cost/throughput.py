@@ -67,7 +67,7 @@ def fastest_batch(network: nn.Module, image_shape: tuple[int, int, int], turn: A
         try:
             images = torch.rand(batch_size, *image_shape, device=turn.session.device)
             # No pass is kept, so that the memory of one is there for the next.
-            longest = turn.session.options.max_seconds / 30
+            longest = turn.session.options.max_seconds / 10
             seconds = turn.time({"": turn.session.launched(network, images)[0]}, longest)[""]
         except (RuntimeError, MemoryError):  # a processor without memory raises a plain RuntimeError
             if not most:
