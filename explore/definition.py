@@ -44,8 +44,14 @@ def described(config: Config) -> dict[str, Any]:
 
 
 def alone(config: Config) -> Path:
-    """The folder of a candidate that is trained by itself, outside of a study: another one for each configuration."""
-    identity = hashlib.sha256(json.dumps(described(config), sort_keys=True).encode()).hexdigest()[:8]
+    """The folder of a candidate that is trained by itself, outside of a study: another one for each configuration.
+
+    A configuration is the same however the path of its images is spelled.
+    """
+    identified = described(config)
+    if path := identified["data"].get("path"):
+        identified["data"]["path"] = str(Path(path).expanduser().resolve())
+    identity = hashlib.sha256(json.dumps(identified, sort_keys=True).encode()).hexdigest()[:8]
     return Path(config.outputs) / "train" / identity
 
 

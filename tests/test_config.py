@@ -22,7 +22,7 @@ from explore.cluster.ray import Ray
 from explore.config import CONF, as_yaml, compose, has_option, vary
 from explore.data.dataset import load
 from explore.data.options import SOURCES
-from explore.definition import OPERATION, definition, without_operation
+from explore.definition import OPERATION, alone, definition, without_operation
 from explore.schema import CATALOGS, Config
 
 NEEDED = {"folder": ["data.path=/images"], "hub": ["data.name=owner/name"]}
@@ -293,6 +293,17 @@ def test_definition_ignores_what_only_operates_a_search() -> None:
     )
     for different in ("model.depth=3", "training.seed=1", "limits.params=5", "space.model.depth=choice(1, 2)"):
         assert definition(compose([*base, different])) != definition(compose(base))
+
+
+def test_a_candidate_alone_has_one_folder_however_the_path_of_its_images_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shoes").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "shoes")
+    monkeypatch.chdir(tmp_path)
+    spellings = ("shoes", "shoes/", "link", "./shoes", tmp_path / "shoes")
+    assert len({alone(compose(["data=folder", f"data.path={path}"])) for path in spellings}) == 1
+    assert alone(compose(["data=folder", "data.path=boots"])) != alone(compose(["data=folder", "data.path=shoes"]))
 
 
 def test_definition_is_plain_and_makes_the_same_candidate_again() -> None:

@@ -31,6 +31,7 @@ _GIVEN_UP = "given_up:"
 # Why a trial was interrupted: its worker may be alive behind a network that is down, and still write to its folder.
 SILENT = "its worker went silent"
 _DEFINING_SECONDS = 5.0
+_PLACES_OF_IMAGES = ("path",)  # options of data: a folder may be moved, or spelled otherwise
 
 
 class TakenOver(Exception):  # noqa: N818 - somebody else has the trial now, which is nobody's mistake
@@ -224,7 +225,10 @@ def _taken(trials: Sequence[Trial], mine: Trial) -> int:
 
 def refuse_other_settings(study: Study, definition: Mapping[str, Any]) -> None:
     """Raise ValueError when a study has another definition, and say what differs."""
-    if differences := list(_differences(study.definition, definition)):
+    before, now = study.definition, definition
+    if before.get("images") and before["images"] == now.get("images"):
+        before, now = _wherever(before), _wherever(now)
+    if differences := list(_differences(before, now)):
         raise ValueError(
             f"study {study.name} exists with other settings, and its trials would not be comparable:\n  "
             + "\n  ".join(differences)
@@ -235,6 +239,12 @@ def refuse_other_settings(study: Study, definition: Mapping[str, Any]) -> None:
 def study_names(storage: BaseStorage) -> list[str]:
     """The studies of a storage."""
     return [study.study_name for study in storage.get_all_studies()]
+
+
+def _wherever(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """A definition without the places of its images: whether they are the same their fingerprint tells."""
+    data = {key: value for key, value in definition.get("data", {}).items() if key not in _PLACES_OF_IMAGES}
+    return {**definition, "data": data}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
