@@ -68,7 +68,10 @@ def run(
     if {"-h", "--help"} & set(arguments):
         print(text.strip() + "\n\n" + _choices())
         sys.exit(0)
-    meanwhile()
+    try:
+        meanwhile()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     sys.exit(_run(main, arguments, own))
 
 

@@ -89,7 +89,7 @@ def test_where_the_images_lie_is_no_other_setting_while_they_are_the_same(tmp_pa
 
 def test_a_study_without_a_fingerprint_keeps_the_path_of_its_images(tmp_path: Path) -> None:
     opened(tmp_path, {"space": {}, "data": {"path": "/x"}})
-    with pytest.raises(ValueError, match="data.path: the study has '/x', you ask for '/y'"):
+    with pytest.raises(ValueError, match=r"data\.path: the study has '/x', you ask for '/y'"):
         opened(tmp_path, {"space": {}, "data": {"path": "/y"}})
 
 

@@ -4,14 +4,19 @@ python -m pytest tests/test_sweep_killed.py -m slow
 """
 
 import os
+import pty
 import random
+import select
 import signal
 import socket
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from small_sweeps import (
+    SMOKE,
     WHOLE,
     children_of,
     killed_after,
@@ -135,3 +140,31 @@ def test_killed_between_rungs_everybody_goes_on_from_where_it_was(tmp_path: Path
         assert [epoch.epoch for epoch in trial.evaluation.curve] == list(range(1, trial.evaluation.epochs + 1))
         assert trial.evaluation.epochs in (0, 27)
     assert any(0 < one.evaluation.epochs < 27 for one in seen), "nobody was killed between rungs"
+
+
+def in_terminal(overrides: Sequence[str], folder: Path, seconds: float) -> tuple[int, str]:
+    """Status and output of the command in a terminal of its own, where Ctrl-C is typed after so many seconds."""
+    command = [sys.executable, "-m", "explore.sweep", *SMOKE, f"outputs={folder}", *overrides]
+    process, terminal = pty.fork()
+    if not process:
+        os.execv(sys.executable, command)
+    output, typed, begun = b"", False, time.monotonic()
+    while True:
+        if not typed and time.monotonic() - begun > seconds:
+            typed = bool(os.write(terminal, b"\x03"))
+        if select.select([terminal], [], [], 0.05)[0]:
+            try:
+                output += os.read(terminal, 4096)
+            except OSError:  # everybody has closed it
+                break
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), output.decode(errors="replace")
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5, 3.5])
+def test_ctrl_c_in_a_terminal_while_everything_is_imported_is_silent(tmp_path: Path, seconds: float) -> None:
+    """It reaches all processes of the command, the server from which trials are forked among them."""
+    status, output = in_terminal(["trials=40", "training.epochs=50"], tmp_path, seconds)
+    assert status == 130, output
+    assert "Traceback" not in output
+    assert not children_of(tmp_path)

@@ -39,11 +39,19 @@ _HINTS = {
 
 
 def start_server() -> None:
-    """Start the warm server now, so that its imports overlap with other work."""
-    from multiprocessing import forkserver
+    """Start the warm server now, so that its imports overlap with other work.
+
+    It begins with Ctrl-C held back, which a terminal sends to it as well, until `explore.warm` has it ignored.
+    """
+    from multiprocessing import forkserver, resource_tracker
 
     multiprocessing.set_forkserver_preload(_PRELOAD)
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # which the server needs, and whose start would let the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def server_context() -> multiprocessing.context.ForkServerContext:
