@@ -44,14 +44,14 @@ _CHANGES = ("data", "cost")
 
 
 def own(word: str) -> bool:
-    """Whether a word of the command line is for this command alone."""
-    key, _, value = word.partition("=")
-    return key == "trial" or (key == "format" and value not in _PRINTED)
+    """Whether a word of the command line is for this command alone; so are changes, which the study's settings take."""
+    key, _, value = word.lstrip("+").partition("=")
+    return key == "trial" or (key == "format" and value not in _PRINTED) or key.partition(".")[0] in _CHANGES
 
 
 def main(config: "Config", overrides: list[str]) -> int:
     """Export what was asked for, one after the other; those that cannot be are said in the end."""
-    from explore.exporting.trained import asked_for
+    from explore.exporting.trained import asked_for, check_changes
     from explore.places import named_study, output_folder
     from explore.search.rivals import results
 
@@ -59,6 +59,7 @@ def main(config: "Config", overrides: list[str]) -> int:
         formats, number, changes = _asked(overrides)
         study, output = named_study(config), output_folder(config)
         trials = asked_for(number, results(study))
+        check_changes(study, changes)
     make_folder(output / _FOLDER)
     artifacts: list[Artifact] = []
     failures: list[str] = []

@@ -37,7 +37,7 @@ from explore.exporting.card import card
 from explore.exporting.form import FromPixels
 from explore.exporting.formats import FACTS, FORMATS, Onnx, TorchExport
 from explore.exporting.kept import keep, kept, origin_of
-from explore.exporting.trained import Trained, asked_for
+from explore.exporting.trained import Trained, asked_for, check_changes
 from explore.exporting.trained import trained as find_trained
 from explore.search.space import to_overrides
 from explore.search.trial import front
@@ -265,6 +265,18 @@ def test_what_cannot_be_is_refused_in_words(
     assert _run(command.main, given.split(), command.own) == 2
     assert REFUSED[given] in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_changes_are_of_the_settings_of_the_study(tmp_path: Path) -> None:
+    """Its images are in a folder, though those of a command without settings are not."""
+    study = new_study()
+    study.note("overrides", ["data=folder", "data.path=/nowhere"])
+    with pytest.raises(ValueError, match=r"data\.path must be a folder .*, got '/elsewhere', which does not exist"):
+        check_changes(study, ["data.path=/elsewhere"])
+    with pytest.raises(ValueError, match=r"unknown key data\.pth; data=folder has .*did you mean data\.path\?"):
+        check_changes(study, ["data.pth=/elsewhere"])
+    assert command.own("data.path=/elsewhere")
+    assert not command.own("outputs=/elsewhere")
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

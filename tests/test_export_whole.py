@@ -196,7 +196,15 @@ def test_classes_of_a_folder_are_named(tmp_path: Path, capsys: pytest.CaptureFix
     for one in result["artifacts"]:
         assert answers(one, dataset, tmp_path)["classes"] == ["boots", "sandals", "slippers"]
         assert "boots, sandals, slippers" in Path(one["card"]).read_text()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "shoes" / "boots" / "another.png")
-    status, result = exported(capsys, "study=smoke", "trial=front", f"outputs={outputs}")
+    moved = (tmp_path / "shoes").rename(tmp_path / "moved")
+    words = ("study=smoke", "trial=front", f"outputs={outputs}")
+    status, again = exported(capsys, *words, f"data.path={moved}")
+    assert (status, len(again["artifacts"])) == (0, len(result["artifacts"]))
+    for gone in ((), (f"data.path={tmp_path / 'nowhere'}",)):
+        status, result = exported(capsys, *words, *gone)
+        assert status == 2
+        assert "which does not exist" in result["error"]
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(moved / "boots" / "another.png")
+    status, result = exported(capsys, *words, f"data.path={moved}")
     assert status == 1
     assert "the images must be those of the study" in result["failures"][0]

@@ -49,6 +49,11 @@ def asked_for(trial: str, trials: Sequence[Trial]) -> list[Trial]:
     return [by_number[trial]]
 
 
+def check_changes(study: Study, changes: Sequence[str]) -> None:
+    """Raise ValueError for changes that the settings of a study do not take, and where its images cannot be read."""
+    load(compose([*_settings(study), *changes]).data)
+
+
 def trained(study: Study, trial: Trial, output: Path, changes: Sequence[str]) -> Trained:
     """The network of a trial with its weights, from its own folder or from where its command has trained it again.
 
@@ -61,10 +66,7 @@ def trained(study: Study, trial: Trial, output: Path, changes: Sequence[str]) ->
     Raises:
         ValueError: there are no weights, or the images are not those of the study; says what to do.
     """
-    known = study.notes.get("overrides")
-    if known is None:
-        raise ValueError(f"study {study.name} must have been begun by explore.sweep, got one without its settings")
-    design = design_of(study)
+    known, design = _settings(study), design_of(study)
     base, keys = without_operation(known), design.keys if design else compose(known).space
     as_trained = vary(base, trial.proposal.overrides, keys)
     candidate = vary([*base, *changes], trial.proposal.overrides, keys).candidate
@@ -89,6 +91,14 @@ def trained(study: Study, trial: Trial, output: Path, changes: Sequence[str]) ->
         f"{_words(trial)}: {'; '.join(lacking)}. Train it, and export it again:\n  "
         f"{trial.command} {shlex.quote(f'outputs={output.parent}')}"
     )
+
+
+def _settings(study: Study) -> list[str]:
+    """The overrides that a search was begun with; raises ValueError where there are none."""
+    known: list[str] | None = study.notes.get("overrides")
+    if known is None:
+        raise ValueError(f"study {study.name} must have been begun by explore.sweep, got one without its settings")
+    return known
 
 
 def _words(trial: Trial) -> str:
