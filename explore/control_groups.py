@@ -5,6 +5,7 @@ file of its own says which it is; a limit holds for all groups below.
 """
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,12 @@ def memory_limit(groups: Path = GROUPS, own: Path = OWN) -> int | None:
             with suppress(OSError, ValueError):  # as above
                 limits.append(int((folder / name).read_text()))
     return min(limits, default=None)
+
+
+def memory() -> int:
+    """The bytes of memory for this process: those of the machine, or the limit of its container if that is less."""
+    here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(here, memory_limit() or here)
 
 
 def _folders(controller: str, groups: Path, own: Path) -> Iterator[Path]:

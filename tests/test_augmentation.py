@@ -331,7 +331,7 @@ def test_a_pass_that_is_left_in_the_middle_leaves_no_thread(monkeypatch: pytest.
 
 @pytest.mark.parametrize("limit", [None, 2**28, 2**62])
 def test_a_split_is_resident_up_to_a_share_of_the_memory(limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("explore.data.gathering.memory_limit", lambda: limit)
+    monkeypatch.setattr("explore.control_groups.memory_limit", lambda: limit)
     memory = min(limit or 2**62, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     cpu, most = torch.device("cpu"), int(memory * CPU_SHARE) // 64
 

@@ -13,40 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from image_folders import fill, image_of, load_folder, png, write
 from PIL import Image
 
-from explore.data.dataset import Dataset, load
 from explore.data.image import CorruptImageError, Decoding, Encoded, decode, fit, read_header, read_pixels
-from explore.data.options import Folder
 
 GRADIENT = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def image_of(value: int, *, mode: str = "L", size: tuple[int, int] = (8, 8)) -> Image.Image:
-    return Image.new("L", size, value).convert(mode)
-
-
-def write(path: Path, image: Image.Image) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-
-
-def fill(root: Path, *, classes: tuple[str, ...] = ("boots", "sandals"), count: int = 5, **options: Any) -> Path:
-    """A folder of constant images; the grey value is 10 × label + number."""
-    for label, name in enumerate(classes):
-        for number in range(count):
-            write(root / name / f"{number}.png", image_of(10 * label + number, **options))
-    return root
-
-
-def load_folder(path: Path, cache: Path, **options: Any) -> Dataset:
-    return load(Folder(path=str(path), cache=str(cache), **options))
 
 
 @pytest.fixture
@@ -208,25 +180,6 @@ def test_grey_or_colour(modes: tuple[str, str], color: bool | None, channels: in
     data = load_folder(tmp_path / "a", cache, color=color)
     assert data.channels == channels
     assert len(data.mean) == len(data.std) == channels
-
-
-def test_odd_sizes_are_resized(shoes: Path, cache: Path) -> None:
-    write(shoes / "boots" / "wide.png", image_of(3, size=(31, 7)))
-    assert load_folder(shoes, cache, image_size=5).image_size == 5
-
-
-def test_odd_sizes_are_named(shoes: Path, cache: Path) -> None:
-    for side in (9, 10, 11, 12):
-        write(shoes / "boots" / f"wide{side}.png", image_of(3, size=(31, side)))
-    message = r"images must have one size, got 8 × 8, 9 × 31, 10 × 31, 11 × 31 and 1 more .*; set data\.image_size=8"
-    with pytest.raises(ValueError, match=message):
-        load_folder(shoes, cache)
-
-
-def test_images_that_are_not_square_are_named(tmp_path: Path, cache: Path) -> None:
-    fill(tmp_path / "a", size=(12, 10))
-    with pytest.raises(ValueError, match=r"images must be square, got 10 × 12 .*; set data\.image_size=10"):
-        load_folder(tmp_path / "a", cache)
 
 
 def test_a_change_of_the_files_is_seen(shoes: Path, cache: Path) -> None:

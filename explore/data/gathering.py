@@ -1,6 +1,5 @@
 """Where the images of a split lie while they are used: on the device, or gathered from disk ahead of the device."""
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from explore.control_groups import memory_limit
+from explore.control_groups import memory
 from explore.data.augmentation import Shifted
 
 # Share of a device's memory that a split may take: of a GPU's, what is free now, for there are networks and perhaps
@@ -41,8 +40,7 @@ def fits(images: Tensor, margin: int, device: torch.device) -> bool:
         size += 2 * images.nbytes * (height + 2 * margin) * (width + margin) // (height * width)
     if device.type == "cuda":
         return size <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return size <= CPU_SHARE * min(memory, memory_limit() or memory)
+    return size <= CPU_SHARE * memory()
 
 
 class Resident:

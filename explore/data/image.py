@@ -5,6 +5,7 @@ every image is decoded once, straight into its place.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from explore.control_groups import memory
+from explore.counted import counted
 
 GREY_MODES = ("1", "L", "LA", "La", "I")
 ORIENTATION = 0x0112  # EXIF tag; with a value from 5 on, height and width change places
@@ -53,6 +57,11 @@ class Header:
     width: int
     grey: bool
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
 
 class CorruptImageError(ValueError):
     """An image cannot be decoded; the message names it."""
@@ -70,16 +79,18 @@ def decode(images: Sequence[Encoded], decoding: Decoding) -> tuple[NDArray[np.ui
 
     Raises:
         CorruptImageError: an image cannot be decoded, and such images are not skipped.
-        ValueError: the images are not squares of one size and no size is given, or none can be decoded.
+        ValueError: the images are not squares of one size and no size is given, or none can be decoded, or all together
+            do not fit into the memory.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         headers = list(pool.map(partial(_attempt, read_header, decoding.skip_corrupt), images))
         readable = [header for header in headers if header is not None]
         if not readable:
             raise ValueError(f"none of the {len(images)} images can be decoded; the first is {images[0].name!r}")
-        side = decoding.size or _common_side(readable)
+        side = decoding.size or _common_side(images, headers)
         color = decoding.color if decoding.color is not None else not all(header.grey for header in readable)
         channels = 3 if color else 1
+        refuse_too_large(len(images), channels, side)
         result = np.empty((len(images), channels, side, side), np.uint8)
         read = partial(_attempt, partial(read_pixels, color=color, size=decoding.size), decoding.skip_corrupt)
 
@@ -91,6 +102,16 @@ def decode(images: Sequence[Encoded], decoding: Decoding) -> tuple[NDArray[np.ui
 
         decoded = np.array(list(pool.map(place, range(len(images)))))
     return result if decoded.all() else result[decoded], np.flatnonzero(decoded)
+
+
+def refuse_too_large(count: int, channels: int, side: int) -> None:
+    """Raise ValueError where so many images of so many pixels a side are more than there is memory."""
+    needed, there = count * channels * side**2, memory()
+    if needed > there:
+        raise ValueError(
+            f"data.image_size must be such that all images fit into the memory, got {side}: {count:,} of {channels} × "
+            f"{side} × {side} pixels are {needed:,} bytes, and there are {there:,}; take a smaller one"
+        )
 
 
 def read_header(encoded: Encoded) -> Header:
@@ -139,17 +160,34 @@ def _attempt(read: Callable[[Encoded], T], skip_corrupt: bool, image: Encoded) -
         raise
 
 
-def _common_side(headers: Sequence[Header]) -> int:
-    sizes = sorted({(h.height, h.width) for h in headers})
-    shown = ", ".join(f"{height} × {width}" for height, width in sizes[:SIZES_SHOWN])
-    if len(sizes) > SIZES_SHOWN:
-        shown += f" and {len(sizes) - SIZES_SHOWN} more"
-    smallest = min(min(size) for size in sizes)
-    if len(sizes) > 1:
-        raise ValueError(f"images must have one size, got {shown} (height × width); set data.image_size={smallest}")
-    if sizes[0][0] != sizes[0][1]:
-        raise ValueError(f"images must be square, got {shown} (height × width); set data.image_size={smallest}")
-    return smallest
+def _common_side(images: Sequence[Encoded], headers: Sequence[Header | None]) -> int:
+    """The side of images that are squares of one size; raises ValueError for others, and says which there are."""
+    sizes = [header.size for header in headers if header]
+    counts = Counter(sizes)
+    if len(counts) == 1 and sizes[0][0] == sizes[0][1]:
+        return sizes[0][0]
+    if len(counts) == 1:
+        height, width = sizes[0]
+        raise ValueError(
+            f"images must be square, got {height} × {width} (height × width); set data.image_size={min(sizes[0])}"
+        )
+    usual = sorted(counts, key=lambda size: (-counts[size], size))
+    shown = ", ".join(f"{counts[size]:,} of {size[0]} × {size[1]}" for size in usual[:SIZES_SHOWN])
+    if len(usual) > SIZES_SHOWN:
+        shown += f" and {counted(len(usual) - SIZES_SHOWN, 'more size')}"
+    rare = min(counts, key=lambda size: (counts[size], size))
+    example = next(image.name for image, header in zip(images, headers, strict=True) if header and header.size == rare)
+    raise ValueError(
+        f"images must have one size, got {shown} (height × width), {rare[0]} × {rare[1]} in {example!r}; "
+        f"set data.image_size={_usual_short_side(sizes)}"
+    )
+
+
+def _usual_short_side(sizes: Sequence[tuple[int, int]]) -> int:
+    """The most common one; of several as common, as of photographs that all differ, the one in their middle."""
+    sides = sorted(map(min, sizes))
+    counts, middle = Counter(sides), sides[(len(sides) - 1) // 2]
+    return min(counts, key=lambda side: (-counts[side], abs(side - middle), side))
 
 
 def _is_grey(image: Image.Image) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from explore.data.image import Decoding, Encoded, decode, fit
+from explore.data.image import Decoding, Encoded, decode, fit, refuse_too_large
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -66,6 +66,7 @@ def read_mnist(image_size: int | None) -> Decoded:
 
 def _grey_digits(name: str, images: Images, labels: NDArray[np.integer], image_size: int | None) -> Decoded:
     if image_size is not None:
+        refuse_too_large(len(images), 1, image_size)
         images = np.stack([fit(image, image_size) for image in images])
     classes = tuple(str(digit) for digit in range(10))
     return Decoded(name=name, splits={"train": (images[:, None], labels.astype(np.int64))}, classes=classes)
