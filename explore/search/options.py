@@ -70,7 +70,8 @@ class Stopping:
 class Front:
     """Schema of the config group `front`: what is found out about its members when the search has ended."""
 
-    seeds: int = 1  # above 1, each member is trained so many times more, with seeds of their own, for error bars
+    # 1 is the seed of the search alone; from 2 on, each member is trained with so many more seeds, for error bars.
+    seeds: int = 1
 
     def check(self) -> None:
         """Raise ValueError for no seed at all."""
