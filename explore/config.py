@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from explore.architecture.catalog import hyperparameters, nearest, one_of, schema
 from explore.architecture.spec import Model, options_in_stages, set_in_every_stage
-from explore.schema import CATALOGS, KINDS, Config, register
+from explore.schema import CATALOGS, KINDS, STUDY_NAMES, Config, register
 from explore.search.secrets import refuse_passwords
 
 FORMATS = ("text", "json")
@@ -256,7 +256,9 @@ def _explained(error: BaseException) -> str:
             file = re.match(r"In '(.+?)':", str(error))
             return _wrong_value(key, parent, cause) + (f" (in {file[1]}.yaml)" if file else "")
     if isinstance(error, OverrideParseException):
-        key = error.override.partition("=")[0]
+        key, _, value = error.override.partition("=")
+        if key == "study":
+            return f"study must be {STUDY_NAMES}, got {value!r}; letters are those from a to z"
         return (
             f"{error.override!r} cannot be read; a value with brackets, commas or quotes in it is written "
             f"{key}='\"VALUE\"', with both kinds of quotes"
@@ -290,6 +292,8 @@ def _wrong_value(key: str, parent: DictConfig, cause: BaseException) -> str:
         return f"{key} must be a list, got one value; write {key}=[VALUE] or {key}=[VALUE,VALUE]"
     if number := re.fullmatch(r"Value '(.*)' of type '.*' could not be converted to (Integer|Float)", rule):
         return _wrong_number(key, number[1], whole=number[2] == "Integer")
+    if word := re.match(r"Value '(.*)' is not a valid bool", rule):
+        return f"{key} must be true or false (on or off), got {word[1]}"
     return f"{key} must have a value, got null" if "is not Optional" in rule else f"{key}: {rule}"
 
 

@@ -5,7 +5,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from explore.schema import Config
+from explore.schema import STUDY_NAMES, Config
 from explore.search.storage import open_study
 from explore.search.study import Study
 
@@ -21,10 +21,7 @@ def output_folder(config: Config) -> Path:
     """Where the results of the configured study lie."""
     name = "sweep" if config.study is None else config.study
     if not re.fullmatch(r"\w[\w.-]{,99}", name):
-        raise ValueError(
-            "study must be a name of letters, digits, dots, dashes and underscores, at most 100 in all, "
-            f"got {textwrap.shorten(name, 60)!r}"
-        )
+        raise ValueError(f"study must be {STUDY_NAMES}, got {textwrap.shorten(name, 60)!r}")
     if "\0" in config.outputs:
         raise ValueError(f"outputs must be the path of a folder, got {config.outputs!r}")
     outputs, output = Path(config.outputs), Path(config.outputs) / name

@@ -24,6 +24,7 @@ from explore.training.options import Training
 CATALOGS: Mapping[str, Mapping[str, type]] = {"token_mixing": TOKEN_MIXINGS, "channel_mixing": CHANNEL_MIXINGS}
 # Groups whose options are classes that hold their own settings.
 KINDS: Mapping[str, Mapping[str, type]] = {"data": SOURCES, "storage": STORAGES, "cluster": CLUSTERS}
+STUDY_NAMES = "a name of letters, digits, dots, dashes and underscores, at most 100 in all"
 
 
 @dataclass(kw_only=True)

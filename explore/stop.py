@@ -37,16 +37,20 @@ def main(config: "Config", overrides: list[str]) -> int:
     one = "1 trial is running; its worker leaves after its rung"
     words = many if left > 1 else one if left else "no trial is running"
     print(f"explore: {words}", file=sys.stderr)
-    study.note("stop", AFTER_THE_RUNG)
+    ended = not left and bool(study.notes.get("concluded"))
+    if not ended:
+        study.note("stop", AFTER_THE_RUNG)
     _cancel(jobs, waiting=True)
     if not _leave(study, config.cluster.grace):
         study.note("stop", AT_ONCE)
         _leave(study, _AT_ONCE_SECONDS)
     _cancel(jobs, waiting=False)
     study.note("jobs", [])
-    left, go_on = _at_work(study), study.notes.get("command", "")
+    left, go_on = _at_work(study), "" if ended else study.notes.get("command", "")
     if config.format == "json":
-        print_json({"study": study.name, "running": left, "go_on": go_on})
+        print_json({"study": study.name, "ended": ended, "running": left, "go_on": go_on})
+    elif ended:
+        print(f"study {study.name} has ended, and nobody works on it: there is nothing to stop")
     else:
         many = f"{left} trials are still running, on machines that do not answer"
         one = "1 trial is still running, on a machine that does not answer"

@@ -20,7 +20,7 @@ from rich.text import Text
 from explore.ablation.design import Design
 from explore.command import print_json
 from explore.counted import counted
-from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED, RUNNING, STOPPED
+from explore.evaluation import COMPLETE, DIVERGED, FAILED, INTERRUPTED, REFUSED, RUNNING, STOPPED
 from explore.reporting.ablation_terminal import arms_so_far
 from explore.reporting.progress import front_hypervolume
 from explore.reporting.style import MEASURED, plus_minus, state
@@ -86,12 +86,12 @@ class PlainView:
         if self._shown is None:
             self._shown = {trial.row for trial in ended}
             if done:
-                words = f"{done} of {self.target} trials {'are' if done != 1 else 'is'} finished, going on"
-                print(f"study {self.study}: {words}", file=self.stream)
+                left = any(trial.status in (RUNNING, INTERRUPTED) for trial in trials)
+                print(f"study {self.study}: {_begun(done, self.target, full=not left)}", file=self.stream)
         for trial in ended:
             if trial.row not in self._shown and self._concerns(trial):
                 self._shown.add(trial.row)
-                print(f"[{done}/{self.target}] {_line(trial)}", file=self.stream, flush=True)
+                print(f"[{done}/{max(done, self.target)}] {_line(trial)}", file=self.stream, flush=True)
 
     def _concerns(self, trial: Trial) -> bool:
         return True
@@ -229,8 +229,8 @@ class LiveView:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(f"explore {self.study}", style="bold"),
-            ProgressBar(total=self.target, completed=done, width=30),
-            f"{done}/{self.target}",
+            ProgressBar(total=max(done, self.target), completed=done, width=30),
+            f"{done}/{max(done, self.target)}",
             _counts(trials),
             self._worth,
             self._time_left(done),
@@ -248,6 +248,14 @@ class LiveView:
             return ""
         seconds = (time.monotonic() - self._began) / new * (self.target - done)
         return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s left"
+
+
+def _begun(done: int, target: int, *, full: bool) -> str:
+    """What to say of a study that has so many finished trials already; a `full` one has none to go on with."""
+    if done < target or not full:
+        return f"{done} of {max(done, target)} trials {'are' if done != 1 else 'is'} finished, going on"
+    asked = f", and trials={target} asks for fewer" if target < done else ""
+    return f"{counted(done, 'trial')} {'are' if done != 1 else 'is'} finished{asked}: there is none left to train"
 
 
 def _line(trial: Trial) -> str:
@@ -370,7 +378,7 @@ def _print_result(
     for trial in trials:
         if trial.status in (FAILED, DIVERGED):
             console.print(f"trial {trial.number} {trial.status}: {escape(trial.evaluation.reason)}", soft_wrap=True)
-    saved = savings(trials)
+    saved = None if go_on else savings(trials)  # before the end whoever waits at a rung may still go on
     if words := [*([in_words(saved)] if saved else []), *([ended] if ended else [])]:
         console.print(f"\n{' '.join(words)}", highlight=False)
     console.print(f"\nReport: {report}", highlight=False, soft_wrap=True)

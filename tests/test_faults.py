@@ -41,7 +41,8 @@ def test_a_full_disk_is_said_in_words() -> None:
     words = f"results must be kept, but no space is left on the disk; {ADVICE}"
     assert str(unwritable(error_of(fill))) == words
     read_only = OSError(errno.EROFS, os.strerror(errno.EROFS), "/mnt/last.ckpt")
-    assert str(unwritable(read_only)).startswith("results must be kept, but the disk is read-only (/mnt/last.ckpt); ")
+    words = "results must be kept, but the disk is read-only (/mnt/last.ckpt); "
+    assert str(unwritable(read_only)) == words + ADVICE.replace("make room", "make it writable")
 
 
 def test_the_cause_counts_however_it_is_wrapped() -> None:

@@ -50,6 +50,22 @@ def test_a_worker_that_is_ended_in_the_middle_is_no_completion(tmp_path: Path) -
     assert (stopped.communicate(timeout=120)[1], stopped.returncode) == ("", 0), "nobody is to come in its place"
 
 
+def test_a_study_that_has_ended_is_not_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = new_study()
+    monkeypatch.setattr("explore.places.named_study", lambda config: study)
+    study.note("command", "python -m explore.sweep +sweep=smoke")
+    study.note("concluded", ["trials=3"])
+    assert stop(compose([]), []) == 0
+    said = capsys.readouterr().out
+    assert said == f"study {study.name} has ended, and nobody works on it: there is nothing to stop\n"
+    assert not study.notes.get("stop")
+    study.note("concluded", "")
+    assert stop(compose([]), []) == 0
+    assert "was stopped, nobody works on it\nGo on:  python -m explore.sweep" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("orders", "notes", "status"),
     [

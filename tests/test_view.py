@@ -162,6 +162,35 @@ def test_the_end_in_json_says_what_was_saved(capsys: pytest.CaptureFixture[str])
     }
 
 
+def test_what_waits_at_a_rung_is_not_saved_before_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [trial(0, 100.0, 0.5, 0.6, 0.7, status=COMPLETE), trial(1, 90.0, 0.4)]
+    for go_on in (None, "python -m explore.sweep"):
+        PlainView("pareto", 5).conclude(trials, {}, Path("report.html"), ended="", go_on=go_on)
+        assert ("saved" in capsys.readouterr().out) == (go_on is None)
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "said"),
+    [
+        (2, COMPLETE, "2 trials are finished: there is none left to train"),
+        (1, COMPLETE, "2 trials are finished, and trials=1 asks for fewer: there is none left to train"),
+        (3, COMPLETE, "2 of 3 trials are finished, going on"),
+        (2, INTERRUPTED, "1 of 2 trials is finished, going on"),
+        (1, INTERRUPTED, "1 of 1 trials is finished, going on"),
+    ],
+)
+def test_a_study_that_is_full_already_says_so(
+    target: int, status: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [trial(0, 100.0, 0.5, status=COMPLETE), replace(trial(1, 90.0, 0.4, status=status), row=1)]
+    PlainView("pareto", target).update(trials)
+    assert capsys.readouterr().out == f"study pareto: {said}\n"
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200)
+    with LiveView("pareto", target, console) as live:
+        live.update(trials)
+    assert "2/1" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def shown_at_the_end(study: Study, view: PlainView, capsys: pytest.CaptureFixture[str]) -> str:
     view.conclude(study.trials(), {}, Path("report.html"), ended="", go_on=None)
     return capsys.readouterr().out
