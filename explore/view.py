@@ -254,7 +254,7 @@ def _begun(done: int, target: int, *, full: bool) -> str:
     """What to say of a study that has so many finished trials already; a `full` one has none to go on with."""
     if done < target or not full:
         return f"{done} of {max(done, target)} trials {'are' if done != 1 else 'is'} finished, going on"
-    asked = f", and trials={target} asks for fewer" if target < done else ""
+    asked = f", and {target} asked for" if target < done else ""
     return f"{counted(done, 'trial')} {'are' if done != 1 else 'is'} finished{asked}: there is none left to train"
 
 

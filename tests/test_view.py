@@ -173,7 +173,7 @@ def test_what_waits_at_a_rung_is_not_saved_before_the_end(capsys: pytest.Capture
     ("target", "status", "said"),
     [
         (2, COMPLETE, "2 trials are finished: there is none left to train"),
-        (1, COMPLETE, "2 trials are finished, and trials=1 asks for fewer: there is none left to train"),
+        (1, COMPLETE, "2 trials are finished, and 1 asked for: there is none left to train"),
         (3, COMPLETE, "2 of 3 trials are finished, going on"),
         (2, INTERRUPTED, "1 of 2 trials is finished, going on"),
         (1, INTERRUPTED, "1 of 1 trials is finished, going on"),

@@ -100,6 +100,9 @@ def test_a_study_is_filled_to_its_size_and_no_further() -> None:
     again = worker(study, target=11)
     again.run()
     assert again.ended == "The study is full: 11 of 11 trials are done."
+    fewer = worker(study, target=9)
+    assert fewer.run() == 0
+    assert fewer.ended == "The study is full: 11 trials are done, and 9 asked for."
 
 
 def test_no_trial_is_blamed_for_a_storage_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:

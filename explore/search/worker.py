@@ -122,7 +122,9 @@ class Worker:
         """What there is no more of, where a scheduler had nothing left to say."""
         trials = self.study.trials()
         if (count := len(candidates(trials))) >= self.target:
-            return f"The study is full: {count} of {self.target} trial{'s are' if self.target != 1 else ' is'} done."
+            if count > self.target:
+                return f"The study is full: {count} trials are done, and {self.target} asked for."
+            return f"The study is full: {count} of {count} trial{'s are' if count != 1 else ' is'} done."
         many = f"all {len(trials)} possible configurations were tried"
         return f"The space is exhausted: {many if len(trials) != 1 else 'its only configuration was tried'}."
 
