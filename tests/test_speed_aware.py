@@ -292,19 +292,30 @@ def test_a_speed_that_is_asked_for_focuses_the_search() -> None:
     assert share(anyhow) < 1.0
 
 
+class Refusing(Trainings):
+    """Refuses who is slower than is asked for."""
+
+    def __init__(self, asked: float) -> None:
+        super().__init__()
+        self.asked = asked
+
+    def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
+        found = super().__call__(overrides, folder, report, until)
+        beyond = replace(found, status=REFUSED, curve=(), constraints={"throughput": 1.0})
+        return beyond if speed_of(found) < self.asked else found
+
+
+def reached_by(share: float) -> float:
+    """The speed that so many of the space have."""
+    drawn = space().draw(np.random.default_rng(0), [{} for _ in range(1000)])
+    return float(np.quantile([speed_of(trained(to_overrides(one), 0)) for one in drawn], 1 - share))
+
+
 @pytest.mark.parametrize("share", [0.5, 0.1])
 def test_few_are_refused_where_few_are_as_fast_as_is_asked_for(share: float) -> None:
-    drawn = space().draw(np.random.default_rng(0), [{} for _ in range(1000)])
-    asked = float(np.quantile([speed_of(trained(to_overrides(one), 0)) for one in drawn], 1 - share))
-
-    class Refusing(Trainings):
-        def __call__(self, overrides: Sequence[str], folder: Path, report: Report, until: int) -> Evaluation:
-            found = super().__call__(overrides, folder, report, until)
-            beyond = replace(found, status=REFUSED, curve=(), constraints={"throughput": 1.0})
-            return beyond if speed_of(found) < asked else found
-
+    asked = reached_by(share)
     for seed in range(3):
-        study, _ = searched(24, Refusing(), least_throughput=asked, startup=8, fewest=20, seed=seed)
+        study, _ = searched(24, Refusing(asked), least_throughput=asked, startup=8, fewest=20, seed=seed)
         status = [one.status for one in study.trials()]
         assert status.count(REFUSED) <= 8, "of 24 candidates; 13 to 15 where speed was not looked at before"
         assert COMPLETE in status

@@ -55,6 +55,11 @@ class Speeds:
             return np.zeros(0)
         return self._model.mean(self._encoding(values), np.zeros(1), np.zeros(len(values)))
 
+    def fastest(self, values: Sequence[Values], deviations: float) -> float:
+        """What the fastest of some configurations may have: so many standard deviations above what is predicted."""
+        mean, deviation = self._model.predict(self._encoding(values), np.zeros(1), np.zeros(len(values)))
+        return float((mean + deviations * deviation).max())
+
     def instead(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials with the speed that they would have had here."""
         speeds = np.exp(self(configurations(trials))).tolist()

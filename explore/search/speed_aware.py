@@ -4,7 +4,8 @@ Speed is measured before a candidate is trained, and predicted from those measur
 Gaussian process over configurations and epochs, see `predicted`. Of all that could be done next, to go on with a
 candidate that waits at a rung or to begin another one, it does what promises the most hypervolume at the last epoch for
 what it costs to get there. So a candidate is stopped when another one promises more, for as long as it does. Who is not
-faster than one that was trained to the end and makes no error is not trained any more.
+faster than one that was trained to the end and makes no error is not trained any more. Where a speed is asked for that
+nothing in the space seems to reach, the search ends.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -39,6 +40,12 @@ _CHANGED = 2  # dimensions of such a neighbour, on average
 _MOST_WAITING = 400  # of those that wait so many are considered
 _MEASURED_FIRST = 2  # times the start-up are measured before any is trained, so that speed is known from the beginning
 _MEASURED = 4  # so many are measured at most before one of them is trained, however slow they turn out to be
+_FEWEST_MEASURED = 8  # before a speed that is asked for may be said to be out of reach
+_LOOKED_THROUGH = 2000  # configurations for one that may be as fast as is asked for
+_DEVIATIONS, _MARGIN = (
+    3.0,
+    float(np.log(1.3)),
+)  # by which none of them may reach it: sooner to look on than to end wrongly
 _PATIENCE = 0.5  # 1 counts seconds of training and so begins at the fast end of a front, 0 counts epochs
 
 
@@ -112,6 +119,8 @@ class SpeedAware:
         fast = partial(self._fast_first, everyone, known)
         begun = learned | (mine & known["running"])
         tried = {*self._known.keys[len(self.earlier) :], *self._impossible}
+        if room and self._is_out_of_reach(everyone, known, mine, tried):
+            return None
         if not learned.any() or begun.sum() < self.startup:
             measured = [place for place in waiting if not known["epochs"][place]]
             few = room and len(trials) < _MEASURED_FIRST * self.startup
@@ -208,6 +217,34 @@ class SpeedAware:
         speed = Speeds(Encoding(self.space), [everyone[place] for place in measured], self._fits)(pool)
         order = np.argsort(-np.minimum(speed, np.log(self.least_throughput)), kind="stable")
         return [pool[index] for index in order.tolist()]
+
+    def _is_out_of_reach(
+        self, everyone: Sequence[Trial], known: Columns, mine: NDArray[np.bool_], tried: Collection[str]
+    ) -> bool:
+        """Whether nothing in the space seems to be as fast as is asked for, by what was measured; says so in `ended`.
+
+        Only of a search that may end by itself, and only as long as nobody was that fast.
+        """
+        measured = np.isfinite(known["speed"])
+        count, asked = int((mine & measured).sum()), self.least_throughput
+        if not asked or self.fewest is None or count < max(self.startup, _FEWEST_MEASURED):
+            return False
+        fastest = float(known["speed"][measured].max())
+        if fastest + _MARGIN >= np.log(asked):
+            return False
+        generator = np.random.default_rng(mixed(self.seed, count))
+        nearby = configurations([everyone[place] for place in np.argsort(-np.nan_to_num(known["speed"]))[:_NEIGHBOURS]])
+        drawn = [*self._drawn(generator, nearby), *self.space.draw(generator, [{}] * _LOOKED_THROUGH)]
+        if not (new := [values for values in drawn if key_of(values) not in tried]):
+            return False  # which is said of a space that is exhausted
+        speeds = Speeds(Encoding(self.space), [everyone[place] for place in _places(measured)], self._fits)
+        if speeds.fastest(new, _DEVIATIONS) + _MARGIN >= np.log(asked):
+            return False
+        self.ended = (
+            f"It ended after {counted(count, 'candidate')}: no configuration of the space seems to reach "
+            f"limits.throughput={asked:,.0f}; the fastest measured has {np.exp(fastest):,.0f} images/s."
+        )
+        return True
 
     def _pool(self, everyone: Sequence[Trial], known: Columns, generator: np.random.Generator) -> list[Values]:
         """What could be begun, all different; some of it may have been tried."""
