@@ -314,7 +314,7 @@ def _front_table(trials: Sequence[Trial], tests: Mapping[int, float], *, title: 
     equally_fast = {trial.number: ", ".join(str(one) for one in trial.alike if one in numbers) for trial in members}
     compared = any(equally_fast.values())
     if compared:
-        table.add_column("as fast as")
+        table.add_column("speed not told apart from")
     again = any(trial.retrained for trial in members)
     if again:
         table.add_column("other seeds", justify="right")

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from explore.reporting.importance import LEAST_TRIALS
 from explore.reporting.page import _write_pictures
 from explore.reporting.report import write_report
 from explore.reporting.tables import front_rows, trial_rows, write_tables
+from explore.search.rivals import decided
 from explore.search.storage import open_storage
 from explore.search.study import Study, create_study
 
@@ -284,6 +285,20 @@ def test_page_names_the_speeds_that_did_not_settle_while_they_are_few(tmp_path: 
     for _ in range(9):
         add(study, settled=False)
     assert "The speed of 11 of these trials did not settle within its time" in Tags(written(study, tmp_path)).words
+
+
+def test_page_says_of_speeds_that_could_not_be_told_apart_no_more_than_that(tmp_path: Path) -> None:
+    study = new_study()
+    for accuracy, speed in ((0.9, 1320.0), (0.95, 1000.0)):
+        add(study, accuracy, speed)
+    turns = {trial.number: [1 / (trial.throughput or 1)] * 3 for trial in study.trials()}
+    found = decided(turns, {0: 1, 1: 1}, 0.02)
+    study.note("speeds", {str(number): asdict(one) for number, one in found.items()})
+    tags = Tags(written(study, tmp_path))
+    assert "as fast as" not in tags.words
+    assert "two apart, as it never can after a few turns only, the table says so" in tags.words
+    column = next(one for one in tags.tables["front"]["columns"] if one["name"] == "speed not told apart from")
+    assert column["texts"] == ["1", "0"]
 
 
 def test_page_fetches_nothing(tmp_path: Path) -> None:

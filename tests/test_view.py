@@ -217,6 +217,16 @@ def test_a_speed_that_did_not_settle_says_so_wherever_it_is_shown(capsys: pytest
     assert [one["settled"] for one in found["front"]] == [True, None, False]
 
 
+def test_speeds_that_could_not_be_told_apart_are_not_said_to_be_equal(capsys: pytest.CaptureFixture[str]) -> None:
+    """After too few turns of the comparison nothing is told apart, however far the figures are from each other."""
+    trials = [replace(trial(0, 1320.0, *[0.8] * 9, status=COMPLETE), alike=(1,))]
+    trials += [replace(trial(1, 1000.0, *[0.9] * 9, status=COMPLETE), alike=(0,))]
+    PlainView("pareto", 2).conclude(trials, {}, Path("report.html"), ended="", go_on=None)
+    shown = capsys.readouterr().out
+    assert "as fast as" not in shown
+    assert "speed not told apart from" in " ".join(shown.split())
+
+
 def test_the_end_says_why_it_came(capsys: pytest.CaptureFixture[str]) -> None:
     study, why = new_study(), "It ended after 1 candidates: none was expected to add anything."
     add(study)

@@ -198,7 +198,7 @@ def _of_the_front(notes: Mapping[str, Any]) -> Iterator[str]:
     if "speeds" in notes:
         yield (
             "Their speeds and those of their rivals were measured again side by side; where the comparison cannot tell "
-            "two apart, they are said to be as fast as each other."
+            "two apart, as it never can after a few turns only, the table says so."
         )
 
 
@@ -303,7 +303,7 @@ _READABLE: Mapping[str, tuple[str, Write]] = {
     "val_accuracy": ("val. accuracy", style.percent),
     "test_accuracy": ("test accuracy", style.percent),
     "throughput": ("images/s", style.speed),
-    "as_fast_as": ("as fast as", str),
+    "as_fast_as": ("speed not told apart from", str),
     "seeds": ("seeds", str),
     "val_accuracy_mean": ("mean val.", style.percent),
     "val_accuracy_ci95": ("±", style.percent),
