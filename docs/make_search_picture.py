@@ -1,9 +1,11 @@
-"""Draws docs/search.png from a study: what became of each candidate, along its learning curve and beside its speed.
+"""Draws of a study what became of each candidate, along its learning curve and beside its speed.
 
     make sweep
     python docs/make_search_picture.py outputs/pareto
+    python docs/make_search_picture.py outputs/pareto docs/search.png
 
-Its argument is the output folder of a study, which bears the name of the study.
+Its first argument is the output folder of a study, which bears the name of the study. The picture becomes search.png in
+this folder, or the file that is named behind it: the second line makes that of docs/search.md.
 """
 
 import sys
@@ -23,7 +25,6 @@ from explore.search.rivals import results
 from explore.search.storage import open_study
 from explore.search.trial import Trial, front
 
-PICTURE = Path(__file__).with_name("search.png")
 _BLUE, _ORANGE, _GREEN, _VERMILION, _PINK, _SKY = style.COLOURS[:6]
 # From the first rung up.
 _STOPPED = ((_PINK, "^"), (_ORANGE, "s"), (_GREEN, "D"), (_VERMILION, "v"))
@@ -145,10 +146,13 @@ def _missing(accuracy: float) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read the study of an output folder, which bears its name, and draw it."""
+    """Read the study of an output folder, which bears its name, and draw it there or where it is asked for."""
+    if len(arguments) not in (1, 2):
+        sys.exit(f"it needs the output folder of a study and perhaps a file, got {' '.join(arguments) or 'nothing'}")
     folder = Path(arguments[0])
-    draw(results(open_study(f"sqlite:///{folder / 'study.db'}", folder.name)), PICTURE)
-    print(f"wrote {PICTURE}", file=sys.stderr)
+    picture = Path(arguments[1]) if arguments[1:] else folder / "search.png"
+    draw(results(open_study(f"sqlite:///{folder.resolve() / 'study.db'}", folder.resolve().name)), picture)
+    print(f"wrote {picture}", file=sys.stderr)
 
 
 if __name__ == "__main__":
