@@ -47,12 +47,9 @@ def check_options(config: Config, overrides: Sequence[str]) -> None:
     if config.sampler == PAIRED:
         config.ablation.check()
         _refuse_what_searches_have(overrides)
-    elif foreign := [one for one in overrides if one.lstrip("+").startswith("ablation.")]:
-        raise ValueError(
-            f"ablation. has an effect with sampler=paired only, got {foreign[0]} and sampler={config.sampler}; "
-            "leave it out, or begin with +sweep=ablation"
-        )
-    if config.sampler != PAIRED:
+    else:
+        _refuse_another_sampler_for_an_ablation(config, overrides)
+        _refuse_what_ablations_have(config, overrides)
         _refuse_a_veto_without_effect(config, overrides)
         _refuse_what_the_sampler_ignores(config, overrides)
         _refuse_a_first_rung_behind_the_end(config, overrides)
@@ -86,6 +83,25 @@ def _refuse_what_searches_have(overrides: Sequence[str]) -> None:
                 f"an ablation trains every arm to the end with the same seeds, got {override}; leave it out, and set "
                 "ablation.seeds and ablation.max_seeds"
             )
+
+
+def _refuse_another_sampler_for_an_ablation(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse a sampler that was asked for in place of that of an ablation, whose settings would have no effect."""
+    others = [one for one in overrides if not one.lstrip("+").startswith("sampler=")]
+    if len(others) < len(overrides) and compose(others).sampler == PAIRED:
+        raise ValueError(
+            f"an ablation trains every arm to the end with the same seeds, got sampler={config.sampler}; leave it out, "
+            "or begin a search with +sweep=pareto"
+        )
+
+
+def _refuse_what_ablations_have(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse what would have no effect on a search."""
+    if foreign := [one for one in overrides if one.lstrip("+").startswith("ablation.")]:
+        raise ValueError(
+            f"ablation. has an effect with sampler=paired only, got {foreign[0]} and sampler={config.sampler}; "
+            "leave it out, or begin with +sweep=ablation"
+        )
 
 
 def _refuse_a_veto_without_effect(config: Config, overrides: Sequence[str]) -> None:

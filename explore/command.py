@@ -168,7 +168,7 @@ def _choices() -> str:
         "model": ["isotropic", *_published()],
         "token_mixing": _keys("architecture/token_mixing/catalog.py", "TOKEN_MIXINGS"),
         "channel_mixing": _keys("architecture/channel_mixing/catalog.py", "CHANNEL_MIXINGS"),
-        "sampler": _keys("search/samplers.py", "SAMPLERS"),
+        "sampler": _samplers(),
         "storage": _keys("search/options.py", "STORAGES"),
         "cluster": _keys("cluster/options.py", "CLUSTERS"),
     }
@@ -190,6 +190,12 @@ def _published() -> list[str]:
     return [f"{family}_{{{','.join(variants)}}}" for family, variants in families.items()]
 
 
+def _samplers() -> list[str]:
+    """Those of Optuna and our own, which are no samplers to it."""
+    own = (("search/samplers.py", "SPEED_AWARE"), ("ablation/options.py", "PAIRED"))
+    return sorted([*_keys("search/samplers.py", "SAMPLERS"), *(ast.literal_eval(_assigned(*each)) for each in own)])
+
+
 def _conf() -> Path:
     installed = _PACKAGE / "conf"
     return installed if installed.is_dir() else _PACKAGE.parent / "conf"
@@ -197,12 +203,20 @@ def _conf() -> Path:
 
 def _keys(file: str, catalog: str) -> list[str]:
     """The keys of a dict that a source file assigns to the name `catalog`."""
+    value = _assigned(file, catalog)
+    if not isinstance(value, ast.Dict):
+        raise LookupError(f"{catalog} is not a dict in {file}")
+    return sorted(str(key.value) for key in value.keys if isinstance(key, ast.Constant))
+
+
+def _assigned(file: str, name: str) -> ast.expr:
+    """What a source file assigns to a name."""
     for node in ast.parse((_PACKAGE / file).read_text()).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         value = getattr(node, "value", None)
-        if isinstance(value, ast.Dict) and any(isinstance(t, ast.Name) and t.id == catalog for t in targets):
-            return sorted(str(key.value) for key in value.keys if isinstance(key, ast.Constant))
-    raise LookupError(f"{catalog} is not a dict in {file}")
+        if isinstance(value, ast.expr) and any(isinstance(t, ast.Name) and t.id == name for t in targets):
+            return value
+    raise LookupError(f"{name} is not assigned in {file}")
 
 
 def print_json(value: object) -> None:

@@ -94,6 +94,7 @@ class Plan:
     command: str
     places: tuple[str, ...]
     notes: dict[str, Any]
+    sampler_before: str | None = None  # what searched the study until now, where that was another one
     costs: Path | None = None  # the folder of measured costs; None = one in `output`
 
     @property
@@ -153,6 +154,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
         tracking=config.tracking,
         definition=settings,
         command=command,
+        sampler_before=_sampler_before(config, study),
         places=tuple(_places(overrides)),
         notes={
             **_notes(config, overrides, output, dataset),
@@ -265,8 +267,15 @@ def _notes(config: Config, overrides: Sequence[str], output: Path, dataset: Data
         "report": shlex.join(["python", "-m", "explore.report", f"study={output.name}", *_places(overrides)]),
         "overrides": [*_for_workers(overrides), f"outputs={output.parent.resolve()}"],
         "commit": _commit(),
+        "sampler": config.sampler,
         "data": _facts(dataset),
     }
+
+
+def _sampler_before(config: Config, study: Study | None) -> str | None:
+    """What has searched a study until now, if that is another sampler than it goes on with."""
+    before: str = study.notes.get("sampler", config.sampler) if study else config.sampler
+    return before if before != config.sampler else None
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:

@@ -51,6 +51,10 @@ def main(config: "Config", overrides: list[str]) -> int:
     if skipped := plan.notes["data"]["skipped"]:
         what, are = ("images", "are") if skipped > 1 else ("image", "is")
         print(f"explore: {skipped} {what} could not be decoded and {are} left out", file=sys.stderr)
+    if before := plan.sampler_before:
+        print(
+            f"explore: the study was searched by {before} until now, and goes on with {plan.sampler}", file=sys.stderr
+        )
     for words in plan.beginning.words:
         print(f"explore: warm start: {words}", file=sys.stderr)
     return search(plan, study, make_view(plan.study, plan.trials, config.format, plan.design), jobs)

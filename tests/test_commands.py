@@ -78,6 +78,7 @@ def test_help_needs_nothing_but_python(command: str, tmp_path: Path) -> None:
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith(f"python -m explore.{command} ")
     assert "token_mixing=    attention, axial_shift, convolution, cycle, dynamic, " in shown.stdout
+    assert "sampler=         gp, grid, nsga2, nsga3, paired, random, speed_aware, tpe" in shown.stdout
     assert "mixer_{s32,s16,b32,b16,l32,l16,h14}" in shown.stdout
     assert max(len(line) for line in shown.stdout.splitlines()) <= 120
     loaded = json.loads(shell("-c", LOADED, f"explore.{command}", "-h", folder=tmp_path).stderr)

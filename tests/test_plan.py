@@ -17,7 +17,7 @@ from explore.config import compose, has_option, vary
 from explore.cost.flops import count_macs
 from explore.cost.measure import count_params
 from explore.data.dataset import load
-from explore.plan import prepare, scheduler
+from explore.plan import Plan, begin, prepare, scheduler
 from explore.search.prior import unbiased
 from explore.search.space import parse_space, to_overrides
 from explore.search.speed_aware import SpeedAware
@@ -70,6 +70,11 @@ from explore.search.study import create_study
         ("smoke", ["space.trials=choice(1, 2)"], "space.trials cannot be a dimension: candidates differ in model, "),
         ("smoke", ["space.cost.batch_size=choice(1, 2)"], "cost is the same for all; set cost.batch_size=VALUE"),
         ("smoke", ["space.training.threads=choice(1, 2)"], "space.training.threads cannot be a dimension: it says how"),
+        (
+            "ablation",
+            ["sampler=tpe"],
+            "an ablation trains every arm to the end with the same seeds, got sampler=tpe; leave",
+        ),
         ("smoke", ["ablation.seeds=5"], "with sampler=paired only, got ablation.seeds=5 and sampler=speed_aware"),
     ],
 )
@@ -244,6 +249,20 @@ def test_limits_of_size_that_nothing_keeps_to_are_refused(tmp_path: Path) -> Non
         ValueError, match=r"got none; params [\d,]+ is above 10; loosen limits\.params, or widen the space$"
     ):
         prepare(compose(given), given)
+
+
+def test_another_sampler_than_before_is_known_for_people_to_be_told(tmp_path: Path) -> None:
+    def planned(*given: str) -> Plan:
+        asked = ["+sweep=smoke", f"outputs={tmp_path}", *given]
+        return prepare(compose(asked), asked)
+
+    assert planned("sampler=tpe").sampler_before is None
+    begin(planned())
+    assert planned().sampler_before is None
+    begin(other := planned("sampler=tpe"))
+    assert other.sampler_before == "speed_aware"
+    assert planned("sampler=tpe").sampler_before is None
+    assert planned().sampler_before == "tpe"
 
 
 def test_a_value_with_an_effect_is_taken() -> None:
