@@ -233,6 +233,22 @@ def test_curves_are_means_over_the_seeds_in_a_panel_for_each_shape(found: dict[s
     assert [trace.name for trace in interactive.data if trace.showlegend] == MIXINGS["token_mixing"]
 
 
+def test_no_band_is_cut_and_no_axis_goes_beyond_what_an_accuracy_can_be() -> None:
+    ablation = invented({"token_mixing": ["mlp", "s2"]}, seeds=3)
+    for spread, ends in ((0.01, None), (0.6, (0.0, 100.0))):
+        learned = [[0.3, 0.6, 0.8, 0.85 + off, 0.88 + off, 0.9 + off] for off in (-spread, 0, 0)] * 2
+        scores, runs = ablation["scores"], ablation["runs"].assign(curve=learned)
+        tables = [pd.DataFrame(runs["curve"][runs["arm"] == arm].tolist()).iloc[:, 1:] for arm in scores.arms]
+        figure, interactive = curves_picture(scores, runs, LEVEL), curves_figure(scores, runs, LEVEL)
+        assert figure is not None
+        assert interactive is not None
+        for low, high in (figure.axes[0].get_ylim(), interactive.layout.yaxis.range):
+            for table in tables if ends is None else ():
+                assert low <= 100 * (table.mean() - student(table, LEVEL)).min() + 1e-9
+                assert high > 100 * (table.mean() + student(table, LEVEL)).max()
+            assert ends is None or (low, high) == ends
+
+
 def test_epochs_are_whole_numbers() -> None:
     ablation = invented({"token_mixing": ["mlp", "s2"]}, seeds=3)
     scores, runs = ablation["scores"], ablation["runs"].assign(curve=[[0.5, 0.8, 0.9]] * 6)

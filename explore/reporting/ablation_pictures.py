@@ -11,12 +11,11 @@ from explore.reporting import style
 from explore.reporting.ablation_style import (
     Mark,
     aside,
-    ceiling,
+    bounds,
     clipped,
     coverage,
     crossings,
     curves,
-    floor,
     level_colours,
     listed,
     marks,
@@ -179,8 +178,7 @@ def curves_figure(scores: Scores, runs: pd.DataFrame, level: float) -> go.Figure
         row = panels.index(mark.rest) + 1
         _add_curve(figure, f"<b>{escape(name)}</b>", table, mark, level, row=row, explained=mark.first not in shown)
         shown.add(mark.first)
-    low, top = floor(tables), ceiling(tables, level)
-    figure.update_yaxes(title_text=ACCURACY, range=[low, top + 0.04 * (top - low)])
+    figure.update_yaxes(title_text=ACCURACY, range=bounds(tables, level))
     axis = epoch_axis(max(len(table.columns) for table in tables.values()))
     figure.update_xaxes(axis | {"title_text": ""}).update_xaxes(axis, row=len(panels))
     return figure.update_layout(legend={**_ABOVE, "title_text": escape(word(next(iter(scores.factors))))})

@@ -19,11 +19,11 @@ from explore.reporting.ablation_style import (
     WORSE,
     Mark,
     aside,
+    bounds,
     captions,
     clipped,
     crossings,
     curves,
-    floor,
     level_colours,
     listed,
     marks,
@@ -185,7 +185,7 @@ def curves_picture(scores: Scores, runs: pd.DataFrame, level: float) -> Figure |
                 _draw_curve(axes, table, given[name], level)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    grid[0].set_ylim(floor(tables), None)
+    grid[0].set_ylim(bounds(tables, level))
     for axes in grid[: len(panels) : columns]:
         axes.set_ylabel(_ACCURACY)
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:

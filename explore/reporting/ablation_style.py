@@ -15,6 +15,8 @@ from explore.reporting import style
 from explore.reporting.intervals import student
 
 BETTER, WORSE = style.COLOURS[0], style.COLOURS[3]
+_ABOVE = 0.04  # of the height of an axis of accuracies is left free above the highest band
+_LEAST_HEIGHT = 0.1  # of such an axis, where all are the same, in percentage points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,18 +137,21 @@ def curves(scores: Scores, runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
     return {name: table.rename(columns=lambda epoch: epoch + 1) for name, table in tables.items() if table.size}
 
 
-def floor(tables: Mapping[str, pd.DataFrame]) -> float:
-    """Return where an axis of accuracies in percent may begin: the first quarter of the epochs may lie below it.
+def bounds(tables: Mapping[str, pd.DataFrame], level: float) -> tuple[float, float]:
+    """Return where an axis of accuracies in percent begins and ends: no band is cut but in the first quarter of the
+    epochs, which may lie below it, nor does it go beyond 0 and 100.
 
     Where all begin to learn would squeeze into a line what they differ in.
     """
-    return 100 * min(float(table.mean().iloc[(table.shape[1] - 1) // 4]) for table in tables.values())
-
-
-def ceiling(tables: Mapping[str, pd.DataFrame], level: float) -> float:
-    """Return where an axis of accuracies in percent may end: every band has its end at the last epoch below it."""
-    ends = [table.iloc[:, -1:] for table in tables.values()]
-    return 100 * max(float((one.mean() + student(one, level).fillna(0.0)).iloc[0]) for one in ends)
+    lows, highs = [], []
+    for table in tables.values():
+        shown = table.iloc[:, (table.shape[1] - 1) // 4 :]
+        mean, half = 100 * shown.mean(), 100 * student(shown, level).fillna(0.0)
+        lows.append(float((mean - half).min()))
+        highs.append(float((mean + half).max()))
+    high = max(*highs, _LEAST_HEIGHT)
+    low = max(min(*lows, high - _LEAST_HEIGHT), 0.0)
+    return low, min(high + _ABOVE * (high - low), 100.0)
 
 
 def word(key: str) -> str:
