@@ -65,6 +65,9 @@ def test_speeds_are_put_on_one_scale_where_the_reference_is_known_better_by_now(
     assert words == ["first by 1.5"]
     assert [trial.throughput for trial in first.trials] == pytest.approx([75_000 / depth for depth in range(1, 11)])
     assert second.trials == after.trials
+    (little, _), words = on_one_scale([timed(study(), 2.001), after])
+    assert words == [], "nobody reads of a factor that is 1 when it is written"
+    assert little.trials[0].throughput == pytest.approx(50_025)
     assert on_one_scale([after, after]) == ([after, after], [])
     assert on_one_scale([study(), after]) == ([study(), after], []), "nothing is known of the reference of the first"
 

@@ -17,6 +17,7 @@ from explore.search.rivals import results, tested
 from explore.search.study import Study
 from explore.search.trial import Trial, finished, front, objectives, times_as_fast
 
+_WORTH_SAYING = 1.005  # a factor of speeds, below which nobody would see it in a figure
 _RESAMPLES, _SEED = 1000, 0
 FEWEST = 8  # complete trials of a study before their halves say anything
 # Of the protocol, without which figures of speed mean different things; the version of torch is said, but not refused.
@@ -115,7 +116,7 @@ def on_one_scale(studies: Sequence[Searched]) -> tuple[list[Searched], list[str]
         return list(studies), []
     least = min(one for one in found.values() if one)
     factors = {name: (one or least) / least for name, one in found.items()}
-    words = [f"{name} by {factor:.3g}" for name, factor in factors.items() if factor > 1]
+    words = [f"{name} by {factor:.3g}" for name, factor in factors.items() if factor >= _WORTH_SAYING]
     scaled = [replace(one, trials=[times_as_fast(trial, factors[one.name]) for trial in one.trials]) for one in studies]
     return scaled, words
 
