@@ -72,6 +72,19 @@ class Limits:
         return {name: by for name, by in self.excess(cost).items() if by > 0}
 
 
+class TooLargeError(ValueError):
+    """What is beyond limits of size.
+
+    `sizes` has how large it is, by the names of those limits, and `by` by which factor it is beyond the farthest.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], limits: Limits) -> None:
+        words = "; ".join(f"{name} {size:,} is above {getattr(limits, name):,}" for name, size in sizes.items())
+        super().__init__(f"{words}; loosen {' and '.join(f'limits.{name}' for name in sizes)}, or widen the space")
+        self.sizes, self.limits = sizes, limits
+        self.by = max(size / getattr(limits, name) for name, size in sizes.items())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A point of the search space: an architecture on given data, and the recipe to train it."""
@@ -108,8 +121,7 @@ class Candidate:
             return
         cost = _size(self.architecture(dataset), macs=self.limits.macs is not None)
         if beyond := self.limits.beyond(cost):
-            keys = " and ".join(f"limits.{name}" for name in beyond)
-            raise ValueError(f"{_beyond(self.limits, cost, beyond)}; loosen {keys}, or widen the space")
+            raise TooLargeError({name: getattr(cost, name) for name in beyond}, self.limits)
 
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError for anything that would stop this candidate later, on any machine; costs milliseconds."""

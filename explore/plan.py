@@ -18,6 +18,7 @@ from explore.ablation.records import Scores
 from explore.ablation.schedule import Paired
 from explore.ablation.statistics import analyse
 from explore.beginning import Beginning, beginning
+from explore.candidate import TooLargeError
 from explore.checks import (
     check_cluster,
     check_options,
@@ -55,6 +56,7 @@ _MAX_AUTOMATIC_WORKERS = 4
 # that of another is on the GPU. Eight do hardly more in an hour, and decide with fewer results.
 _SMALL_IMAGES, _SHARE_A_GPU = 64, 4
 _OWN_AFFAIRS = ("study", "outputs", "storage", "cluster", "workers", "format")
+_UNITS = {"params": "parameters", "macs": "multiply-adds"}
 SNAPSHOT = "data.snapshot"  # so that all trials see the images that this process sees, whatever becomes of the files
 _ADVICE = "; change a dimension like this: 'space.model.patch_size=choice(4, 8)'"
 
@@ -162,12 +164,28 @@ def prepare(config: Config, overrides: Sequence[str]) -> Plan:
             **({NOTE: design.to_dict()} if design else {}),
         },
     )
-    first = scheduler(plan, space, dataset)
-    if first.next([], room=True) is None:
-        raise ValueError(_nothing_passes(str(first.refusal), space))
+    _refuse_a_space_of_nothing(plan, space, dataset)
     if study:
         refuse_other_settings(study, settings)
     return plan
+
+
+def _refuse_a_space_of_nothing(plan: Plan, space: Space, dataset: Dataset) -> None:
+    """Refuse a space of which rules or limits of size refuse all; of the latter it says how near anything came."""
+    too_large: list[TooLargeError] = []
+    first = scheduler(plan, space, dataset, too_large)
+    if first.next([], room=True) is not None:
+        return
+    if not too_large:
+        raise ValueError(_nothing_passes(str(first.refusal), space))
+    nearest = min(too_large, key=lambda one: one.by)
+    limits = " and ".join(f"limits.{name}" for name in nearest.sizes)
+    got = " and ".join(f"{getattr(nearest.limits, name):,}" for name in nearest.sizes)
+    sizes = " and ".join(f"{size:,} {_UNITS[name]}" for name, size in nearest.sizes.items())
+    raise ValueError(
+        f"{limits} must leave some configuration, got {got}; the smallest looked at has {sizes}; loosen {limits}, or "
+        "widen the space"
+    )
 
 
 def _nothing_passes(refusal: str, space: Space) -> str:
@@ -205,13 +223,21 @@ def open_study(plan: Plan) -> Study:
     return create_study(open_storage(plan.url), plan.study, plan.definition)
 
 
-def scheduler(plan: Plan, space: Space, dataset: Dataset) -> Scheduler:
-    """What decides what a worker does next; it begins nothing that breaks a rule on these images."""
+def scheduler(plan: Plan, space: Space, dataset: Dataset, too_large: list[TooLargeError] | None = None) -> Scheduler:
+    """What decides what a worker does next; it begins nothing that breaks a rule on these images.
+
+    It adds what it finds beyond the limits of size to `too_large`.
+    """
 
     def check(overrides: Sequence[str]) -> None:
         candidate = vary(plan.base, overrides, plan.keys).candidate
         candidate.check(dataset)
-        candidate.check_size(dataset)
+        try:
+            candidate.check_size(dataset)
+        except TooLargeError as error:
+            if too_large is not None:
+                too_large.append(error)
+            raise
 
     if plan.design:
         return Paired(plan.design, space.dimensions, plan.rungs[-1], partial(_settled, plan.design), plan.workers)

@@ -60,6 +60,7 @@ MAY_IMPORT = {
     "plan": {
         "ablation",
         "beginning",
+        "candidate",
         "checks",
         "cluster",
         "config",

@@ -4,6 +4,7 @@ python -m pytest tests/test_plan.py
 """
 
 import re
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
@@ -243,12 +244,27 @@ def test_what_is_beyond_the_limits_of_size_is_never_proposed(limit: str, sampler
     assert max(found) <= int(most)
 
 
-def test_limits_of_size_that_nothing_keeps_to_are_refused(tmp_path: Path) -> None:
-    given = ["+sweep=smoke", "limits.params=10", f"outputs={tmp_path}"]
-    with pytest.raises(
-        ValueError, match=r"got none; params [\d,]+ is above 10; loosen limits\.params, or widen the space$"
+@pytest.mark.parametrize("sampler", ["random", "speed_aware"])
+def test_limits_of_size_that_nothing_keeps_to_are_refused_with_the_least_there_is(sampler: str, tmp_path: Path) -> None:
+    given = ["+sweep=smoke", f"sampler={sampler}", f"outputs={tmp_path}"]
+    config, found = compose(given), list[tuple[int, int]]()
+    dataset = load(config.data)
+    for patch, mixing in product((2, 4), ("mlp", "pooling")):
+        values = [f"model.patch_size={patch}", "model.depth=1", "model.width=8", f"token_mixing={mixing}"]
+        network = Network(vary(given, values).candidate.architecture(dataset)).deployed()
+        found.append((count_params(network), count_macs(network, network.image_shape).total))
+    fewest, (params, macs) = min(found), min(found, key=lambda sizes: sizes[1])
+    for limits, got, sizes in (
+        (["limits.params=10"], "limits.params must leave some configuration, got 10", f"{fewest[0]:,} parameters"),
+        (["limits.macs=20"], "limits.macs must leave some configuration, got 20", f"{macs:,} multiply-adds"),
+        (
+            ["limits.params=10", "limits.macs=20"],
+            "limits.params and limits.macs must leave some configuration, got 10 and 20",
+            f"{params:,} parameters and {macs:,} multiply-adds",
+        ),
     ):
-        prepare(compose(given), given)
+        with pytest.raises(ValueError, match=rf"^{got}; the smallest looked at has {sizes}; loosen limits"):
+            prepare(compose([*given, *limits]), [*given, *limits])
 
 
 def test_another_sampler_than_before_is_known_for_people_to_be_told(tmp_path: Path) -> None:
