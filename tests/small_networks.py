@@ -1,11 +1,14 @@
 """Architectures and networks small enough to be built in a test."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from explore.architecture.catalog import Mixing
+from explore.architecture.hidden import MAY_OVERWRITE
 from explore.architecture.network import Network
 from explore.architecture.spec import Architecture, Model, Stage, architecture
 
@@ -32,3 +35,13 @@ def network(token_mixing: Mixing = MLP, seed: int = 0, **options: Any) -> Networ
 
 def images(batch: int = 2, channels: int = 3, size: int = 16) -> Tensor:
     return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@contextmanager
+def overwriting() -> Iterator[None]:
+    """What is called within is called as in the pass of a network in which nobody looks."""
+    before = MAY_OVERWRITE.set(True)
+    try:
+        yield
+    finally:
+        MAY_OVERWRITE.reset(before)

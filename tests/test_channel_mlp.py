@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from mixing_references import cost, gelu, sums
+from small_networks import overwriting
 from torch import Tensor, nn
 
 from explore.architecture.catalog import Grid
@@ -74,7 +75,7 @@ def test_equals_the_sums_over_channels(activation: str, batch_norm: bool) -> Non
 def test_inference_overwrites_nothing_but_its_own(activation: str, batch_norm: bool) -> None:
     module, x = example(activation=activation, batch_norm=batch_norm)
     before, expected = x.clone(), module(x)
-    with torch.inference_mode():
+    with torch.inference_mode(), overwriting():
         result = module(x)
     assert torch.equal(x, before)
     torch.testing.assert_close(result, expected)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
 from explore.architecture.parts import exporting
+from explore.architecture.plain import plain_linear
 
 Weighted = TypeVar("Weighted", nn.Linear, nn.Conv2d)
 
@@ -66,11 +67,14 @@ def lecun_uniform(layer: Weighted) -> Weighted:
 
 def across_tokens(linear: nn.Linear, x: Tensor) -> Tensor:
     """Applies `linear` to the tokens of each channel: batch × tokens in × channels to batch × tokens out × channels."""
+    if not plain_linear(linear):
+        return linear(x.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]
     if torch.is_grad_enabled() and linear.out_features > 4 * x.shape[2]:
         # The backward pass of the form below would make a gradient of W for each image, here larger than x itself.
         return F.linear(x.transpose(1, 2), linear.weight, linear.bias).transpose(1, 2)
     # One batched product W·x + b in place of two transposes around x·Wᵀ + b; `W @ x` would transpose behind the scenes.
-    return batched_product(as_autocast(linear.weight).expand(x.shape[0], -1, -1), x, linear.bias.unsqueeze(1))
+    bias = None if linear.bias is None else linear.bias.unsqueeze(1)
+    return batched_product(as_autocast(linear.weight).expand(x.shape[0], -1, -1), x, bias)
 
 
 def batched_product(first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:

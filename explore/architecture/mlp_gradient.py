@@ -5,6 +5,9 @@ gradients of that size. Here only the values before it are kept. All others are 
 those behind it once more in the backward pass: no more work than to write and to read them, and much less memory.
 
 Under autocast in bfloat16, what is kept is bfloat16, and what is computed is too where the processor multiplies it.
+
+There is no gradient of this gradient: `create_graph=True` is refused. What `torch.func` differentiates is not taken in
+parts, so that `torch.func.grad` and `torch.func.vjp` give gradients that can be differentiated.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from explore.architecture.parts import fit_into_cache, images_at_once, multiplies_bfloat16, runs_now_on_processor
+from explore.architecture.parts import (
+    fit_into_cache,
+    images_at_once,
+    multiplies_bfloat16,
+    runs_now_on_processor,
+    transformed,
+)
+from explore.architecture.plain import hooked, plain_linear
 from explore.architecture.products import product
 
 
@@ -97,9 +107,11 @@ _BACKWARD: dict[type[nn.Module], Callable[..., Tensor]] = {
 
 def takes_parts(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x: Tensor) -> bool:
     """Whether this MLP is at a training step that can be taken in parts, and large enough to gain from them."""
-    if not torch.is_grad_enabled() or not runs_now_on_processor(x) or type(activation) not in _FORWARD:
+    if not torch.is_grad_enabled() or not runs_now_on_processor(x):
         return False
-    if fit_into_cache(x.numel() // expand.in_features * expand.out_features, x.element_size()):
+    if type(activation) not in _FORWARD or hooked(activation) or not (plain_linear(expand) and plain_linear(contract)):
+        return False
+    if fit_into_cache(x.numel() // expand.in_features * expand.out_features, x.element_size()) or transformed():
         return False
     parameters = (expand.weight, expand.bias, contract.weight, contract.bias)
     if not x.requires_grad or any(one is None or not one.requires_grad for one in parameters):
@@ -117,9 +129,10 @@ def mlp_in_parts(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, 
     if torch.is_autocast_enabled("cpu"):
         kept = torch.bfloat16
         computed = torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    parameters = expand.weight, expand.bias, contract.weight, contract.bias
     with torch.autocast("cpu", enabled=False):
         result: Tensor = _MlpInParts.apply(  # type: ignore[no-untyped-call]
-            x.to(kept).contiguous(), *expand.parameters(), *contract.parameters(), (activation, axis, computed)
+            x.to(kept).contiguous(), *parameters, (activation, axis, computed)
         )
     return result
 

@@ -17,9 +17,11 @@ from explore.architecture.blocks import BLOCKS, Surroundings
 from explore.architecture.catalog import Grid, construct, one_of
 from explore.architecture.channel_mixing.catalog import CHANNEL_MIXINGS
 from explore.architecture.embedding import downsample, stem
+from explore.architecture.hidden import MAY_OVERWRITE
 from explore.architecture.layers import ChannelMixing, TokenMixing
 from explore.architecture.norms import NORMS, norm
 from explore.architecture.parts import images_at_once, runs_now_on_processor
+from explore.architecture.plain import hooked_inside
 from explore.architecture.spec import Architecture, Model, Stage
 from explore.architecture.token_mixing.catalog import TOKEN_MIXINGS
 
@@ -64,12 +66,19 @@ class Network(nn.Module):
         if tuple(image.shape[1:]) != self.image_shape:
             expected, got = _written(("batch", *self.image_shape)), _written(tuple(image.shape))
             raise ValueError(f"images must have the shape {expected}, got {got}")
-        # In evaluation the images do not know of one another. A tensor without numbers is looked at once, as a whole.
-        whole = self.training or torch.is_grad_enabled() or type(image) is not Tensor
-        if not whole and runs_now_on_processor(image):
-            size = images_at_once(len(image), *self.largest, image.element_size())
-            return torch.cat([self._logits(part) for part in torch.split(image, size)])
-        return self._logits(image)
+        if torch.compiler.is_compiling():
+            return self._logits(image)
+        seen = hooked_inside(self)  # then all images at once are, and what is seen stays as it was
+        before = MAY_OVERWRITE.set(not seen)
+        try:
+            # In evaluation the images do not know of one another. A tensor without numbers is looked at once.
+            whole = seen or self.training or torch.is_grad_enabled() or type(image) is not Tensor
+            if not whole and runs_now_on_processor(image):
+                size = images_at_once(len(image), *self.largest, image.element_size())
+                return torch.cat([self._logits(part) for part in torch.split(image, size)])
+            return self._logits(image)
+        finally:
+            MAY_OVERWRITE.reset(before)
 
     def _logits(self, image: Tensor) -> Tensor:
         tokens = self.stages(self._embed(image))

@@ -6,6 +6,7 @@ the cache, an operator finds there what the one before it left, and the system h
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _BYTES = 2 * 2**20  # of hidden values for each thread, about what stays in its cache
 _ROWS = 1024  # fewer, and a matrix product takes a notable share of its time for packing its weight
@@ -51,3 +52,13 @@ def exporting() -> bool:
 def one_of_several(x: Tensor) -> bool:
     """Whether `x` is one of several tensors that `torch.vmap` works on at once."""
     return not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(x)
+
+
+def transformed() -> bool:
+    """Whether operators must be those that PyTorch can transform: for `torch.func` (`vmap`, `grad`, `jvp`) or tangents.
+
+    Asked of the thread and not of a tensor, because a parameter may be transformed where what comes in is not.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from explore.architecture.hidden import activated
-from explore.architecture.parts import runs_now_on_processor
+from explore.architecture.parts import runs_now_on_processor, transformed
+from explore.architecture.plain import hooked, plain_linear
 
 # Multiply-adds from which on oneDNN is worth the 15 µs that it takes longer to begin, without GELU and with it.
 _LARGE, _LARGE_WITH_GELU = 1.5e7, 1e6
@@ -29,19 +30,19 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """`layer(x)`, in the form that is faster here."""
-    if torch.is_grad_enabled() or not _suits_onednn(x, layer.weight):
-        return layer(x)  # type: ignore[no-any-return]
-    return _by_onednn(x, layer.weight, layer.bias)
+    return _linear(layer, x) if plain_linear(layer) else layer(x)
 
 
 def linear_and_gelu(layer: nn.Linear, gelu: nn.Module, x: Tensor) -> Tensor:
     """`gelu(layer(x))` for an activation function that need not be GELU; the form of it that is faster here."""
+    if not plain_linear(layer):
+        return gelu(layer(x))  # type: ignore[no-any-return]
     if not torch.is_grad_enabled() and type(gelu) is nn.GELU and _admits(x, layer.weight):
         outputs, inputs = layer.weight.shape
-        large = x.numel() * outputs >= _LARGE_WITH_GELU
+        large = x.numel() * outputs >= _LARGE_WITH_GELU and not transformed() and not hooked(gelu)
         if large and fused_is_faster(inputs, outputs, gelu.approximate, torch.get_num_threads()):
             return fused(x, layer.weight, layer.bias, gelu.approximate)
-    return activated(gelu, linear(layer, x))
+    return activated(gelu, _linear(layer, x))
 
 
 def fused(x: Tensor, weight: Tensor, bias: Tensor | None, approximate: str) -> Tensor:
@@ -68,6 +69,12 @@ def fused_is_faster(inputs: int, outputs: int, approximate: str, threads: int) -
     return min(seconds[True]) * _MARGIN < min(seconds[False])
 
 
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or not _suits_onednn(x, layer.weight):
+        return layer(x)  # type: ignore[no-any-return]
+    return _by_onednn(x, layer.weight, layer.bias)
+
+
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     try:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -77,7 +84,7 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    return _admits(x, weight) and x.numel() * len(weight) >= _LARGE and _has_avx512()
+    return _admits(x, weight) and x.numel() * len(weight) >= _LARGE and _has_avx512() and not transformed()
 
 
 @cache

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from explore.architecture.catalog import Grid
 from explore.architecture.layers import TokenMixing, across_tokens, as_image, as_tokens, lecun_uniform, odd
 from explore.architecture.norms import BatchNorm
+from explore.architecture.plain import plain_linear
 
 
 class SparseMlp(TokenMixing):
@@ -43,6 +44,9 @@ class SparseMlp(TokenMixing):
         batch, _, channels = x.shape
         row = across_tokens(self.row, x.reshape(batch * self.grid.height, self.grid.width, channels))
         column = across_tokens(self.column, x.reshape(batch, self.grid.height, self.grid.width * channels))
+        if not plain_linear(self.fuse):
+            fused: Tensor = self.fuse(torch.cat([x, row.reshape(x.shape), column.reshape(x.shape)], dim=2))
+            return fused
         # Three products added up in place of one on the concatenation, which would copy all three.
         itself, of_row, of_column = self.fuse.weight.T.chunk(3)
         mixed = torch.addmm(x.reshape(-1, channels) @ itself, row.reshape(-1, channels), of_row)

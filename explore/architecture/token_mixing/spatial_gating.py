@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from explore.architecture.catalog import Grid
 from explore.architecture.layers import TokenMixing, across_tokens, hidden_width, lecun_uniform
+from explore.architecture.plain import plain_linear
 
 NORM_EPS = 1e-5  # of the norm inside the gate; those of the network have 1e-6
 
@@ -41,6 +42,10 @@ class SpatialGating(TokenMixing):
 
     def forward(self, x: Tensor) -> Tensor:
         """Batch × tokens × channels."""
+        if not plain_linear(self.expand):
+            gated, to_gate = self.expand(x).chunk(2, dim=2)
+            gate = across_tokens(self.gate, self.norm(self.activation(to_gate)))
+            return self.contract(self.activation(gated) * gate)  # type: ignore[no-any-return]
         # Two products, because the norm and the gate would have to copy halves of one product to make them contiguous.
         (to_gated, to_gate), (gated_bias, gate_bias) = self.expand.weight.chunk(2), self.expand.bias.chunk(2)
         gate = across_tokens(self.gate, self.norm(self.activation(F.linear(x, to_gate, gate_bias))))
