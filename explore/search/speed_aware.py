@@ -42,10 +42,8 @@ _MEASURED_FIRST = 2  # times the start-up are measured before any is trained, so
 _MEASURED = 4  # so many are measured at most before one of them is trained, however slow they turn out to be
 _FEWEST_MEASURED = 8  # before a speed that is asked for may be said to be out of reach
 _LOOKED_THROUGH = 2000  # configurations for one that may be as fast as is asked for
-_DEVIATIONS, _MARGIN = (
-    3.0,
-    float(np.log(1.3)),
-)  # by which none of them may reach it: sooner to look on than to end wrongly
+# By so much none of them may reach it: rather look on than end wrongly.
+_DEVIATIONS, _MARGIN = 3.0, float(np.log(1.3))
 _PATIENCE = 0.5  # 1 counts seconds of training and so begins at the fast end of a front, 0 counts epochs
 
 
