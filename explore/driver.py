@@ -100,7 +100,7 @@ def _submit(plan: Plan, cluster: Elsewhere, study: Study) -> list[str]:
     kind = next(name for name, options in CLUSTERS.items() if type(cluster) is options)
     before = [one for one in study.notes.get("jobs", []) if one["kind"] == kind]
     names = [name for one in before for name in one["names"]]
-    at_work = cluster.active(names)
+    at_work = cluster.active(names) if names else 0  # where nobody tells, none are known, either
     if at_work is None:
         raise ValueError(f"cluster={kind} must say which workers there are already, and does not answer; try again")
     if (missing := plan.workers - at_work) > 0:

@@ -16,6 +16,7 @@ from filled_studies import new_study
 
 from explore import driver
 from explore.cluster.job import Job
+from explore.cluster.options import Manual
 from explore.cluster.slurm import Slurm
 
 
@@ -44,6 +45,16 @@ def test_of_two_who_begin_at_once_the_second_finds_the_workers_of_the_first(
         names = list(pool.map(lambda _: driver.submit(plan(tmp_path), study), range(2)))
     assert (started, names) == ([3], [["1"], ["1"]])
     assert [job["names"] for job in study.notes["jobs"]] == [["1"]]
+
+
+def test_nobody_is_asked_for_workers_that_were_never_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of `cluster=manual` nobody could say."""
+    by_hand = plan(tmp_path)
+    by_hand.cluster = Manual()
+    assert driver.submit(by_hand, new_study()) == []
+    assert "Start workers, on as many machines as you like: " in capsys.readouterr().err
 
 
 def test_the_command_that_follows_does_follow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,6 +165,7 @@ def in_terminal(overrides: Sequence[str], folder: Path, seconds: float) -> tuple
 def test_ctrl_c_in_a_terminal_while_everything_is_imported_is_silent(tmp_path: Path, seconds: float) -> None:
     """It reaches all processes of the command, the server from which trials are forked among them."""
     status, output = in_terminal(["trials=40", "training.epochs=50"], tmp_path, seconds)
-    assert status == 130, output
+    # On a busy machine the signal may come before Python has begun, or after it has ended; a shell says 130 of both.
+    assert status in (130, -signal.SIGINT), output
     assert "Traceback" not in output
     assert not children_of(tmp_path)
