@@ -244,6 +244,7 @@ def test_what_is_beyond_the_limits_of_size_is_never_proposed(limit: str, sampler
     assert max(found) <= int(most)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "speed_aware"])
 def test_limits_of_size_that_nothing_keeps_to_are_refused_with_the_least_there_is(sampler: str, tmp_path: Path) -> None:
     given = ["+sweep=smoke", f"sampler={sampler}", f"outputs={tmp_path}"]
