@@ -70,6 +70,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs a CUDA device")
 
 
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A folder for decoded images."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def shoes(tmp_path: Path) -> Path:
+    """A folder of images."""
+    from image_folders import fill
+
+    return fill(tmp_path / "shoes")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator["Postgres"]:
     """A PostgreSQL server that asks for a password."""

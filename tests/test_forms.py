@@ -8,7 +8,7 @@ python -m pytest tests/test_forms.py
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,14 +36,6 @@ every_axis = pytest.mark.parametrize(("form", "size"), [(channel_mlp, CHANNELS),
 every_mixing = pytest.mark.parametrize(
     ("token", "channel"), [(name, "mlp") for name in TOKEN_MIXINGS] + [("mlp", name) for name in CHANNEL_MIXINGS]
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def layers(size: int, dtype: torch.dtype = torch.float64) -> tuple[nn.Linear, nn.Linear, Tensor]:

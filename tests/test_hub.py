@@ -24,11 +24,6 @@ def png(value: int) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
 @pytest.fixture(scope="module")
 def datasets() -> Any:
     return pytest.importorskip("datasets")

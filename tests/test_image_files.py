@@ -21,16 +21,6 @@ from explore.data.image import CorruptImageError, Decoding, Encoded, decode, fit
 GRADIENT = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
 
-@pytest.fixture
-def shoes(tmp_path: Path) -> Path:
-    return fill(tmp_path / "shoes")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
 # --- one image
 
 

@@ -13,16 +13,6 @@ from explore.data.dataset import Dataset, load
 from explore.data.options import Data, Digits, Folder
 
 
-@pytest.fixture
-def shoes(tmp_path: Path) -> Path:
-    return fill(tmp_path / "shoes")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
 def test_odd_sizes_are_resized(shoes: Path, cache: Path) -> None:
     write(shoes / "boots" / "wide.png", image_of(3, size=(31, 7)))
     assert load_folder(shoes, cache, image_size=5).image_size == 5

@@ -6,7 +6,7 @@ stays as it was; `torch.func` and tensors with tangents go through networks as t
 python -m pytest tests/test_plain.py
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,14 +37,6 @@ both_modes = pytest.mark.parametrize("learning", [False, True])
 HOOKS = ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook")
 WITHOUT_TANGENTS = {"moe", "attention"}
 MATRICES = {("repmlp", "channel")}  # the matrices of several layers, which itself is none
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
