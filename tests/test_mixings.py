@@ -7,7 +7,6 @@ patches.
 
 import io
 import re
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -59,15 +58,6 @@ every_module = pytest.mark.parametrize(
 )
 every_token_mixing = pytest.mark.parametrize("name", TOKEN_MIXINGS)
 every_channel_mixing = pytest.mark.parametrize("name", CHANNEL_MIXINGS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small tensors are slower on several threads, most of all when tests run in parallel."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def token_mixing(name: str, grid: Grid = GRID, width: int = WIDTH) -> nn.Module:

@@ -22,7 +22,6 @@ from explore.architecture.parts import (
     images_at_once,
     multiplies_bfloat16,
     runs_now_on_processor,
-    transformed,
 )
 from explore.architecture.plain import hooked, plain_linear
 from explore.architecture.products import product
@@ -111,7 +110,7 @@ def takes_parts(expand: nn.Linear, activation: nn.Module, contract: nn.Linear, x
         return False
     if type(activation) not in _FORWARD or hooked(activation) or not (plain_linear(expand) and plain_linear(contract)):
         return False
-    if fit_into_cache(x.numel() // expand.in_features * expand.out_features, x.element_size()) or transformed():
+    if fit_into_cache(x.numel() // expand.in_features * expand.out_features, x.element_size()):
         return False
     parameters = (expand.weight, expand.bias, contract.weight, contract.bias)
     if not x.requires_grad or any(one is None or not one.requires_grad for one in parameters):

@@ -35,9 +35,9 @@ def multiplies_bfloat16() -> bool:
 
 
 def runs_now_on_processor(x: Tensor) -> bool:
-    """Whether operators are launched one by one on a processor: nothing is compiled, exported, traced or vectorized."""
+    """Whether operators run one by one on a processor: nothing is compiled, exported, traced or transformed."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return x.device.type == "cpu" and not traced and not one_of_several(x)
+    return x.device.type == "cpu" and not traced and not transformed()
 
 
 def exporting() -> bool:
@@ -47,11 +47,6 @@ def exporting() -> bool:
     what is compiled there is taken for it.
     """
     return bool(getattr(torch.compiler, "_is_exporting_flag", torch.compiler.is_compiling()))
-
-
-def one_of_several(x: Tensor) -> bool:
-    """Whether `x` is one of several tensors that `torch.vmap` works on at once."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(x)
 
 
 def transformed() -> bool:

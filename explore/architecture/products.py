@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from explore.architecture.hidden import activated
-from explore.architecture.parts import runs_now_on_processor, transformed
+from explore.architecture.parts import runs_now_on_processor
 from explore.architecture.plain import hooked, plain_linear
 
 # Multiply-adds from which on oneDNN is worth the 15 µs that it takes longer to begin, without GELU and with it.
@@ -39,7 +39,7 @@ def linear_and_gelu(layer: nn.Linear, gelu: nn.Module, x: Tensor) -> Tensor:
         return gelu(layer(x))  # type: ignore[no-any-return]
     if not torch.is_grad_enabled() and type(gelu) is nn.GELU and _admits(x, layer.weight):
         outputs, inputs = layer.weight.shape
-        large = x.numel() * outputs >= _LARGE_WITH_GELU and not transformed() and not hooked(gelu)
+        large = x.numel() * outputs >= _LARGE_WITH_GELU and not hooked(gelu)
         if large and fused_is_faster(inputs, outputs, gelu.approximate, torch.get_num_threads()):
             return fused(x, layer.weight, layer.bias, gelu.approximate)
     return activated(gelu, _linear(layer, x))
@@ -84,7 +84,7 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    return _admits(x, weight) and x.numel() * len(weight) >= _LARGE and _has_avx512() and not transformed()
+    return _admits(x, weight) and x.numel() * len(weight) >= _LARGE and _has_avx512()
 
 
 @cache
