@@ -14,9 +14,8 @@ from optuna.distributions import IntDistribution
 from PIL import Image
 from test_stopping import trial
 
-from explore.evaluation import STOPPED
 from explore.reporting import over_time, pictures, style
-from explore.reporting.importance import LEAST_TRIALS, importances, judged
+from explore.reporting.importance import LEAST_TRIALS, importances
 from explore.reporting.over_time import curves_figure, progress_figure
 from explore.reporting.pictures import front_figure, importance_figure
 from explore.reporting.printed import write_front, write_importance
@@ -132,27 +131,6 @@ def test_importance_finds_the_dimension_that_matters_for_each_objective() -> Non
     assert max(shares["throughput"], key=lambda key: shares["throughput"][key]) == "model.width"
     assert [sum(by_dimension.values()) for by_dimension in shares.values()] == pytest.approx([1.0, 1.0])
     assert importance_figure(shares) is not None
-
-
-def test_where_few_came_to_the_end_the_epochs_count_that_enough_had() -> None:
-    """Each as it was then: those that came farther have no better place for it."""
-    complete = searched(LEAST_TRIALS + 4).trials()
-    before = importances(complete)
-    trials = [
-        replace(one, evaluation=replace(one.evaluation, status=STOPPED, curve=one.evaluation.curve[: 1 + (place > 9)]))
-        if place < LEAST_TRIALS
-        else one
-        for place, one in enumerate(complete)
-    ]
-    compared, epochs = judged(trials)
-    assert (len(compared), epochs) == (LEAST_TRIALS + 4, 1)
-    assert {one.epochs for one in compared} == {1}
-    shares = importances(trials)
-    assert list(shares) == ["accuracy after 1 epoch", "throughput"]
-    # In these studies the order after each epoch is that of the end.
-    assert list(shares.values()) == list(before.values())
-    assert judged(complete) == (complete, None)
-    assert judged(trials[:10]) == ([], None)
 
 
 def test_too_few_trials_have_no_importances() -> None:

@@ -241,24 +241,12 @@ def test_points_of_pictures_know_their_trials(tmp_path: Path) -> None:
         assert numbers == set(range(1, 24))
 
 
-def test_page_says_after_how_many_epochs_what_mattered(tmp_path: Path) -> None:
-    words = "Too few trials were trained to the end: accuracy is that after 2 epochs, to which 21 trials came"
-    assert words not in Tags(written(searched(), tmp_path)).words
-    study = new_study()
-    for depth, one in enumerate(searched(LEAST_TRIALS + 1).trials()):
-        trial = study.claim(one.proposal, command="", target=99)
-        assert trial
-        stopped = Evaluation(status=STOPPED, cost=cost(1000.0 + depth), curve=curve(0.5 + depth / 100)[:2])
-        study.finish(trial, stopped)
-    assert words in Tags(written(study, tmp_path)).words
-
-
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_page_of_a_young_study(count: int, tmp_path: Path) -> None:
     words = Tags(written(searched(count), tmp_path)).words
     assert f"{count} trial{'s' * (count != 1)}{':' if count else '.'}" in words
     there = "there is 1." if count == 1 else f"there are {count}."
-    assert (f"Importances need {LEAST_TRIALS} trained trials of a searched space; {there}" in words) == (count > 0)
+    assert (f"Importances need {LEAST_TRIALS} complete trials of a searched space; {there}" in words) == (count > 0)
     assert ("No trial is complete yet" in words) == (count == 0)
 
 

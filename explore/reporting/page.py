@@ -16,7 +16,7 @@ from explore.counted import counted
 from explore.evaluation import COMPLETE, DIVERGED, FAILED, REFUSED
 from explore.reporting import over_time, pictures, style
 from explore.reporting.contributions import contributions_section
-from explore.reporting.importance import LEAST_TRIALS, importances, judged
+from explore.reporting.importance import LEAST_TRIALS, importances
 from explore.reporting.printed import write_front, write_importance
 from explore.reporting.printed_over_time import write_curves, write_progress
 from explore.reporting.progress import front_hypervolume, progress
@@ -175,7 +175,7 @@ def _sections(
     if section := contributions_section(complete):
         yield section
     if trials:
-        yield _importance(shares, trials)
+        yield _importance(shares, len(complete))
         yield Section(
             key="trials",
             title="All trials",
@@ -214,33 +214,21 @@ def _of_the_seeds(trials: Sequence[Trial]) -> Iterator[str]:
         )
 
 
-def _importance(shares: Shares, trials: Sequence[Trial]) -> Section:
+def _importance(shares: Shares, complete: int) -> Section:
     title = "What mattered"
     if figure := pictures.importance_figure(shares):
         return Section(
             key="importance",
             title=title,
             words="Share of each dimension in being among the best quarter of trials, by PED-ANOVA. Shares of one "
-            "objective add up to 100 %; they say how much, not in which direction." + _of_an_early_accuracy(trials),
+            "objective add up to 100 %; they say how much, not in which direction.",
             picture=_picture(
                 "importance", figure, "Importance of each dimension of the search for accuracy and for throughput"
             ),
         )
-    trained = sum(trial.epochs > 0 for trial in trials)
-    there = f"there {'are' if trained != 1 else 'is'} {trained}"
-    words = f"Importances need {LEAST_TRIALS} trained trials of a searched space; {there}."
+    there = f"there {'are' if complete != 1 else 'is'} {complete}"
+    words = f"Importances need {LEAST_TRIALS} complete trials of a searched space; {there}."
     return Section(key="importance", title=title, words=words)
-
-
-def _of_an_early_accuracy(trials: Sequence[Trial]) -> str:
-    """What to say where importances are not those of the last epoch."""
-    compared, epochs = judged(trials)
-    if not epochs:
-        return ""
-    return (
-        f" Too few trials were trained to the end: accuracy is that after {counted(epochs, 'epoch')}, to which "
-        f"{len(compared)} trials came, and favours what learns fast."
-    )
 
 
 def _title(name: str, notes: Mapping[str, Any]) -> str:

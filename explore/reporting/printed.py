@@ -55,7 +55,7 @@ def write_importance(shares: Mapping[str, Mapping[str, float]], folder: Path, ti
             [100 * each.get(key, 0.0) for key in keys],
             height=thickness,
             color=style.COLOURS[place],
-            label=objective.replace(" after ", "\nafter "),  # there is room for two words
+            label=objective,
         )
     axes.set_yticks(range(len(keys)), [textwrap.shorten(key, 30) for key in keys], parse_math=False)
     axes.set_xlabel("share of the effect / %", color=INK, fontsize=10)
