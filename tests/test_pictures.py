@@ -116,6 +116,7 @@ def test_importance_finds_the_dimension_that_matters_for_each_objective() -> Non
     trials = []
     for number in range(60):
         values = {"model.depth": 1 + number % 6, "model.width": 16 * (1 + number // 6)}
+        values["training.batch_size"] = values["model.width"]  # as a search may draw them
         if number % 2:
             values["token_mixing.heads"] = 1 + number % 3
         proposal = Proposal(
@@ -129,7 +130,9 @@ def test_importance_finds_the_dimension_that_matters_for_each_objective() -> Non
     shares = importances(trials)
     assert max(shares["accuracy"], key=lambda key: shares["accuracy"][key]) == "model.depth"
     assert max(shares["throughput"], key=lambda key: shares["throughput"][key]) == "model.width"
+    assert shares["throughput"]["model.width"] > 0.8, "which it would share with what goes along with it"
     assert [sum(by_dimension.values()) for by_dimension in shares.values()] == pytest.approx([1.0, 1.0])
+    assert shares["accuracy"].keys() - shares["throughput"].keys() == {"training.batch_size"}
     assert importance_figure(shares) is not None
 
 

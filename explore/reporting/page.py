@@ -221,7 +221,8 @@ def _importance(shares: Shares, complete: int) -> Section:
             key="importance",
             title=title,
             words="Share of each dimension in being among the best quarter of trials, by PED-ANOVA. Shares of one "
-            "objective add up to 100 %; they say how much, not in which direction.",
+            "objective add up to 100 %; they say how much, not in which direction. "
+            "A search draws few candidates at random, so that what goes along with what mattered has a share as well.",
             picture=_picture(
                 "importance", figure, "Importance of each dimension of the search for accuracy and for throughput"
             ),
